@@ -1,0 +1,58 @@
+# `make` alone says what there is to do. Every target makes .venv when it is missing, and installs
+# anew when pyproject.toml or constraints.txt has changed since.
+#
+# On Linux the ordinary package index serves torch with several GB of CUDA libraries. For the small
+# CPU build, set PIP_EXTRA_INDEX_URL to the CPU index that pytorch.org names under "Get started"
+# before the first `make`: the pinned version is then taken from there.
+
+PROFILE ?= laptop
+CONSTRAINTS = constraints.txt
+VENV = .venv
+STAMP = $(VENV)/.installed
+BIN = $(VENV)/bin
+
+# The first of these that starts, is 3.11 or newer, and can make a virtual environment.
+# (A name alone says little: version managers put shims on the path that only complain.)
+FITS = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
+PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
+	"$$python" -c '$(FITS)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
+
+NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
+
+.DEFAULT_GOAL := help
+.PHONY: help report test lint lab clean
+
+help: ## list these targets
+	@echo "seqlm: a small GPT that reads and draws handwritten digits."
+	@echo
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+
+report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|original|gpu)
+	$(BIN)/seqlm report --profile $(PROFILE)
+
+test: lint ## check the style, then run every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## check the style of code and notebooks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(if $(NOTEBOOKS),$(BIN)/nbstripout --keep-id --verify $(NOTEBOOKS))
+
+lab: $(STAMP) ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir notebooks
+
+clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
+	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache
+	rm -rf $(addprefix data/,$(filter-out sample,$(PROFILES)))
+	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
+		-prune -exec rm -rf {} +
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@python="$(PYTHON)"; "$$python" -c '$(FITS)' >/dev/null 2>&1 || { \
+		echo "seqlm needs Python 3.11 or newer with its venv module (on Debian:" \
+			"apt install python3 python3-venv); install it, or name one with" \
+			"make PYTHON=/path/to/python3." >&2; exit 1; }; \
+	$(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV)
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test]"
+	@touch $(STAMP)

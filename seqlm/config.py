@@ -1,0 +1,248 @@
+"""Every choice a run makes, as frozen dataclasses: one field, one line, one check.
+
+The command line, the YAML profiles and the notebooks all fill these in; nothing else in the
+package invents a default.
+"""
+
+import math
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal, get_args, get_origin, get_type_hints
+
+from seqlm.errors import ConfigError
+
+PROFILES = ("smoke", "laptop", "original", "gpu")
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
+Strategy = Literal["sample", "greedy"]
+
+
+def _accepts(kind: object, value: object) -> bool:
+    """Does `value` fit the annotation `kind`? Enough of typing for the fields below."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if get_args(kind):
+        return any(_accepts(part, value) for part in get_args(kind))
+    if kind is float:
+        return type(value) in (int, float) and math.isfinite(value)
+    if kind is Path:
+        return isinstance(value, str | Path) and str(value) != ""
+    return type(value) is kind
+
+
+class _Checked:
+    """Rejects values of the wrong type, and whatever `limits` of the class forbids.
+
+    `limits` maps a field to (lowest, highest), both allowed; None leaves that side open.
+    """
+
+    limits = {}
+
+    def __post_init__(self):
+        hints = get_type_hints(type(self))
+        for field in fields(self):
+            value, kind = getattr(self, field.name), hints[field.name]
+            if not _accepts(kind, value):
+                wanted = getattr(kind, "__name__", str(kind)).replace("typing.", "")
+                hint = "; in YAML write 1.0e-3, not 1e-3" if kind is float else ""
+                raise ConfigError(f"{field.name}: expected {wanted}, got {value!r}{hint}")
+            low, high = self.limits.get(field.name, (None, None))
+            if value is not None and (
+                (low is not None and value < low) or (high is not None and value > high)
+            ):
+                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
+                raise ConfigError(f"{field.name}: must be {bounds}, got {value!r}")
+
+
+@dataclass(frozen=True)
+class DataConfig(_Checked):
+    """How the digits become sentences.
+
+    Attributes:
+        source: "digits" ships with scikit-learn (8x8); "mnist" (28x28) is fetched when asked for.
+        n_images: use only the first so many images; None uses all.
+        n_codes: entries in the code book.
+        patch: side of a square patch, in pixels; it must divide the image's sides.
+        copies: augmented copies of every training image, beside the original.
+        rotate: largest rotation of a copy, in degrees, either way.
+        shift: largest shift of a copy, in pixels, either way.
+        scale: largest stretch of a copy along each axis, as a fraction.
+        shear: largest shear of a copy, as a slope.
+        free_fraction: share of the draw sentences in which the class is withheld.
+        seed: seed of augmentation, k-means, withheld classes and row order.
+    """
+
+    source: Literal["digits", "mnist"] = "digits"
+    n_images: int | None = None
+    n_codes: int = 500
+    patch: int = 2
+    copies: int = 40
+    rotate: float = 8.0
+    shift: float = 0.2
+    scale: float = 0.06
+    shear: float = 0.12
+    free_fraction: float = 0.1
+    seed: int = 42
+
+    limits = {
+        "n_images": (100, None),
+        "n_codes": (2, 1000),
+        "patch": (1, None),
+        "copies": (0, None),
+        "rotate": (0, 180),
+        "shift": (0, None),
+        "scale": (0, 1),
+        "shear": (0, 1),
+        "free_fraction": (0, 1),
+        "seed": (0, None),
+    }
+
+
+@dataclass(frozen=True)
+class DataFiles(_Checked):
+    """Sequences to learn from or to measure on, in the format of data/README.md.
+
+    Attributes:
+        data_path: JSON lines, one row a line, with "tokens" and, where there is one, a "label".
+        vocab_path: JSON, token -> id.
+        test_size: share of the rows that is measured once, at the end, if the rows name no split.
+        val_size: share of the rows that chooses the best checkpoint, if the rows name no split.
+        split_seed: seed of that split.
+        repair_tail: put the class token in where a row's tail lacks it, from the row's label.
+        allow_unknown: read tokens that are not in the vocabulary as <UNK> instead of refusing.
+    """
+
+    data_path: Path
+    vocab_path: Path
+    test_size: float = 0.2
+    val_size: float = 0.1
+    split_seed: int = 42
+    repair_tail: bool = False
+    allow_unknown: bool = False
+
+    limits = {"test_size": (0, 0.9), "val_size": (0.001, 0.9), "split_seed": (0, None)}
+
+
+@dataclass(frozen=True)
+class ModelConfig(_Checked):
+    """The size of a GPT-2, in GPT-2's own names.
+
+    Attributes:
+        n_layer: transformer blocks.
+        n_head: attention heads in a block; must divide n_embd.
+        n_embd: width.
+        n_positions: longest sentence the model can see, in tokens.
+        dropout: dropout on embeddings and on what each block adds.
+        attn_pdrop: dropout on attention weights; above 0 it costs most of the speed.
+    """
+
+    n_layer: int = 6
+    n_head: int = 8
+    n_embd: int = 384
+    n_positions: int = 1024
+    dropout: float = 0.1
+    attn_pdrop: float = 0.0
+
+    limits = {
+        "n_layer": (1, None),
+        "n_head": (1, None),
+        "n_embd": (1, None),
+        "n_positions": (2, None),
+        "dropout": (0, 0.9),
+        "attn_pdrop": (0, 0.9),
+    }
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.n_embd % self.n_head:
+            raise ConfigError(
+                f"n_embd: {self.n_embd} cannot be shared among n_head = {self.n_head} heads; "
+                "choose a multiple"
+            )
+
+
+@dataclass(frozen=True)
+class TrainConfig(_Checked):
+    """One training run, of the language model or of a classifier.
+
+    Attributes:
+        output_dir: where best_model/, final_model/ and the checkpoints go.
+        batch_size: rows a forward pass, on each device.
+        grad_accumulation: forward passes an optimizer step.
+        num_epochs: passes over the training rows.
+        learning_rate: peak of the schedule.
+        weight_decay: AdamW's, on matrices only.
+        warmup_ratio: share of the steps in which the learning rate climbs.
+        schedule: how it comes down afterwards.
+        max_grad_norm: gradients are clipped to this norm.
+        max_length: longer rows lose codes from the left.
+        max_steps: stop after so many optimizer steps; -1 goes by num_epochs.
+        evals: how often to evaluate on val, evenly over the run.
+        patience: stop after so many evaluations without a better one; 0 never stops early.
+        precision: "auto" times bf16 against fp32 on this machine and takes the faster.
+        seed: seed of weights, order of rows and dropout.
+        resume: pick up the newest checkpoint of an interrupted run of the same settings.
+    """
+
+    output_dir: Path = Path("outputs")
+    batch_size: int = 8
+    grad_accumulation: int = 1
+    num_epochs: float = 20.0
+    learning_rate: float = 5e-5
+    weight_decay: float = 0.01
+    warmup_ratio: float = 0.05
+    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    max_grad_norm: float = 1.0
+    max_length: int = 1024
+    max_steps: int = -1
+    evals: int = 20
+    patience: int = 5
+    precision: Precision = "auto"
+    seed: int = 42
+    resume: bool = True
+
+    limits = {
+        "batch_size": (1, None),
+        "grad_accumulation": (1, None),
+        "num_epochs": (0.001, None),
+        "learning_rate": (1e-9, 1),
+        "weight_decay": (0, None),
+        "warmup_ratio": (0, 0.99),
+        "max_grad_norm": (1e-9, None),
+        "max_length": (4, None),
+        "max_steps": (-1, None),
+        "evals": (1, None),
+        "patience": (0, None),
+        "seed": (0, None),
+    }
+
+
+@dataclass(frozen=True)
+class SampleConfig(_Checked):
+    """How the next token is chosen.
+
+    Attributes:
+        strategy: "sample" draws at random, "greedy" always takes the likeliest token.
+        temperature: below 1 sharpens the probabilities, above 1 flattens them.
+        top_k: keep only the k likeliest tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens that holds this much probability (the nucleus).
+        guidance: how far to go from the free towards the class-given prediction; 1 is just there.
+        max_new_tokens: stop after so many, if nothing else stopped it before.
+        seed: the same seed gives the same samples.
+    """
+
+    strategy: Strategy = "sample"
+    temperature: float = 1.0
+    top_k: int = 0
+    top_p: float = 1.0
+    guidance: float = 1.0
+    max_new_tokens: int = 64
+    seed: int = 42
+
+    limits = {
+        "temperature": (0.01, 100),
+        "top_k": (0, None),
+        "top_p": (0.001, 1),
+        "guidance": (0, 20),
+        "max_new_tokens": (1, None),
+        "seed": (0, None),
+    }

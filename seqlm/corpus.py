@@ -1,0 +1,94 @@
+"""A whole set of sentences, split, with its vocabulary: what training and measuring read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from seqlm.config import DataFiles
+from seqlm.errors import DataError
+from seqlm.layout import class_ids, layout_of, reading_prompt, token_kinds
+from seqlm.records import Record, read_records
+from seqlm.splits import split_records
+from seqlm.tokenizer import build_tokenizer, encode_tokens
+from seqlm.vocabulary import read_vocab
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Sentences in three splits.
+
+    Attributes:
+        vocab: token -> id.
+        splits: "train", "val" and "test" -> records.
+    """
+
+    vocab: dict[str, int]
+    splits: dict[str, list[Record]]
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """A Hugging Face tokenizer with exactly the vocabulary's ids."""
+        return build_tokenizer(self.vocab)
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """What each id is: structural, code or class. (V,) int8."""
+        return token_kinds(self.vocab)
+
+    @cached_property
+    def class_ids(self) -> list[int]:
+        """Ids of the class tokens, in the order of the classes."""
+        return class_ids(self.vocab)
+
+    def records(self, split: str, layout: str | None = None) -> list[Record]:
+        """Records of one split, and of one layout ("read", "draw", "other") when it is named."""
+        return [r for r in self.splits[split] if layout in (None, layout_of(r.tokens))]
+
+    def rows(self, split: str, layout: str | None = None) -> list[list[int]]:
+        """Ids of one split: what a language model learns from and is scored on."""
+        return self.ids([record.tokens for record in self.records(split, layout)])
+
+    def ids(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Tokens -> ids."""
+        return [encode_tokens(tokens, self.vocab) for tokens in sentences]
+
+    def to_classify(self, split: str) -> tuple[list[list[int]], np.ndarray]:
+        """Prompts that end at ``<CLS>``, with no class in them, and labels (N,) int64.
+
+        Raises DataError when the split holds no labelled row in the read layout.
+        """
+        chosen = [r for r in self.records(split, "read") if r.label is not None]
+        if not chosen:
+            raise DataError(
+                f"the {split} split holds no row with a label in the read layout "
+                "(<IMG> … </IMG> <CLS> …), so there is nothing to classify"
+            )
+        prompts = self.ids([reading_prompt(record.tokens) for record in chosen])
+        return prompts, np.array([record.label for record in chosen])
+
+    @property
+    def longest(self) -> int:
+        """Tokens in the longest row of any split."""
+        return max(len(r.tokens) for records in self.splits.values() for r in records)
+
+
+def load_corpus(files: DataFiles, max_length: int | None = None) -> Corpus:
+    """Read, check, shorten to `max_length` and split what `files` names.
+
+    Raises DataError, naming file, line and mend, for anything that breaks the data contract.
+    """
+    vocab = read_vocab(files.vocab_path)
+    records = read_records(
+        files.data_path,
+        vocab,
+        repair_tail=files.repair_tail,
+        allow_unknown=files.allow_unknown,
+        max_length=max_length,
+    )
+    splits = split_records(
+        records, test_size=files.test_size, val_size=files.val_size, seed=files.split_seed
+    )
+    return Corpus(vocab, splits)

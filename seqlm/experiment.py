@@ -1,0 +1,153 @@
+"""From sentences to a trained and measured model: what a notebook and the command line both do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from seqlm.baselines import fit_floors
+from seqlm.config import ModelConfig, TrainConfig
+from seqlm.corpus import Corpus
+from seqlm.errors import DataError
+from seqlm.layout import KIND_CODE, layout_of
+from seqlm.metrics import (
+    class_probabilities,
+    classifier_probabilities,
+    measure_classes,
+    measure_tokens,
+    paired_ratio,
+    score_tokens,
+)
+from seqlm.model import build_classifier, build_lm, classifier_from_lm
+from seqlm.training import Measure, Rows, train
+
+
+def lm_measure(corpus: Corpus, split: str = "val") -> Measure:
+    """The ruler that chooses the best checkpoint: code-token NLL over the whole of `split`.
+
+    Also measured: each layout apart, and, where rows have labels and class tokens, the share of
+    classes read off rightly after ``<CLS>``.
+    """
+    rows = corpus.rows(split)
+    layouts = np.array([layout_of(record.tokens) for record in corpus.records(split)])
+    labelled = [r for r in corpus.records(split, "read") if r.label is not None]
+    prompts, labels = corpus.to_classify(split) if labelled and corpus.class_ids else ([], [])
+
+    def measure(model) -> dict[str, float]:
+        scores = score_tokens(model, rows)
+        codes = scores.of_kind(corpus.kinds, KIND_CODE)
+        found = {"code_nll": codes.nll.mean(), "all_nll": scores.nll.mean()}
+        for layout in ("read", "draw"):
+            mine = codes.nll[layouts[codes.row] == layout]
+            if len(mine):
+                found[f"{layout}_nll"] = mine.mean()
+        if len(labels):
+            guess = class_probabilities(model, prompts, corpus.class_ids).argmax(1)
+            found["class_accuracy"] = (guess == labels).mean()
+        return {name: float(value) for name, value in found.items()}
+
+    return measure
+
+
+def train_lm(
+    corpus: Corpus,
+    size: ModelConfig,
+    config: TrainConfig,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train a language model from scratch on the train split; returns training.py's record."""
+    model = build_lm(size, corpus.vocab, config.seed)
+    rows = Rows(corpus.rows("train"))
+    return train(model, corpus.tokenizer, rows, lm_measure(corpus), "code_nll", config, say)
+
+
+def classifier_measure(corpus: Corpus, split: str = "val") -> Measure:
+    """Cross-entropy in nats an image, and accuracy, over the whole of `split`."""
+    prompts, labels = corpus.to_classify(split)
+
+    def measure(model) -> dict[str, float]:
+        probabilities = classifier_probabilities(model, prompts)
+        of_label = probabilities[np.arange(len(labels)), labels]
+        return {
+            "class_nll": float(-np.log(np.maximum(of_label, 1e-300)).mean()),
+            "accuracy": float((probabilities.argmax(1) == labels).mean()),
+        }
+
+    return measure
+
+
+def train_classifier(
+    corpus: Corpus,
+    size: ModelConfig,
+    config: TrainConfig,
+    start_from: Path | None = None,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train a classifier: from scratch, or with the body of the language model in `start_from`.
+
+    Raises DataError when that model's vocabulary is not the corpus's.
+    """
+    prompts, labels = corpus.to_classify("train")
+    n_classes = max(len(corpus.class_ids), int(labels.max()) + 1)
+    if start_from is None:
+        model = build_classifier(size, corpus.vocab, n_classes, config.seed)
+    else:
+        model = classifier_from_lm(start_from, n_classes, size.dropout, config.seed)
+        if model.config.vocab_size != len(corpus.vocab):
+            raise DataError(
+                f"{start_from}: knows {model.config.vocab_size} tokens, the data "
+                f"{len(corpus.vocab)}; use the vocab.json the model was trained with"
+            )
+    rows = Rows(prompts, labels.tolist())
+    measure = classifier_measure(corpus)
+    return train(model, corpus.tokenizer, rows, measure, "class_nll", config, say)
+
+
+def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True) -> dict:
+    """Every number about the language model on one split, and about the floors below it.
+
+    Returns, for each layout the split holds, what `metrics.measure_tokens` says; and for the first
+    of them (read, where there is one) the floors, the best of them, and how far below it the model
+    comes. The floors learn from the very rows the model learned from.
+    """
+    present = [name for name in ("read", "draw", "other") if corpus.records(split, name)]
+    scores = {name: score_tokens(model, corpus.rows(split, name)) for name in present}
+    found = {name: measure_tokens(scores[name], corpus.kinds) for name in present}
+    if not floors:
+        return found
+    first = present[0]
+    rows, mine = corpus.rows(split, first), scores[first].of_kind(corpus.kinds, KIND_CODE)
+    fitted = fit_floors(corpus.rows("train"), corpus.rows("val"), len(corpus.vocab))
+    below = {name: floor.score(rows) for name, floor in fitted.items()}
+    codes = {name: found_.of_kind(corpus.kinds, KIND_CODE) for name, found_ in below.items()}
+    best = min(codes, key=lambda name: codes[name].nll.mean())
+    found["floors"] = {
+        name: {
+            "description": fitted[name].description,
+            "code": measure_tokens(below[name], corpus.kinds)["code"],
+        }
+        for name in fitted
+    }
+    ratio = paired_ratio(mine, codes[best])
+    found["layout_compared"] = first
+    found["best_floor"] = best
+    found["below_best_floor"] = replace(
+        ratio, value=1 - ratio.value, low=1 - ratio.high, high=1 - ratio.low
+    ).to_json()
+    found["by_position"] = {
+        "model": _by_position(mine),
+        "floors": {name: _by_position(floor) for name, floor in codes.items()},
+    }
+    return found
+
+
+def _by_position(codes) -> list[float]:
+    """Mean NLL of the first code, the second, … in nats."""
+    _, place = np.unique(codes.position, return_inverse=True)
+    return (np.bincount(place, weights=codes.nll) / np.bincount(place)).tolist()
+
+
+def evaluate_classes(probabilities: np.ndarray, labels: np.ndarray) -> dict:
+    """Accuracy, macro F1, recalls, confusion of class probabilities (N, C) against labels (N,)."""
+    return measure_classes(labels, probabilities.argmax(1), probabilities.shape[1])

@@ -1,0 +1,156 @@
+"""Codes and a class become a sentence of tokens, and come back.
+
+One vocabulary, two ways to say the same picture::
+
+    read   <IMG> <Z_017> … <Z_203> </IMG> <CLS> <CLS_3> <EOS>    the class is asked for
+    draw   <CLS> <CLS_3> <IMG> <Z_017> … <Z_203> </IMG> <EOS>    the class is given
+
+In some draw sentences the class is withheld (``<CLS> <CLS> <IMG> …``), so that the same model
+also learns to draw freely, which is what guided sampling needs.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+
+from seqlm.errors import DataError
+
+PAD, UNK, IMG, IMG_END, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
+STRUCTURAL = (PAD, UNK, IMG, IMG_END, CLS, EOS)
+KIND_STRUCTURAL, KIND_CODE, KIND_CLASS = 0, 1, 2
+
+_CLASS_TOKEN = re.compile(r"<CLS_(\d+)>")
+
+Tokens = tuple[str, ...]
+
+
+def code_token(code: int) -> str:
+    """The name of code-book entry `code`: 17 -> ``<Z_017>``."""
+    return f"<Z_{code:03d}>"
+
+
+def class_token(label: int) -> str:
+    """The name of class `label`: 3 -> ``<CLS_3>``."""
+    return f"<CLS_{label}>"
+
+
+def class_of(token: str) -> int | None:
+    """The class a token names, or None when it names none: ``<CLS_3>`` -> 3."""
+    match = _CLASS_TOKEN.fullmatch(token)
+    return int(match[1]) if match else None
+
+
+def default_vocab(n_codes: int = 500, n_classes: int = 10) -> dict[str, int]:
+    """Token -> id: the six structural tokens, then the codes, then the classes."""
+    names = [*STRUCTURAL, *map(code_token, range(n_codes)), *map(class_token, range(n_classes))]
+    return {name: index for index, name in enumerate(names)}
+
+
+def token_kinds(vocab: dict[str, int]) -> np.ndarray:
+    """What each id is: KIND_STRUCTURAL, KIND_CODE or KIND_CLASS. (V,) int8.
+
+    Whatever is neither structural nor ``<CLS_k>`` counts as a code, so vocabularies with names of
+    their own are measured in the same way.
+    """
+    kinds = np.full(len(vocab), KIND_CODE, dtype=np.int8)  # (V,)
+    for token, index in vocab.items():
+        if token in STRUCTURAL:
+            kinds[index] = KIND_STRUCTURAL
+        elif class_of(token) is not None:
+            kinds[index] = KIND_CLASS
+    return kinds
+
+
+def class_ids(vocab: dict[str, int]) -> list[int]:
+    """The ids of ``<CLS_0>``, ``<CLS_1>``, … in the order of the classes."""
+    labelled = {class_of(token): index for token, index in vocab.items()}
+    labelled.pop(None, None)
+    return [labelled[label] for label in sorted(labelled)]
+
+
+def read_layout(codes: Iterable[int], label: int) -> Tokens:
+    """`codes` (P,) and their class as a sentence to be read: the class comes last."""
+    return (IMG, *map(code_token, codes), IMG_END, CLS, class_token(label), EOS)
+
+
+def draw_layout(codes: Iterable[int], label: int | None) -> Tokens:
+    """`codes` (P,) as a sentence to be drawn: the class comes first; None withholds it."""
+    return (*drawing_prompt(label), *map(code_token, codes), IMG_END, EOS)
+
+
+def drawing_prompt(label: int | None) -> Tokens:
+    """What the model is given before it draws; None asks for a drawing of any class."""
+    return (CLS, CLS if label is None else class_token(label), IMG)
+
+
+def reading_prompt(tokens: Sequence[str]) -> Tokens:
+    """`tokens` up to and including the ``<CLS>`` that follows the picture: no class in it.
+
+    Raises DataError when there is no ``</IMG> <CLS>``, or when a class token stands before it.
+    """
+    tokens = tuple(tokens)
+    end = tokens.index(IMG_END) if IMG_END in tokens else -1
+    if end < 0 or tokens[end + 1 : end + 2] != (CLS,):
+        raise DataError(
+            f"a sentence can be classified only if it holds '{IMG_END} {CLS}' (the read layout); "
+            f"this one ends in '{' '.join(tokens[-4:])}'"
+        )
+    prompt = tokens[: end + 2]
+    leaked = [token for token in prompt if class_of(token) is not None]
+    if leaked:
+        raise DataError(
+            f"{leaked[0]} stands before the picture's final {CLS}: the answer would be in the "
+            "question; use the read layout for classification"
+        )
+    return prompt
+
+
+def layout_of(tokens: Sequence[str]) -> str:
+    """ "read", "draw", or "other" for a sentence that follows neither layout."""
+    if IMG not in tokens or IMG_END not in tokens:
+        return "other"
+    start, end = tokens.index(IMG), tokens.index(IMG_END)
+    if start == 0 and tuple(tokens[end + 1 : end + 2]) == (CLS,):
+        return "read"
+    if start == 2 and tokens[0] == CLS:
+        return "draw"
+    return "other"
+
+
+def codes_of(tokens: Sequence[str]) -> np.ndarray:
+    """The code numbers between ``<IMG>`` and ``</IMG>``. (P,) int64.
+
+    Raises DataError for a token there that is no ``<Z_k>``.
+    """
+    body = tokens[tokens.index(IMG) + 1 :] if IMG in tokens else tokens
+    body = body[: body.index(IMG_END)] if IMG_END in body else body
+    strangers = [token for token in body if not re.fullmatch(r"<Z_\d+>", token)]
+    if strangers:
+        raise DataError(f"{strangers[0]!r} stands inside the picture, where only <Z_k> may stand")
+    return np.array([int(token[3:-1]) for token in body], dtype=np.int64)
+
+
+def shorten(tokens: Sequence[str], max_length: int) -> Tokens:
+    """At most `max_length` tokens: codes are cut from the left, so the tail with the class stays.
+
+    Cutting from the right, as tokenizers do unasked, would remove the class from every long row.
+    Raises DataError when the tokens that are no codes alone are longer than `max_length`.
+    """
+    tokens = tuple(tokens)
+    surplus = len(tokens) - max_length
+    if surplus <= 0:
+        return tokens
+    is_code = [token not in STRUCTURAL and class_of(token) is None for token in tokens]
+    if sum(is_code) <= surplus:
+        raise DataError(
+            f"a row of {len(tokens)} tokens cannot be cut to {max_length}: only "
+            f"{sum(is_code)} of them are codes; raise max_length"
+        )
+    kept, to_cut = [], surplus
+    for token, code in zip(tokens, is_code, strict=True):
+        if code and to_cut:
+            to_cut -= 1
+        else:
+            kept.append(token)
+    return tuple(kept)

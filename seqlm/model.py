@@ -1,0 +1,139 @@
+"""GPT-2, small, from scratch: as a language model and as a classifier."""
+
+from pathlib import Path
+
+import torch
+from transformers import (
+    GPT2Config,
+    GPT2ForSequenceClassification,
+    GPT2LMHeadModel,
+    PreTrainedModel,
+)
+
+from seqlm.config import ModelConfig
+from seqlm.errors import ConfigError, DataError
+from seqlm.layout import EOS, IMG, PAD
+
+SHORT_ROW = 64  # below this length plain attention beats the fused kernel on a CPU
+
+
+def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Config:
+    """Our choices in GPT-2's own configuration; `extra` fields are handed on as they are."""
+    return GPT2Config(
+        vocab_size=len(vocab),
+        n_positions=config.n_positions,
+        n_embd=config.n_embd,
+        n_layer=config.n_layer,
+        n_head=config.n_head,
+        resid_pdrop=config.dropout,
+        embd_pdrop=config.dropout,
+        attn_pdrop=config.attn_pdrop,
+        # GPT-2's own "gelu_new" formula, as one fused kernel.
+        activation_function="gelu_pytorch_tanh",
+        bos_token_id=vocab[IMG],
+        eos_token_id=vocab[EOS],
+        pad_token_id=vocab[PAD],
+        **extra,
+    )
+
+
+def _seeded(build, seed: int) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return build()
+
+
+def build_lm(config: ModelConfig, vocab: dict[str, int], seed: int = 42) -> GPT2LMHeadModel:
+    """A causal language model with random weights; the same seed gives the same weights."""
+    model = _seeded(lambda: GPT2LMHeadModel(gpt2_config(config, vocab)), seed)
+    model.generation_config.max_length = config.n_positions
+    return counted_right(model)
+
+
+def counted_right(model: PreTrainedModel) -> PreTrainedModel:
+    """Make Trainer's loss divide by the tokens that are predicted.
+
+    GPT-2's own loss divides by one token a row too many: the first, which nothing predicts.
+    """
+    if isinstance(model, GPT2LMHeadModel):
+        model.loss_type = "ForCausalLM"
+    return model
+
+
+def build_classifier(
+    config: ModelConfig, vocab: dict[str, int], n_classes: int = 10, seed: int = 42
+) -> GPT2ForSequenceClassification:
+    """A classifier with random weights; it reads the class at the last token that is no padding."""
+    wide = gpt2_config(config, vocab, num_labels=n_classes)
+    return _seeded(lambda: GPT2ForSequenceClassification(wide), seed)
+
+
+def classifier_from_lm(
+    directory: Path, n_classes: int = 10, dropout: float | None = None, seed: int = 42
+) -> GPT2ForSequenceClassification:
+    """A classifier whose body is a trained language model's; only its last layer is new."""
+    check_model_directory(directory)
+    extra = {} if dropout is None else {"resid_pdrop": dropout, "embd_pdrop": dropout}
+    return _seeded(
+        lambda: GPT2ForSequenceClassification.from_pretrained(
+            directory, num_labels=n_classes, **extra
+        ),
+        seed,
+    )
+
+
+def load_lm(directory: Path) -> GPT2LMHeadModel:
+    """A saved language model, ready to evaluate. Raises DataError when `directory` holds none."""
+    config = check_model_directory(directory)
+    if "GPT2LMHeadModel" not in (config.architectures or []):
+        raise DataError(f"{directory}: holds {config.architectures}, not a language model")
+    return counted_right(GPT2LMHeadModel.from_pretrained(directory)).eval()
+
+
+def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
+    """A saved classifier, ready to evaluate. Raises DataError when `directory` holds none."""
+    config = check_model_directory(directory)
+    if "GPT2ForSequenceClassification" not in (config.architectures or []):
+        raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
+    return GPT2ForSequenceClassification.from_pretrained(directory).eval()
+
+
+def check_model_directory(directory: Path) -> GPT2Config:
+    """The configuration in `directory`; DataError in one sentence when there is no whole model."""
+    directory = Path(directory)
+    missing = [
+        name for name in ("config.json", "model.safetensors") if not (directory / name).is_file()
+    ]
+    if missing:
+        raise DataError(
+            f"{directory}: no model here ({' and '.join(missing)} missing); `seqlm train` or "
+            "`make report` makes one"
+        )
+    try:
+        return GPT2Config.from_pretrained(directory)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{directory}/config.json: not readable ({error})") from error
+
+
+def fit_attention(model: PreTrainedModel, longest_row: int) -> None:
+    """Choose the attention kernel for the rows at hand: plain for short rows on a CPU, else fused.
+
+    It changes the speed, not the answers.
+    """
+    short = longest_row <= SHORT_ROW and model.device.type == "cpu"
+    model.set_attn_implementation("eager" if short else "sdpa")
+
+
+def check_length(model: PreTrainedModel, longest_row: int) -> None:
+    """Raises ConfigError when rows are longer than the model has positions for."""
+    room = model.config.n_positions
+    if longest_row > room:
+        raise ConfigError(
+            f"max_length: rows of {longest_row} tokens do not fit n_positions = {room}; lower "
+            "max_length, or raise n_positions"
+        )
+
+
+def count_parameters(model: PreTrainedModel) -> int:
+    """Trainable numbers, those shared between input and output counted once."""
+    return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

@@ -1,0 +1,227 @@
+"""The notebooks in order, headlessly, through papermill; then the report.
+
+A notebook whose inputs, parameters and code have not changed since it last ran is skipped.
+"""
+
+import ast
+import difflib
+import hashlib
+import json
+import re
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+
+from seqlm.errors import ConfigError
+from seqlm.files import read_json, write_json, write_text
+from seqlm.speed import in_words
+from seqlm.workspace import NOTEBOOKS, Workspace
+
+PACKAGE = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A notebook, the notebooks it reads from, and the files that prove it has run."""
+
+    number: str
+    needs: tuple[str, ...]
+    makes: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """File name without its ending."""
+        return NOTEBOOKS[self.number]
+
+
+STAGES = (
+    Stage("01", (), ("data/sequences.jsonl", "data/vocab.json", "data/images.npz")),
+    Stage("02", ("01",), ("outputs/tokenizer/tokenizer.json",)),
+    Stage("03", ("01", "02"), ("outputs/best_model/model.safetensors", "outputs/training.json")),
+    Stage("04", ("01", "03")),
+    Stage("05", ("01", "03")),
+    Stage("06", ("01", "03")),
+)
+
+
+class PipelineError(Exception):
+    """A notebook failed while it ran; says which cell, and what it said."""
+
+
+def run_pipeline(
+    ws: Workspace, *, force: bool = False, say: Callable[[str], None] = print
+) -> dict[str, str]:
+    """Run every notebook whose inputs, parameters or code changed. Returns number -> "ran"/"kept".
+
+    Raises ConfigError for a profile that names an unknown notebook or parameter (before anything
+    runs), PipelineError with the failing cell's error when a notebook fails. Executed notebooks
+    are kept in outputs/<profile>/notebooks/, the failed one included.
+    """
+    parameters = read_profile(ws)
+    prints: dict[str, str] = {}
+    done = {}
+    for stage in STAGES:
+        given = {"profile": ws.profile, **parameters.get(stage.name, {})}
+        before = [prints[number] for number in stage.needs]
+        prints[stage.number] = fingerprint(_source(ws, stage), given, before)
+        if not force and _is_fresh(ws, stage, prints[stage.number]):
+            say(f"{stage.name}: unchanged, kept")
+            done[stage.number] = "kept"
+            continue
+        say(f"{stage.name}: running …")
+        seconds = _run(ws, stage, given, prints[stage.number])
+        say(f"{stage.name}: done in {in_words(seconds)}")
+        done[stage.number] = "ran"
+    return done
+
+
+def read_profile(ws: Workspace) -> dict[str, dict]:
+    """Notebook name -> parameters, from notebooks/profiles/<profile>.yaml, every name checked."""
+    path = notebooks_folder() / "profiles" / f"{ws.profile}.yaml"
+    try:
+        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{path}: not readable as YAML ({error})") from error
+    if not isinstance(given, dict):
+        raise ConfigError(f"{path}: expected a notebook's name and its parameters below it")
+    known = {stage.name: _source(ws, stage) for stage in STAGES}
+    for name, values in given.items():
+        if name not in known:
+            raise ConfigError(f"{path}: {name}: no such notebook{_meant(name, known)}")
+        check_parameters(f"{path}: {name}", known[name], values or {})
+    return {name: values or {} for name, values in given.items()}
+
+
+def check_parameters(where: str, notebook: Path, values: dict) -> None:
+    """Refuse a parameter the notebook does not have, or of another type than its default.
+
+    papermill itself only warns about the first and does not see the second.
+    """
+    declared = papermill.inspect_notebook(str(notebook))
+    for name, value in values.items():
+        if name not in declared:
+            raise ConfigError(f"{where}: {name}: no such parameter{_meant(name, declared)}")
+        default = ast.literal_eval(declared[name]["default"])
+        numbers = isinstance(default, int | float) and not isinstance(default, bool)
+        if numbers and (isinstance(value, bool) or not isinstance(value, int | float)):
+            raise ConfigError(
+                f"{where}: {name}: expected a number, got {value!r}; in YAML write 1.0e-3, not 1e-3"
+            )
+        if isinstance(default, str | bool) and type(value) is not type(default):
+            kind = type(default).__name__
+            raise ConfigError(f"{where}: {name}: expected {kind}, got {value!r}")
+
+
+def _meant(name: str, known) -> str:
+    close = difflib.get_close_matches(str(name), list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
+
+
+def notebooks_folder() -> Path:
+    """Where the notebooks are: beside the package."""
+    folder = PACKAGE.parent / "notebooks"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is missing: the report runs the notebooks, which come with a checkout of "
+            "seqlm; install it with `pip install -e .` from there"
+        )
+    return folder
+
+
+def _source(ws: Workspace, stage: Stage) -> Path:
+    return notebooks_folder() / f"{stage.name}.ipynb"
+
+
+def fingerprint(notebook: Path, parameters: dict, before: list[str]) -> str:
+    """Changes when the notebook's cells, its parameters, code it imports, or its inputs change."""
+    cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
+    sources = "\n".join(source for kind, source in cells if kind == "code")
+    code = {path.name: path.read_text(encoding="utf-8") for path in modules_behind(sources)}
+    whole = json.dumps([cells, parameters, code, before], sort_keys=True)
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+def modules_behind(source: str) -> list[Path]:
+    """The package's modules that `source` imports, and those that they import in turn."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        for name in _imported(waiting.pop()):
+            path = PACKAGE / f"{name}.py"
+            if path.is_file() and path not in found:
+                found.add(path)
+                waiting.append(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _imported(source: str) -> set[str]:
+    # Lines that only a notebook understands (%magic, !shell) would not parse.
+    source = re.sub(r"(?m)^\s*[%!].*$", "", source)
+    names = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module == "seqlm":
+            names |= {alias.name for alias in node.names} | {"__init__"}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("seqlm."):
+            names.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("seqlm.")}
+    return names
+
+
+def _stamp(ws: Workspace, stage: Stage) -> Path:
+    return ws.outputs / "notebooks" / f"{stage.name}.json"
+
+
+def _is_fresh(ws: Workspace, stage: Stage, current: str) -> bool:
+    folders = {"data": ws.data, "outputs": ws.outputs}
+    made = [folders[name.split("/", 1)[0]] / name.split("/", 1)[1] for name in stage.makes]
+    whole = all(
+        path.is_file() for path in (_stamp(ws, stage), ws.metrics_path(stage.number), *made)
+    )
+    return whole and read_json(_stamp(ws, stage))["fingerprint"] == current
+
+
+def _run(ws: Workspace, stage: Stage, parameters: dict, current: str) -> float:
+    executed = ws.outputs / "notebooks" / f"{stage.name}.ipynb"
+    executed.parent.mkdir(parents=True, exist_ok=True)
+    _stamp(ws, stage).unlink(missing_ok=True)
+    started = time.perf_counter()
+    try:
+        papermill.execute_notebook(
+            str(_source(ws, stage)),
+            str(executed),
+            parameters,
+            cwd=str(notebooks_folder()),
+            kernel_name="python3",
+            progress_bar=False,
+            stdout_file=sys.stdout,
+            request_save_on_cell_execute=True,
+        )
+    except papermill.PapermillExecutionError as error:
+        raise PipelineError(
+            f"{stage.name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
+            f"the notebook as far as it came: {executed}"
+        ) from error
+    except RuntimeError as error:  # nbclient's DeadKernelError is one
+        raise PipelineError(
+            f"{stage.name}: its kernel died ({error}); most often memory ran out: close other "
+            f"programs or lower batch_size\nthe notebook as far as it came: {executed}"
+        ) from error
+    seconds = time.perf_counter() - started
+    write_text(executed.with_suffix(".html"), as_html(executed))
+    write_json(_stamp(ws, stage), {"fingerprint": current, "seconds": round(seconds, 1)})
+    return seconds
+
+
+def as_html(notebook: Path) -> str:
+    """An executed notebook as one page that opens offline: no script is loaded from anywhere."""
+    from nbconvert import HTMLExporter
+
+    exporter = HTMLExporter(mathjax_url="", require_js_url="", embed_images=True)
+    return exporter.from_filename(str(notebook))[0]

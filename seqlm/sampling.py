@@ -1,0 +1,240 @@
+"""The model writes: next-token probabilities, ways to choose among them, pictures drawn.
+
+Every row has a stream of random numbers of its own, made from the seed and the row's number. So a
+sample does not change with the batch it is drawn in, and picture 5 of 10 is picture 5 of 100.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from seqlm.config import SampleConfig
+from seqlm.errors import ConfigError, DataError
+from seqlm.layout import CLS, EOS, IMG, KIND_CODE, class_of, code_token, drawing_prompt, token_kinds
+
+ROWS_A_BATCH = 256
+
+
+@dataclass(frozen=True)
+class NextToken:
+    """One line of a next-token table."""
+
+    token: str
+    id: int
+    probability: float
+
+
+@torch.inference_mode()
+def next_token_probabilities(model, ids: Sequence[int]) -> np.ndarray:
+    """p(next token | ids), for every token of the vocabulary. (V,) float64, sums to 1."""
+    _check_prompt(model, ids, 0)
+    model.eval()
+    logits = model(torch.tensor([list(ids)], device=model.device), use_cache=False).logits
+    return logits[0, -1].double().softmax(-1).cpu().numpy()
+
+
+def next_token_table(model, tokenizer, ids: Sequence[int], k: int = 10) -> list[NextToken]:
+    """The `k` likeliest next tokens after `ids`, likeliest first."""
+    probabilities = next_token_probabilities(model, ids)
+    likeliest = np.argsort(-probabilities, kind="stable")[:k]
+    names = tokenizer.convert_ids_to_tokens(likeliest.tolist())
+    return [
+        NextToken(name, int(index), float(probabilities[index]))
+        for name, index in zip(names, likeliest, strict=True)
+    ]
+
+
+def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.Tensor:
+    """What a strategy makes of the model's logits (B, V): the probabilities it draws from. (B, V)
+
+    In this order: temperature, top-k, nucleus. Ties at the edge are decided by the id, so that
+    exactly k tokens stay. Nucleus: A. Holtzman et al., The Curious Case of Neural Text
+    Degeneration, ICLR 2020: the smallest set of the likeliest tokens that holds at least top_p.
+    """
+    if config.strategy == "greedy":
+        return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
+    ordered, order = (logits.double() / config.temperature).sort(-1, descending=True, stable=True)
+    if config.top_k:
+        ordered[:, config.top_k :] = -torch.inf
+    probabilities = ordered.softmax(-1)
+    # A token is outside the nucleus when those before it already hold enough.
+    before = probabilities.cumsum(-1) - probabilities
+    probabilities[before >= config.top_p] = 0
+    probabilities /= probabilities.sum(-1, keepdim=True)
+    return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
+
+
+def guided_logits(given: torch.Tensor, free: torch.Tensor, guidance: float) -> torch.Tensor:
+    """Classifier-free guidance: log p = (1 - w) log p_free + w log p_given, up to a constant.
+
+    w = 1 is the model itself, w > 1 exaggerates what the class changes. `given`, `free`: (B, V)
+    logits with and without the class. Source: J. Ho and T. Salimans, Classifier-Free Diffusion
+    Guidance, 2022; G. Sanchez et al., Stay on Topic with Classifier-Free Guidance, 2023.
+    """
+    given, free = given.double().log_softmax(-1), free.double().log_softmax(-1)
+    return free + guidance * (given - free)
+
+
+def _choose(probabilities: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
+    """Draw one id a row by where its number in 0..1 falls among the summed probabilities. (B,)"""
+    summed = probabilities.cumsum(-1)
+    point = torch.as_tensor(uniform, device=summed.device)[:, None] * summed[:, -1:]
+    chosen = torch.searchsorted(summed, point, right=True).squeeze(-1)
+    # Rounding may put a point past the last possible token.
+    last = (probabilities > 0).int().cumsum(-1).argmax(-1)
+    return torch.minimum(chosen, last)
+
+
+@torch.inference_mode()
+def generate(
+    model,
+    prompts: Sequence[Sequence[int]],
+    config: SampleConfig,
+    *,
+    allowed: Sequence[int] | None = None,
+    stop_id: int | None = None,
+    free_prompts: Sequence[Sequence[int]] | None = None,
+) -> list[list[int]]:
+    """Continue each prompt by up to `config.max_new_tokens` ids; returns the new ids alone.
+
+    Args:
+        prompts: rows of ids, of any lengths.
+        allowed: only these ids may be chosen; None allows all.
+        stop_id: a row ends with this id.
+        free_prompts: the prompts with the class withheld, each as long as its own; needed when
+            `config.guidance` is not 1.
+
+    Raises DataError for an empty prompt or one too long for the model.
+    """
+    if config.guidance != 1 and free_prompts is None:
+        raise ConfigError(
+            "guidance: it compares a prompt that names a class with one that withholds it; give "
+            f"a prompt of the form '{CLS} <CLS_k> {IMG}', or set guidance to 1"
+        )
+    for prompt in prompts:
+        _check_prompt(model, prompt, config.max_new_tokens)
+    model.eval()
+    written: list[list[int]] = [[] for _ in prompts]
+    lengths = np.array([len(prompt) for prompt in prompts])
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length)
+        for start in range(0, len(members), ROWS_A_BATCH):
+            batch = members[start : start + ROWS_A_BATCH]
+            given = [list(prompts[i]) for i in batch]
+            free = [list(free_prompts[i]) for i in batch] if config.guidance != 1 else []
+            new = _generate_batch(model, given, free, batch, config, allowed, stop_id)
+            for i, ids in zip(batch, new, strict=True):
+                written[i] = _until(ids, stop_id)
+    return written
+
+
+def _generate_batch(model, given, free, numbers, config, allowed, stop_id) -> list[list[int]]:
+    """Prompts of one length, with a key-value cache; guided rows run twice, side by side."""
+    steps, rows = config.max_new_tokens, len(given)
+    streams = [np.random.default_rng([config.seed, number]).random(steps) for number in numbers]
+    uniform = np.stack(streams)  # (B, steps)
+    barred = None
+    if allowed is not None:
+        barred = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
+        barred[list(allowed)] = False
+    input_ids = torch.tensor([*given, *free], device=model.device)  # (B or 2B, T)
+    cache, new = None, []
+    ended = torch.zeros(rows, dtype=torch.bool, device=model.device)
+    for step in range(steps):
+        output = model(input_ids, past_key_values=cache, use_cache=True)
+        cache, logits = output.past_key_values, output.logits[:, -1].float()
+        if free:
+            logits = guided_logits(logits[:rows], logits[rows:], config.guidance)
+        if barred is not None:
+            logits = logits.masked_fill(barred, -torch.inf)
+        chosen = _choose(strategy_probabilities(logits, config), uniform[:, step])  # (B,)
+        new.append(chosen)
+        if stop_id is not None:
+            ended |= chosen == stop_id
+            if ended.all():
+                break
+        input_ids = (torch.cat([chosen, chosen]) if free else chosen)[:, None]
+    return torch.stack(new, dim=1).tolist()
+
+
+def _until(ids: list[int], stop_id: int | None) -> list[int]:
+    return ids[: ids.index(stop_id) + 1] if stop_id in ids else ids
+
+
+def _check_prompt(model, ids: Sequence[int], room: int) -> None:
+    longest = model.config.n_positions
+    if not len(ids):
+        raise DataError("the prompt is empty; give at least one token, such as <IMG>")
+    if len(ids) + room > longest:
+        raise DataError(
+            f"a prompt of {len(ids)} tokens and {room} new ones do not fit the model's "
+            f"{longest} positions; shorten the prompt or lower max_new_tokens"
+        )
+
+
+def withheld(tokens: Sequence[str]) -> tuple[str, ...] | None:
+    """A drawing prompt with its class taken out; None when `tokens` is no prompt that names one."""
+    tokens = tuple(tokens)
+    if len(tokens) < 2 or tokens[0] != CLS or class_of(tokens[1]) is None:
+        return None
+    return (CLS, CLS, *tokens[2:])
+
+
+def draw(
+    model,
+    vocab: dict[str, int],
+    labels: Sequence[int | None],
+    n_patches: int,
+    config: SampleConfig,
+    begun: np.ndarray | None = None,
+) -> np.ndarray:
+    """Draw one picture for each label; None lets the model choose what to draw.
+
+    Args:
+        labels: (N,) classes, or None where none is given (guidance is then off).
+        n_patches: P, the codes a picture has; only codes may be drawn, and exactly so many.
+        begun: (N, p) codes already there, p < P; the model draws the rest.
+
+    Returns codes (N, P) int64, the begun ones included.
+    """
+    begun = np.zeros((len(labels), 0), dtype=np.int64) if begun is None else np.asarray(begun)
+    if begun.ndim != 2 or len(begun) != len(labels) or begun.shape[1] >= n_patches:
+        raise DataError(
+            f"begun: expected {len(labels)} rows of fewer than {n_patches} codes, got an array of "
+            f"shape {begun.shape}"
+        )
+    heads = [
+        (*drawing_prompt(label), *map(code_token, row))
+        for label, row in zip(labels, begun, strict=True)
+    ]
+    prompts = [_ids(head, vocab) for head in heads]
+    free = [_ids(withheld(head) or head, vocab) for head in heads]
+    config = replace(config, max_new_tokens=n_patches - begun.shape[1])
+    code_ids = np.flatnonzero(token_kinds(vocab) == KIND_CODE)
+    new = generate(model, prompts, config, allowed=code_ids, free_prompts=free)
+    code_of = {vocab[code_token(code)]: code for code in range(len(code_ids))}
+    drawn = np.array([[code_of[i] for i in row] for row in new], dtype=np.int64)
+    return np.concatenate([begun, drawn], axis=1)  # (N, P)
+
+
+def _ids(tokens: Sequence[str], vocab: dict[str, int]) -> list[int]:
+    missing = [token for token in tokens if token not in vocab]
+    if missing:
+        raise DataError(f"{missing[0]!r} is not in the vocabulary of this model; see vocab.json")
+    return [vocab[token] for token in tokens]
+
+
+def write_sentence(model, vocab, tokens: Sequence[str], config: SampleConfig) -> list[str]:
+    """Continue a prompt given as `tokens` until ``<EOS>``; returns the whole sentence's tokens.
+
+    Guidance applies where the prompt names a class to draw, and is left aside elsewhere.
+    """
+    names = {index: token for token, index in vocab.items()}
+    free = withheld(tokens)
+    config = config if free else replace(config, guidance=1.0)
+    prompt = _ids(tokens, vocab)
+    free_prompts = [_ids(free, vocab)] if free else None
+    (new,) = generate(model, [prompt], config, stop_id=vocab[EOS], free_prompts=free_prompts)
+    return [*tokens, *(names[i] for i in new)]
