@@ -29,6 +29,12 @@ def _accepts(kind: object, value: object) -> bool:
     return type(value) is kind
 
 
+def _named(kind: object) -> str:
+    if get_origin(kind) is Literal:
+        return " or ".join(map(repr, get_args(kind)))
+    return getattr(kind, "__name__", str(kind))
+
+
 class _Checked:
     """Rejects values of the wrong type, and whatever `limits` of the class forbids.
 
@@ -42,9 +48,9 @@ class _Checked:
         for field in fields(self):
             value, kind = getattr(self, field.name), hints[field.name]
             if not _accepts(kind, value):
-                wanted = getattr(kind, "__name__", str(kind)).replace("typing.", "")
-                hint = "; in YAML write 1.0e-3, not 1e-3" if kind is float else ""
-                raise ConfigError(f"{field.name}: expected {wanted}, got {value!r}{hint}")
+                text_for_number = kind is float and isinstance(value, str)
+                hint = "; in YAML write 1.0e-3, not 1e-3" if text_for_number else ""
+                raise ConfigError(f"{field.name}: expected {_named(kind)}, got {value!r}{hint}")
             low, high = self.limits.get(field.name, (None, None))
             if value is not None and (
                 (low is not None and value < low) or (high is not None and value > high)

@@ -4,6 +4,10 @@
 class SeqlmError(ValueError):
     """One clear sentence: where it is, what is wrong, how to mend it. The command line exits 2."""
 
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this: a notebook, too, shows the sentence and not where in our code.
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DataError(SeqlmError):
     """A file, a row or a token does not follow the data contract (data/README.md)."""
@@ -15,3 +19,7 @@ class ConfigError(SeqlmError):
 
 class DataWarning(UserWarning):
     """The data can be read, but some of it does not mean what its owner probably thinks."""
+
+
+class PipelineError(Exception):
+    """A notebook failed while it ran: which cell, and what it said. The command line exits 1."""

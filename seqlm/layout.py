@@ -135,13 +135,16 @@ def shorten(tokens: Sequence[str], max_length: int) -> Tokens:
     """At most `max_length` tokens: codes are cut from the left, so the tail with the class stays.
 
     Cutting from the right, as tokenizers do unasked, would remove the class from every long row.
-    Raises DataError when the tokens that are no codes alone are longer than `max_length`.
+    An ``<UNK>`` stands for a code that the vocabulary lacks, and is cut like one. Raises DataError
+    when not even one code would be left.
     """
     tokens = tuple(tokens)
     surplus = len(tokens) - max_length
     if surplus <= 0:
         return tokens
-    is_code = [token not in STRUCTURAL and class_of(token) is None for token in tokens]
+    is_code = [
+        token == UNK or (token not in STRUCTURAL and class_of(token) is None) for token in tokens
+    ]
     if sum(is_code) <= surplus:
         raise DataError(
             f"a row of {len(tokens)} tokens cannot be cut to {max_length}: only "

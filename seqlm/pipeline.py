@@ -18,7 +18,7 @@ import nbformat
 import papermill
 import yaml
 
-from seqlm.errors import ConfigError
+from seqlm.errors import ConfigError, PipelineError
 from seqlm.files import read_json, write_json, write_text
 from seqlm.speed import in_words
 from seqlm.workspace import NOTEBOOKS, Workspace
@@ -48,10 +48,6 @@ STAGES = (
     Stage("05", ("01", "03")),
     Stage("06", ("01", "03")),
 )
-
-
-class PipelineError(Exception):
-    """A notebook failed while it ran; says which cell, and what it said."""
 
 
 def run_pipeline(

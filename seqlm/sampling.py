@@ -226,15 +226,17 @@ def _ids(tokens: Sequence[str], vocab: dict[str, int]) -> list[int]:
     return [vocab[token] for token in tokens]
 
 
-def write_sentence(model, vocab, tokens: Sequence[str], config: SampleConfig) -> list[str]:
-    """Continue a prompt given as `tokens` until ``<EOS>``; returns the whole sentence's tokens.
+def write_sentences_from(
+    model, vocab: dict[str, int], tokens: Sequence[str], n: int, config: SampleConfig
+) -> list[list[str]]:
+    """`n` continuations of the prompt `tokens`, each up to ``<EOS>``; whole sentences of tokens.
 
     Guidance applies where the prompt names a class to draw, and is left aside elsewhere.
     """
     names = {index: token for token, index in vocab.items()}
     free = withheld(tokens)
     config = config if free else replace(config, guidance=1.0)
-    prompt = _ids(tokens, vocab)
-    free_prompts = [_ids(free, vocab)] if free else None
-    (new,) = generate(model, [prompt], config, stop_id=vocab[EOS], free_prompts=free_prompts)
-    return [*tokens, *(names[i] for i in new)]
+    prompts = [_ids(tokens, vocab)] * n
+    free_prompts = [_ids(free, vocab)] * n if free else None
+    new = generate(model, prompts, config, stop_id=vocab[EOS], free_prompts=free_prompts)
+    return [[*tokens, *(names[i] for i in row)] for row in new]

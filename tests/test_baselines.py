@@ -129,6 +129,20 @@ def test_the_ngrams_equal_nltks_witten_bell_where_the_two_mean_the_same():
     assert compared > 100
 
 
+def test_each_part_falls_back_on_the_next_shorter_context():
+    train = [[0, 1, 2], [0, 1, 3], [4, 2, 5]]
+    counts = baselines._Counts(train, V)
+    names = ("unigram", "bigram", "trigram")
+    found = counts.distributions(baselines._predicted([[9, 1, 7], [9, 9, 7], [0, 1, 7]], V), names)
+    after_9_1, after_9_9, after_0_1 = 1, 3, 5  # lines of the table: two for each row
+    by_hand = (np.eye(V)[2] + np.eye(V)[3] + 2 * found["unigram"][0]) / (2 + 2)
+    np.testing.assert_allclose(found["bigram"][after_9_1], by_hand)
+    np.testing.assert_array_equal(found["trigram"][after_9_1], found["bigram"][after_9_1])
+    np.testing.assert_array_equal(found["trigram"][after_9_9], found["unigram"][after_9_9])
+    twice = (np.eye(V)[2] + np.eye(V)[3] + 2 * found["bigram"][after_0_1]) / (2 + 2)
+    np.testing.assert_allclose(found["trigram"][after_0_1], twice)
+
+
 def test_a_floor_sees_only_what_stands_before(floors):
     """Changing a token changes no probability up to and including its own."""
     row = [0, 3, 5, 7, 2, 4]

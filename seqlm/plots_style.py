@@ -1,0 +1,262 @@
+"""The look of every figure, and the drawing that several figures share.
+
+Nothing here depends on colour alone: what matters has a marker, a line style, a frame or a word
+of its own. Sizes are in inches at 150 dots an inch, so a full-width figure has 1,350 pixels and
+its smallest letters are still 12 pixels high when it is shown 900 pixels wide.
+"""
+
+import functools
+import textwrap
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from seqlm.metrics import Estimate
+
+WIDTH = 9.0  # inches
+SMALL, HEADING = 9, 12  # points
+LARGEST_TILE = 1.1  # inches
+BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = (
+    "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
+)  # fmt: skip
+INK, GREY, PALE = "#222222", "#5a5a5a", "#d9d9d9"
+# Okabe and Ito's colours, each with a marker and a line style, so that none is told by colour only.
+SERIES = (
+    (BLUE, "o", "-"),
+    (VERMILLION, "s", "--"),
+    (GREEN, "^", "-."),
+    (PURPLE, "D", ":"),
+    (ORANGE, "v", (0, (5, 1, 1, 1, 1, 1))),
+    (SKY, "P", (0, (7, 2))),
+    (GREY, "X", (0, (1, 2))),
+)
+_STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10.5,
+    "axes.titlelocation": "left",
+    "axes.labelsize": 10,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": GREY,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "grid.color": "#e6e6e6",
+    "xtick.labelsize": SMALL,
+    "ytick.labelsize": SMALL,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "text.color": INK,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "hatch.linewidth": 0.6,
+    "figure.facecolor": "white",
+    "image.interpolation": "nearest",
+}
+
+Numbers = Estimate | Mapping  # an Estimate, or what a metrics file holds of it
+
+
+def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
+    """Draw under the house style, and leave everyone else's settings as they were."""
+
+    @functools.wraps(draw)
+    def within(*args, **kwargs) -> Figure:
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(_STYLE)
+            return draw(*args, **kwargs)
+
+    return within
+
+
+def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
+    """An empty figure of `width` inches; `heading` gets room of its own on top of `height`."""
+    lines = textwrap.wrap(heading, int(width * 10.5))
+    room = 0.22 * len(lines) + 0.08 if lines else 0
+    figure = Figure(figsize=(width, height + room), dpi=150, layout="constrained")
+    if lines:
+        figure.suptitle(
+            "\n".join(lines), x=0.012, ha="left", fontsize=HEADING, fontweight="bold"
+        )
+    return figure
+
+
+def estimate(numbers: Numbers) -> Estimate:
+    """An Estimate, whether it comes fresh or out of a metrics file."""
+    return numbers if isinstance(numbers, Estimate) else Estimate(**numbers)
+
+
+def n_of(estimates: Sequence[Estimate]) -> str:
+    """What the numbers rest on: "n = 360", or "n = 33 to 37" when they differ."""
+    low, high = min(e.n for e in estimates), max(e.n for e in estimates)
+    return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
+
+
+def short(value: float, unit: str) -> str:
+    """A number as it stands in a figure or a table: "96.9%", "3.41", "6,930"."""
+    if unit == "share":
+        return f"{value:.1%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{2 if abs(value) < 100 else 1}f}"
+
+
+def interval(e: Estimate) -> str:
+    """Its 95 % interval: "94.6% to 98.3%"."""
+    return f"{short(e.low, e.unit)} to {short(e.high, e.unit)}"
+
+
+def spread(places: Sequence[float], gap: float) -> np.ndarray:
+    """The same places, moved apart as little as it takes for `gap` between neighbours."""
+    places = np.asarray(places, dtype=float)
+    order = np.argsort(places, kind="stable")
+    moved = places[order].copy()
+    for _ in range(200):
+        lack = gap - np.diff(moved)
+        if not (lack > 1e-9).any():
+            break
+        push = np.maximum(lack, 0) / 2
+        moved[:-1] -= push
+        moved[1:] += push
+    result = np.empty_like(moved)
+    result[order] = moved
+    return result
+
+
+@dataclass(frozen=True)
+class Board:
+    """A figure full of square tiles; one unit of its axes is one inch.
+
+    Attributes:
+        figure, ax: what is drawn on.
+        side: of a tile, in inches.
+        pitch: from tile to tile, (downwards, across).
+        corner: of the first tile, (down, across).
+    """
+
+    figure: Figure
+    ax: Axes
+    side: float
+    pitch: tuple[float, float]
+    corner: tuple[float, float]
+
+    def place(self, row: float, column: float) -> tuple[float, float]:
+        """The top left corner of a tile: (x, y)."""
+        down, across = self.corner
+        return across + column * self.pitch[1], down + row * self.pitch[0]
+
+    def picture(self, image: np.ndarray, row: float, column: float, flag: bool = False) -> None:
+        """Draw `image` (H, W) in 0..1, dark on light; `flag` frames it and marks it with a cross."""
+        x, y = self.place(row, column)
+        extent = (x, x + self.side, y + self.side, y)
+        self.ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=extent)
+        colour, width = (VERMILLION, 2.2) if flag else (PALE, 0.8)
+        frame = Rectangle((x, y), self.side, self.side, fill=False, ec=colour, lw=width, zorder=3)
+        self.ax.add_patch(frame)
+        if flag:
+            box = {"boxstyle": "square,pad=0.08", "fc": "white", "ec": "none"}
+            self.ax.text(
+                x + self.side - 0.03, y + 0.03, "✗", color=VERMILLION, fontweight="bold",
+                fontsize=min(11, max(8, self.side * 14)), ha="right", va="top", bbox=box, zorder=4,
+            )  # fmt: skip
+
+    def write(self, text: str, row: float, column: float, where: str = "above", **style) -> None:
+        """Write beside a tile: above, left or right of it."""
+        x, y = self.place(row, column)
+        middle, below = x + self.side / 2, y + self.side / 2
+        spot = {
+            "above": (middle, y - 0.03, "center", "bottom"),
+            "left": (x - 0.1, below, "right", "center"),
+            "right": (x + self.side + 0.08, below, "left", "center"),
+        }[where]
+        style = {"fontsize": SMALL, **style}
+        self.ax.text(spot[0], spot[1], text, ha=spot[2], va=spot[3], **style)
+
+
+def board(
+    n_rows: int,
+    n_columns: int,
+    heading: str = "",
+    *,
+    title_lines: int = 0,
+    top: float = 0.0,
+    left: float = 0.0,
+    right: float = 0.0,
+    narrowest: float = 4.5,
+) -> Board:
+    """Room for n_rows x n_columns tiles, with `top`, `left`, `right` inches for words at the edge."""
+    gap = 0.08
+    side = min(LARGEST_TILE, (WIDTH - left - right - 0.1) / n_columns - gap)
+    pitch = (side + gap + 0.165 * title_lines, side + gap)
+    wide = left + n_columns * pitch[1] + right
+    high = top + n_rows * pitch[0] + 0.05
+    width = max(narrowest, wide + 0.1)
+    figure = canvas(high + 0.05, heading, width)
+    ax = figure.add_subplot()
+    ax.set_axis_off()
+    margin = (width - 0.1 - wide) if wide + 0.1 < width else 0
+    drawn = Board(figure, ax, side, pitch, (top + 0.165 * title_lines, left))
+    # imshow sets the limits of its axes unless told not to.
+    ax.set(xlim=(0, wide + margin), ylim=(high, 0), autoscale_on=False, aspect="equal")
+    return drawn
+
+
+def _off_axis(estimates: Sequence[Estimate]) -> int | None:
+    """The one estimate so far below all others that drawing it to scale would hide them."""
+    if len(estimates) < 3:
+        return None
+    lowest = min(range(len(estimates)), key=lambda i: estimates[i].value)
+    others = [e for i, e in enumerate(estimates) if i != lowest]
+    left, right = min(e.low for e in others), max(e.high for e in others)
+    return lowest if left - estimates[lowest].high > 1.5 * (right - left) else None
+
+
+def ladder(
+    ax: Axes, names: Sequence[str], estimates: Sequence[Estimate], ours: Sequence[str], label: str
+) -> None:
+    """Dots with their 95 % intervals, one below the other, the best on top.
+
+    Shares are better when high, everything else when low. Those in `ours` get a filled diamond
+    and a bold name. One that lies far off is drawn as an arrow at the edge, with its number.
+    """
+    shares = all(e.unit == "share" for e in estimates)
+    order = sorted(range(len(names)), key=lambda i: estimates[i].value, reverse=not shares)
+    off = _off_axis(estimates)
+    seen = [e for i, e in enumerate(estimates) if i != off]
+    left, right = min(e.low for e in seen), max(e.high for e in seen)
+    margin = 0.06 * (right - left) or 0.05
+    left, right = left - margin * (1 if off is None else 2.5), right + margin
+    if shares:
+        right = min(right, 1.004)
+    for y, i in enumerate(order):
+        e, mine = estimates[i], names[i] in ours
+        colour = BLUE if mine else GREY
+        if i == off:
+            ax.plot(left + margin / 2, y, marker="<", color=colour, ms=7, ls="none")
+        else:
+            ax.plot([e.low, e.high], [y, y], color=colour, lw=2.6 if mine else 1.5)
+            face = colour if mine else "white"
+            ax.plot(e.value, y, marker="D" if mine else "o", ms=7, color=colour, mfc=face, mew=1.5)
+        aside = "  (off the axis)" if i == off else ""
+        ax.text(
+            1.015, y, f"{short(e.value, e.unit)}  ({interval(e)}){aside}", fontsize=SMALL,
+            va="center", transform=ax.get_yaxis_transform(), fontweight="bold" if mine else None,
+        )  # fmt: skip
+    ax.set(xlim=(left, right), ylim=(-0.6, len(order) - 0.4))
+    marks = [f"◆ {names[i]}" if names[i] in ours else names[i] for i in order]
+    ax.set_yticks(range(len(order)), marks)
+    for tick, i in zip(ax.get_yticklabels(), order, strict=True):
+        tick.set_fontweight("bold" if names[i] in ours else "normal")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    ax.locator_params(axis="x", nbins=8)
+    if shares:
+        ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
+    ax.set_xlabel(f"{label}  ·  {n_of(estimates)}, bars: 95 % intervals", fontsize=SMALL)

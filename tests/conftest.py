@@ -1,0 +1,56 @@
+"""What several test files share: a small built data set, a tiny model, a quiet machine."""
+
+import os
+
+# Before torch, matplotlib and transformers are imported: they read these once. Tests are about
+# what is right, not how fast it is, so they run the same on a machine with a GPU.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+os.environ["MPLBACKEND"] = "Agg"
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+import torch
+
+from seqlm.codebook import PatchCodebook
+from seqlm.config import DataConfig, ModelConfig
+from seqlm.dataset import CODEBOOK, Pictures, build_dataset, load_pictures
+from seqlm.layout import default_vocab
+
+torch.set_num_threads(1)
+
+
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A data set on disk, and what it was built with."""
+
+    config: DataConfig
+    directory: Path
+    about: dict
+    pictures: Pictures
+    book: PatchCodebook
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory) -> Built:
+    """300 digits, one copy of each training image, 50 codes. Read it, never write to it."""
+    config = DataConfig(n_images=300, copies=1, n_codes=50)
+    directory = tmp_path_factory.mktemp("data")
+    about = build_dataset(config, directory)
+    book = PatchCodebook.load(directory / CODEBOOK)
+    return Built(config, directory, about, load_pictures(directory), book)
+
+
+@pytest.fixture(scope="session")
+def vocab() -> dict[str, int]:
+    """The vocabulary of `built`: 6 structural tokens, 50 codes, 10 classes."""
+    return default_vocab(50)
+
+
+@pytest.fixture(scope="session")
+def tiny() -> ModelConfig:
+    """A GPT-2 so small that a test can train it."""
+    return ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64)
