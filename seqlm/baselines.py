@@ -45,9 +45,9 @@ RECIPES = {
         ("uniform", "unigram", "bigram", "trigram"),
         "What followed the last two tokens in training, mixed with the bigram and frequencies.",
     ),
-    "position_trigram": (
-        ("uniform", "unigram", "bigram", "trigram", "position"),
-        "The trigram mixed with the by-position frequencies: the strongest of the floors.",
+    "position_ngram": (
+        ("uniform", "unigram", "bigram", "trigram", "position", "position_bigram"),
+        "What followed the last token at this very place, mixed with all the floors above.",
     ),
 }
 
@@ -129,6 +129,10 @@ PARTS = {
     "unigram": ("uniform", lambda tokens, size: np.zeros_like(tokens.row)),
     "position": ("unigram", lambda tokens, size: tokens.position * size + tokens.first),
     "bigram": ("unigram", lambda tokens, size: tokens.previous),
+    "position_bigram": (
+        "position",
+        lambda tokens, size: (tokens.position * size + tokens.first) * size + tokens.previous,
+    ),
     "trigram": (
         "bigram",
         lambda tokens, size: np.where(

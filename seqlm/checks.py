@@ -112,9 +112,7 @@ def classifier_input(function: Answer) -> bool:
         return False
     answer = list(answer)
     if any(token.startswith("<CLS_") for token in answer):
-        return _tell(
-            False, "The class is still in the input: the model would merely copy it."
-        )
+        return _tell(False, "The class is still in the input: the model would merely copy it.")
     if answer == sentence[:5]:
         longer = ["<IMG>", *["<Z_001>"] * 9, *sentence[3:]]
         also = _called(function, list(longer)) == longer[:-2]
@@ -128,7 +126,7 @@ def classifier_input(function: Answer) -> bool:
 
 
 def perplexity(function: Answer) -> bool:
-    """Exercise 05: `function(batches)`; each batch is (nll, counted), arrays of one shape (B, T)."""
+    """Exercise 05: `function(batches)`; a batch is (nll, counted), arrays of one shape (B, T)."""
     first = (np.array([[1.0, 3.0, 9.0], [2.0, 9.0, 9.0]]), np.array([[1, 1, 0], [1, 0, 0]], bool))
     second = (np.array([[5.0, 5.0]]), np.array([[1, 1]], bool))
     batches = [first, second]

@@ -1,7 +1,9 @@
 """A code book of patches: pictures become short lists of numbers, and come back."""
 
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from sklearn.cluster import KMeans
@@ -9,6 +11,9 @@ from sklearn.metrics import pairwise_distances_argmin
 
 from seqlm.errors import ConfigError, DataError
 from seqlm.files import atomic_path
+
+# What numpy raises for an .npz that is missing, cut short, spoilt, or something else altogether.
+UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +75,8 @@ class PatchCodebook:
             raise DataError(
                 f"the code book is for {self.image_shape} pictures, these are {images.shape[1:]}"
             )
+        if not len(images):
+            return np.zeros((0, self.n_patches), dtype=np.int64)
         patches = _cut(images, self.patch).reshape(-1, self.patch**2).astype(np.float32)
         nearest = pairwise_distances_argmin(patches, self.centers)
         return nearest.reshape(len(images), self.n_patches).astype(np.int64)
@@ -79,6 +86,12 @@ class PatchCodebook:
         codes = np.asarray(codes)
         if codes.ndim != 2 or codes.shape[1] != self.n_patches:
             raise DataError(f"a picture needs {self.n_patches} codes, got shape {codes.shape}")
+        strangers = codes[(codes < 0) | (codes >= self.n_codes)]
+        if strangers.size:
+            raise DataError(
+                f"the code book has no code {strangers[0]}, only 0 to {self.n_codes - 1}; use the "
+                "code book that the codes were made with"
+            )
         rows, columns = self.grid
         patches = self.centers[codes].reshape(len(codes), rows, columns, self.patch, self.patch)
         return patches.transpose(0, 1, 3, 2, 4).reshape(len(codes), *self.image_shape)
@@ -95,7 +108,7 @@ class PatchCodebook:
             with np.load(path) as held:
                 shape = tuple(int(side) for side in held["image_shape"])
                 return cls(held["centers"], shape, int(held["patch"]))
-        except (OSError, KeyError, ValueError) as error:
+        except UNREADABLE as error:
             raise DataError(
                 f"{path}: not a readable code book ({error}); `seqlm build` makes one"
             ) from error
@@ -109,5 +122,9 @@ def _cut(images: np.ndarray, patch: int) -> np.ndarray:
 
 
 def psnr(images: np.ndarray, decoded: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels, for pictures in 0..1: -10 log10(MSE)."""
-    return float(-10 * np.log10(np.mean((images - decoded) ** 2)))
+    """Peak signal-to-noise ratio in dB over all pixels, for pictures in 0..1: -10 log10(MSE).
+
+    Infinite for pictures that are equal.
+    """
+    with np.errstate(divide="ignore"):
+        return float(-10 * np.log10(np.mean((images - decoded) ** 2)))

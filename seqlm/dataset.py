@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqlm.codebook import PatchCodebook
+from seqlm.codebook import UNREADABLE, PatchCodebook
 from seqlm.config import DataConfig
 from seqlm.errors import DataError
 from seqlm.files import atomic_path, read_json, write_json
@@ -61,6 +61,8 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
     records, dropped = _sentences(config, codes, labels, split, copies, indices["train"])
 
     directory.mkdir(parents=True, exist_ok=True)
+    # Written last and gone first, so that a build cut short is never taken for the one before it.
+    (directory / ABOUT).unlink(missing_ok=True)
     write_json(directory / VOCAB, default_vocab(config.n_codes, int(labels.max()) + 1))
     book.save(directory / CODEBOOK)
     with atomic_path(directory / IMAGES) as aside, open(aside, "wb") as file:
@@ -112,7 +114,7 @@ def load_pictures(directory: Path) -> Pictures:
     try:
         with np.load(path) as held:
             return Pictures(held["images"], held["labels"], held["split"])
-    except (OSError, KeyError, ValueError) as error:
+    except UNREADABLE as error:
         raise DataError(
             f"{path}: not readable ({error}); notebook 01_explore_data or `seqlm build` makes it"
         ) from error
@@ -124,4 +126,8 @@ def is_built(config: DataConfig, directory: Path) -> bool:
     names = (SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT)
     if not all((directory / name).is_file() for name in names):
         return False
-    return read_json(directory / ABOUT)["config"] == asdict(config)
+    try:
+        about = read_json(directory / ABOUT)
+    except DataError:
+        return False
+    return isinstance(about, dict) and about.get("config") == asdict(config)

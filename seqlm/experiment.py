@@ -132,9 +132,7 @@ def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True)
     ratio = paired_ratio(mine, codes[best])
     found["layout_compared"] = first
     found["best_floor"] = best
-    found["below_best_floor"] = replace(
-        ratio, value=1 - ratio.value, low=1 - ratio.high, high=1 - ratio.low
-    ).to_json()
+    found["below_best_floor"] = replace(X).to_json()
     found["by_position"] = {
         "model": _by_position(mine),
         "floors": {name: _by_position(floor) for name, floor in codes.items()},

@@ -1,5 +1,6 @@
 """GPT-2, small, from scratch: as a language model and as a classifier."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -51,12 +52,16 @@ def build_lm(config: ModelConfig, vocab: dict[str, int], seed: int = 42) -> GPT2
 
 
 def counted_right(model: PreTrainedModel) -> PreTrainedModel:
-    """Make Trainer's loss divide by the tokens that are predicted.
+    """Make Trainer's loss a mean over what is predicted, however rows are put into batches.
 
-    GPT-2's own loss divides by one token a row too many: the first, which nothing predicts.
+    GPT-2's own language-model loss divides by one token a row too many: the first, which nothing
+    predicts. And Trainer leaves it to a model to divide by the rows of all the batches of a step,
+    which GPT-2's classifier does not do; told so, Trainer does it.
     """
     if isinstance(model, GPT2LMHeadModel):
         model.loss_type = "ForCausalLM"
+    else:
+        model.accepts_loss_kwargs = False
     return model
 
 
@@ -65,7 +70,7 @@ def build_classifier(
 ) -> GPT2ForSequenceClassification:
     """A classifier with random weights; it reads the class at the last token that is no padding."""
     wide = gpt2_config(config, vocab, num_labels=n_classes)
-    return _seeded(lambda: GPT2ForSequenceClassification(wide), seed)
+    return counted_right(_seeded(lambda: GPT2ForSequenceClassification(wide), seed))
 
 
 def classifier_from_lm(
@@ -74,12 +79,11 @@ def classifier_from_lm(
     """A classifier whose body is a trained language model's; only its last layer is new."""
     check_model_directory(directory)
     extra = {} if dropout is None else {"resid_pdrop": dropout, "embd_pdrop": dropout}
-    return _seeded(
-        lambda: GPT2ForSequenceClassification.from_pretrained(
-            directory, num_labels=n_classes, **extra
-        ),
-        seed,
+    kind = GPT2ForSequenceClassification
+    model = _seeded(
+        lambda: _loaded(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra), seed
     )
+    return counted_right(model)
 
 
 def load_lm(directory: Path) -> GPT2LMHeadModel:
@@ -87,7 +91,7 @@ def load_lm(directory: Path) -> GPT2LMHeadModel:
     config = check_model_directory(directory)
     if "GPT2LMHeadModel" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a language model")
-    return counted_right(GPT2LMHeadModel.from_pretrained(directory)).eval()
+    return counted_right(_loaded(GPT2LMHeadModel, directory)).eval()
 
 
 def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
@@ -95,7 +99,32 @@ def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
     config = check_model_directory(directory)
     if "GPT2ForSequenceClassification" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
-    return GPT2ForSequenceClassification.from_pretrained(directory).eval()
+    return counted_right(_loaded(GPT2ForSequenceClassification, directory)).eval()
+
+
+def _loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
+    """A model of `kind` from `directory`, every weight of it but the `new` ones.
+
+    Transformers alone would fill in what is missing at random and only mention it.
+    """
+    weights = Path(directory) / "model.safetensors"
+    try:
+        model, found = kind.from_pretrained(directory, output_loading_info=True, **extra)
+    except Exception as error:  # transformers, torch and safetensors raise types of their own
+        raise DataError(
+            f"{weights}: these weights cannot be loaded ({_briefly(error)}); save the model again"
+        ) from error
+    lacking = sorted(set(found["missing_keys"]) - set(new))
+    if lacking:
+        raise DataError(
+            f"{weights}: {len(lacking)} weights are missing, {lacking[0]} among them; save the "
+            "model again"
+        )
+    return model
+
+
+def _briefly(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
 
 
 def check_model_directory(directory: Path) -> GPT2Config:
@@ -111,8 +140,11 @@ def check_model_directory(directory: Path) -> GPT2Config:
         )
     try:
         return GPT2Config.from_pretrained(directory)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{directory}/config.json: not readable ({error})") from error
+    except Exception as error:  # transformers raises a type of its own for each thing wrong
+        raise DataError(
+            f"{directory}/config.json: no configuration of a GPT-2 ({_briefly(error)}); save the "
+            "model again"
+        ) from error
 
 
 def fit_attention(model: PreTrainedModel, longest_row: int) -> None:

@@ -16,18 +16,38 @@ from matplotlib.patches import Rectangle
 from seqlm.codebook import PatchCodebook, psnr
 from seqlm.metrics import Estimate, proportion
 from seqlm.plots_style import (
-    BLUE, GREY, INK, ORANGE, PALE, SERIES, SMALL, VERMILLION, Numbers, board, canvas, estimate,
-    ladder, n_of, short, spread, styled,
-)  # fmt: skip
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    PALE,
+    SERIES,
+    SMALL,
+    VERMILLION,
+    Numbers,
+    as_share,
+    board,
+    canvas,
+    estimate,
+    in_plain,
+    ladder,
+    n_of,
+    short,
+    spread,
+    styled,
+)
 from seqlm.speed import in_words
 
 MEASURES = {
-    "code_nll": "val, codes",
-    "read_nll": "val, codes (read)",
-    "draw_nll": "val, codes (draw)",
-    "class_nll": "val, class",
-    "all_nll": "val, all tokens",
+    "code_nll": "val codes",
+    "read_nll": "val codes (read layout)",
+    "draw_nll": "val codes (draw layout)",
+    "class_nll": "val classes",
+    "all_nll": "val tokens of all kinds",
 }
+
+
+NAMED_RIGHT = "classes of val named right"
 
 
 def _finish(figure: Figure, *sentences: str) -> Figure:
@@ -97,7 +117,7 @@ def codebook_patches(book: PatchCodebook) -> Figure:
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
     ax.set_ylabel("number of the row's first code")
-    mean = book.centers.mean(axis=1)
+    mean = book.centers.mean(axis=1).clip(0, 1)
     return _finish(
         figure,
         f"The n = {book.n_codes} typical patches of the code book, {patch} by {patch} pixels each, "
@@ -109,14 +129,13 @@ def codebook_patches(book: PatchCodebook) -> Figure:
 
 
 @styled
-def encoding_steps(
-    image: np.ndarray, codes: np.ndarray, decoded: np.ndarray, patch: int
-) -> Figure:
+def encoding_steps(image: np.ndarray, codes: np.ndarray, decoded: np.ndarray, patch: int) -> Figure:
     """`image` (H, W) -> the grid of its patches' `codes` (P,) -> `decoded` (H, W)."""
     height, width = image.shape
     rows, columns = height // patch, width // patch
     codes = np.asarray(codes).reshape(rows, columns)
     error = psnr(image, decoded)
+    lost = "unchanged" if np.isinf(error) else f"with a PSNR of {error:.1f} dB"
     figure = canvas(3.35, f"From a picture to n = {codes.size} codes and back")
     panels = figure.subplots(1, 3)
     for ax, picture, alpha in zip(panels, (image, decoded, decoded), (1, 0.22, 1), strict=True):
@@ -132,17 +151,16 @@ def encoding_steps(
             panels[1].text(x, y, code, ha="center", va="center", fontweight="bold", color="#00436b")
     panels[0].set_title(f"1  cut into {patch}x{patch} patches")
     panels[1].set_title("2  each named by its code")
-    exact = "exactly as it was" if np.isinf(error) else f"PSNR {error:.1f} dB"
-    panels[2].set_title(f"3  drawn from the codes: {exact}")
+    panels[2].set_title("3  drawn from its codes")
     for ax in panels[1:]:
-        ax.annotate("→", (-0.04, 0.5), xycoords="axes fraction", fontsize=17, ha="right", va="center")
+        ax.text(-0.02, 0.5, "→", transform=ax.transAxes, fontsize=17, ha="right", va="center")
     first = ", ".join(map(str, codes.ravel()[:16]))
     return _finish(
         figure,
         f"Three panels. A picture of {height} by {width} pixels is cut into n = {codes.size} "
         f"patches; each patch becomes the number of its nearest code, read row by row from the "
         f"top left: {first}{' and so on' if codes.size > 16 else ''}. Drawn from its codes the "
-        f"picture comes back {'unchanged' if np.isinf(error) else f'with a PSNR of {error:.1f} dB'}.",
+        f"picture comes back {lost}.",
     )
 
 
@@ -151,7 +169,7 @@ def augmented_copies(originals: np.ndarray, copies: np.ndarray) -> Figure:
     """A row for each of `originals` (R, H, W): itself, then its `copies` (R, C, H, W)."""
     n_rows, n_copies = copies.shape[:2]
     heading = f"Originals and their bent copies (n = {n_rows} x {n_copies})"
-    drawn = board(n_rows, n_copies + 1.3, heading, title_lines=1)
+    drawn = board(n_rows, n_copies + 1.3, heading, top=0.2)
     for row, (original, bent) in enumerate(zip(originals, copies, strict=True)):
         drawn.picture(original, row, 0)
         for copy, image in enumerate(bent):
@@ -163,13 +181,13 @@ def augmented_copies(originals: np.ndarray, copies: np.ndarray) -> Figure:
         drawn.figure,
         f"n = {n_rows} rows: an original digit on the left, then {n_copies} copies of it, turned, "
         f"shifted, stretched and sheared a little. A pixel changes by {change:.0%} of full ink on "
-        "average, so the digits stay easy to read.",
+        "average.",
     )
 
 
 @styled
 def code_frequencies(codes: np.ndarray, n_codes: int) -> Figure:
-    """How often each code comes in `codes` (any shape), commonest first, both axes in powers of 10."""
+    """How often each code comes in `codes` (any shape), commonest first, on logarithmic axes."""
     counts = np.sort(np.bincount(np.ravel(codes), minlength=n_codes))[::-1]
     total, used = counts.sum(), int((counts > 0).sum())
     figure = canvas(3.7, f"How often the codes are used (n = {total:,} codes in the pictures)")
@@ -188,16 +206,15 @@ def code_frequencies(codes: np.ndarray, n_codes: int) -> Figure:
         scale = 100 if axis is ax.yaxis else 1
         axis.set_major_formatter(lambda v, _, form=form, scale=scale: form.format(v * scale))
     ax.grid(which="major")
-    never = n_codes - used
-    words = f"the commonest code: {shares[0]:.1%}\nnever used: {never} of {n_codes} codes"
-    words += f" ({never / n_codes:.1%})"
+    never, few = n_codes - used, f"{(n_codes - used) / n_codes:.1%}"
+    words = f"the commonest code: {shares[0]:.1%}\nnever used: {never} of {n_codes} codes ({few})"
     ax.text(0.985, 0.95, words, transform=ax.transAxes, ha="right", va="top", linespacing=1.5)
     half = int(np.searchsorted(np.cumsum(shares), 0.5)) + 1
     return _finish(
         figure,
         f"Rank against frequency of n = {total:,} codes, both axes logarithmic. The commonest of "
         f"the {n_codes} codes makes up {shares[0]:.1%} of all, {half} codes make up half, and "
-        f"{never} ({never / n_codes:.1%}) are never used. A dashed line shows equal use, "
+        f"{never} ({few}) are never used. A dashed line shows equal use, "
         f"{1 / n_codes:.2%} each.",
     )
 
@@ -217,17 +234,24 @@ def floors_ladder(
 
     `unit` labels the axis. Estimates whose unit is "share" get an axis in percent.
     """
-    numbers, ours = [estimate(e) for e in estimates], [names[0]] if ours is None else list(ours)
+    numbers = [estimate(e) for e in estimates]
+    ours = [in_plain(name) for name in ([names[0]] if ours is None else ours)]
+    names = [in_plain(name) for name in names]
     figure = canvas(0.75 + 0.33 * len(names), heading)
     ladder(figure.add_subplot(), names, numbers, ours, unit)
     return _finish(figure, f"{heading}.", _ladder_words(names, numbers, ours))
 
 
-def _ladder_words(names: Sequence[str], numbers: Sequence[Estimate], ours: Sequence[str]) -> str:
+def _ladder_words(
+    names: Sequence[str], numbers: Sequence[Estimate], ours: Sequence[str], brief: bool = False
+) -> str:
     shares = all(e.unit == "share" for e in numbers)
     order = sorted(range(len(names)), key=lambda i: numbers[i].value, reverse=shares)
-    told = "; ".join(f"{names[i]}{' (ours)' * (names[i] in ours)} {numbers[i]}" for i in order)
-    return f"Dots with 95 % intervals, best first: {told}."
+    told = []
+    for i in order:
+        words = short(numbers[i].value, numbers[i].unit) if brief else numbers[i]
+        told.append(f"{names[i]}{' (ours)' * (names[i] in ours)} {words}")
+    return f"Dots with 95 % intervals, {n_of(numbers)}, best first: {'; '.join(told)}."
 
 
 def _series(record: Mapping, name: str, table: str) -> tuple[np.ndarray, np.ndarray]:
@@ -243,6 +267,10 @@ def _series(record: Mapping, name: str, table: str) -> tuple[np.ndarray, np.ndar
 def _measured(record: Mapping) -> list[str]:
     lines = [*(record.get("evals") or []), record.get("initial") or {}]
     return [name for name in MEASURES if any(line.get(name) is not None for line in lines)]
+
+
+def _unit(record: Mapping) -> str:
+    return "nats an image" if _measured(record) == ["class_nll"] else "nats a token"
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -272,7 +300,6 @@ def _minutes_on_top(ax: Axes, record: Mapping) -> None:
 
 def _loss_panel(ax: Axes, record: Mapping, floors: Mapping[str, float]) -> None:
     steps, loss = _series(record, "loss", "history")
-    ends: list[tuple[float, str, str]] = []  # (value, words, colour), written at the right edge
     if len(loss):
         smooth = _smooth(loss)
         ax.plot(steps, loss, color=PALE, lw=1, label="training loss, batch by batch")
@@ -280,29 +307,29 @@ def _loss_panel(ax: Axes, record: Mapping, floors: Mapping[str, float]) -> None:
     for name, (colour, marker, line) in zip(_measured(record), SERIES, strict=False):
         at, values = _series(record, name, "evals")
         ax.plot(at, values, color=colour, marker=marker, ls=line, ms=5, label=MEASURES[name])
-        ends.append((values[-1], f"{MEASURES[name]} {values[-1]:.2f}", colour))
     best, chosen = record.get("best") or {}, next(iter(_measured(record)), None)
     if chosen and best.get(chosen) is not None:
-        label = f"best by {MEASURES[chosen]}: step {best['step']:,}"
-        ax.plot(best["step"], best[chosen], "*", ms=17, color=ORANGE, mec=INK, label=label, zorder=5)
-    for name, nats in floors.items():
+        star = {"marker": "*", "ms": 17, "color": ORANGE, "mec": INK, "ls": "none", "zorder": 5}
+        label = f"best {MEASURES[chosen]}: {best[chosen]:.2f} at step {best['step']:,}"
+        ax.plot(best["step"], best[chosen], label=label, **star)
+    for nats in floors.values():
         ax.axhline(nats, color=GREY, ls=(0, (4, 3)), lw=1)
-        ends.append((nats, f"floor: {name} {nats:.2f}", GREY))
-    _write_at_the_edge(ax, ends)
-    ax.set(xlabel="optimizer step", ylabel="nats a token")
+    _name_floors(ax, floors)
+    ax.set(xlabel="optimizer step", ylabel=_unit(record))
     ax.set_xlim(left=0)
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, columnspacing=1.4)
     _minutes_on_top(ax, record)
 
 
-def _write_at_the_edge(ax: Axes, ends: Sequence[tuple[float, str, str]]) -> None:
+def _name_floors(ax: Axes, floors: Mapping[str, float]) -> None:
     low, high = ax.get_ylim()
-    values = [end[0] for end in ends]
-    for (value, words, colour), place in zip(ends, spread(values, 0.062 * (high - low)), strict=True):
+    places = spread(list(floors.values()), 0.06 * (high - low))
+    edge = ax.get_yaxis_transform()
+    leader = {"arrowstyle": "-", "color": GREY, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
+    for (name, nats), place in zip(floors.items(), places, strict=True):
         ax.annotate(
-            words, (1, value), xytext=(1.03, place), xycoords=ax.get_yaxis_transform(),
-            textcoords=ax.get_yaxis_transform(), fontsize=SMALL, va="center", color=INK,
-            arrowprops={"arrowstyle": "-", "color": colour, "lw": 1.2, "shrinkA": 1, "shrinkB": 0},
+            f"floor: {in_plain(name)} {nats:.2f}", (1, nats), xytext=(1.03, place), xycoords=edge,
+            textcoords=edge, fontsize=SMALL, va="center", arrowprops=leader,
         )  # fmt: skip
 
 
@@ -310,11 +337,31 @@ def _small_panels(record: Mapping) -> list[tuple[str, list[tuple[str, np.ndarray
     evals = record.get("evals") or []
     shares = sorted({name for line in evals for name in line if "accuracy" in name})
     panels = [
-        ("share of val digits named right", [(s, *_series(record, s, "evals")) for s in shares]),
+        (NAMED_RIGHT, [(s, *_series(record, s, "evals")) for s in shares]),
         ("learning rate", [("learning rate", *_series(record, "learning_rate", "history"))]),
         ("gradient norm", [("gradient norm", *_series(record, "grad_norm", "history"))]),
     ]
     return [(title, lines) for title, lines in panels if any(len(line[1]) for line in lines)]
+
+
+def _dial(ax: Axes, title: str, lines: Sequence, clipped_at: float | None) -> None:
+    shares = title == NAMED_RIGHT
+    for (_, steps, values), (colour, marker, style) in zip(lines, cycle(SERIES)):
+        dots = {"marker": marker, "ms": 4} if shares else {}
+        ax.plot(steps, values, color=colour, ls=style, lw=1.4, **dots)
+    ax.set_title(title)
+    ax.set_xlabel("optimizer step", fontsize=SMALL)
+    ax.set_xlim(left=0)
+    ax.locator_params(axis="x", nbins=4)
+    ax.grid(axis="y")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    if shares:
+        ax.set_ylim(0, 1.03)
+        ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    if title == "gradient norm" and clipped_at and clipped_at <= 2 * ax.get_ylim()[1]:
+        ax.axhline(clipped_at, color=VERMILLION, ls="--", lw=1.2)
+        ax.text(0.98, clipped_at, f"clipped at {clipped_at:g}", ha="right", va="bottom",
+                fontsize=SMALL, transform=ax.get_yaxis_transform())  # fmt: skip
 
 
 @styled
@@ -326,28 +373,12 @@ def training_process(record: Mapping, floors: Mapping[str, float] | None = None)
     """
     floors, below = dict(floors or {}), _small_panels(record)
     rows = f"n = {record['rows']:,} training rows" if record.get("rows") else ""
-    heading = "How training went" + f" ({rows})" * bool(rows)
-    figure = canvas(6.6 if below else 4.3, heading)
-    grid = figure.add_gridspec(2 if below else 1, max(1, len(below)), height_ratios=[2.1, 1][: 1 + bool(below)])
-    _loss_panel(figure.add_subplot(grid[0, :]), record, floors)
-    for column, (title, lines) in enumerate(below):
-        ax = figure.add_subplot(grid[1, column])
-        for (_, steps, values), (colour, marker, style) in zip(lines, cycle(SERIES)):
-            dots = {"marker": marker, "ms": 4} if "share" in title else {}
-            ax.plot(steps, values, color=colour, ls=style, lw=1.4, **dots)
-        ax.set_title(title)
-        ax.set_xlabel("step", fontsize=SMALL)
-        ax.set_xlim(left=0)
-        ax.locator_params(axis="x", nbins=4)
-        ax.grid(axis="y")
-        if "share" in title:
-            ax.set_ylim(0, 1.03)
-            ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
-        limit = (record.get("settings") or {}).get("max_grad_norm")
-        if title == "gradient norm" and limit and limit <= 2 * ax.get_ylim()[1]:
-            ax.axhline(limit, color=VERMILLION, ls="--", lw=1.2)
-            ax.text(0.98, limit, f"clipped at {limit:g}", ha="right", va="bottom",
-                    fontsize=SMALL, transform=ax.get_yaxis_transform())  # fmt: skip
+    figure = canvas(6.7 if below else 4.5, "How training went" + f" ({rows})" * bool(rows))
+    bands = figure.subfigures(2, 1, height_ratios=[2.1, 1]) if below else [figure]
+    _loss_panel(bands[0].add_subplot(), record, floors)
+    for column, (title, lines) in enumerate(below, 1):
+        ax = bands[1].add_subplot(1, len(below), column)
+        _dial(ax, title, lines, (record.get("settings") or {}).get("max_grad_norm"))
     return _finish(figure, *_training_words(record, floors, rows))
 
 
@@ -356,15 +387,16 @@ def _training_words(record: Mapping, floors: Mapping[str, float], rows: str) -> 
     long = f" in {in_words(record['seconds'])}" if record.get("seconds") else ""
     said = [f"Training over {record.get('steps') or 0:,} steps{long}{', ' * bool(rows)}{rows}."]
     if len(loss):
-        smooth = _smooth(loss)
-        said.append(f"The training loss fell from {smooth[0]:.2f} to {smooth[-1]:.2f} nats a token.")
+        first, *_, last = *_smooth(loss)[:1], *_smooth(loss)[-1:]
+        said.append(f"The training loss went from {first:.2f} to {last:.2f} {_unit(record)}.")
     best = record.get("best") or {}
-    told = [f"{MEASURES[m]} {best[m]:.2f} nats" for m in _measured(record) if best.get(m) is not None]
+    held = [name for name in _measured(record) if best.get(name) is not None]
+    told = [f"{MEASURES[name]} {best[name]:.2f}" for name in held]
     shares = [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
     if told or shares:
         said.append(f"Best, at step {best['step']:,}: {_listed(told + shares)}.")
     if floors:
-        dashed = _listed([f"{name} {nats:.2f}" for name, nats in floors.items()])
+        dashed = _listed([f"{in_plain(name)} {nats:.2f}" for name, nats in floors.items()])
         said.append(f"Floors, as dashed lines: {dashed}.")
     return said
 
@@ -388,8 +420,9 @@ def nll_by_position(
     few = len(nats) <= 64
     for (name, values), (colour, marker, style) in zip(floors.items(), cycle(SERIES[1:])):
         dots = {"marker": marker, "ms": 4, "mfc": "white"} if few else {}
-        lines.plot(places, values, color=colour, ls=style, lw=1.3, label=name, **dots)
-    lines.plot(places, nats, color=BLUE, lw=2.6, marker="D" if few else None, ms=5, label="the model")
+        lines.plot(places, values, color=colour, ls=style, lw=1.3, label=in_plain(name), **dots)
+    dots = {"marker": "D", "ms": 5} if few else {}
+    lines.plot(places, nats, color=BLUE, lw=2.6, label="the model", **dots)
     lines.set(xlabel="place of the code, row by row from the top left", ylabel="nats a code")
     lines.set_ylim(bottom=0)
     lines.grid(axis="y")
@@ -406,7 +439,7 @@ def nll_by_position(
     plan.set(xticks=[], yticks=[], title="the model, nats a code by place")
     figure.colorbar(shown, ax=plan, shrink=0.75)
     hard, easy = (np.unravel_index(pick, grid) for pick in (nats.argmax(), nats.argmin()))
-    means = [f"{name} {np.mean(values):.2f}" for name, values in floors.items()]
+    means = [f"{in_plain(name)} {np.mean(values):.2f}" for name, values in floors.items()]
     return _finish(
         figure,
         f"NLL of the code at each of {len(nats)} places of the picture ({pictures}), as lines and "
@@ -428,7 +461,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
     shares = counts / np.maximum(rows, 1)[:, None]
     right, total = int(np.trace(counts)), int(counts.sum())
     accuracy = proportion(np.arange(total) < right)
-    figure = canvas(5.3, f"{heading}: {short(accuracy.value, 'share')} right, n = {total}", 6.5)
+    figure = canvas(4.95, f"{heading}: {short(accuracy.value, 'share')} right, n = {total}", 6.5)
     ax = figure.add_subplot()
     shown = ax.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
@@ -447,8 +480,8 @@ def confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
     figure.colorbar(shown, ax=ax, shrink=0.8, label="share of the row", format="{x:.0%}")
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     worst = [np.unravel_index(i, off.shape) for i in np.argsort(-off, axis=None, kind="stable")[:3]]
-    told = [f"{true} read as {guess}, {off[true, guess]} times" for true, guess in worst
-            if off[true, guess]]  # fmt: skip
+    told = [f"{true} read as {guess} ({off[true, guess]} of {rows[true]})"
+            for true, guess in worst if off[true, guess]]  # fmt: skip
     return _finish(
         figure,
         f"{heading}. Confusion matrix of {len(counts)} classes, {accuracy}: {total - right} "
@@ -462,7 +495,8 @@ def next_token_bars(table: Sequence, heading: str = "What comes next?") -> Figur
     """The likeliest next tokens with their probabilities, from `sampling.next_token_table`."""
     tokens, chances = [line.token for line in table], [line.probability for line in table]
     rest = max(0.0, 1 - sum(chances))
-    figure = canvas(0.6 + 0.29 * (len(tokens) + 1), f"{heading} (n = {len(tokens)} likeliest tokens)", 7)
+    above = f"{heading} (n = {len(tokens)} likeliest tokens)"
+    figure = canvas(0.6 + 0.29 * (len(tokens) + 1), above, 7)
     ax = figure.add_subplot()
     places = np.arange(len(tokens) + 1)
     bars = ax.barh(places, [*chances, rest], color=[BLUE] * len(tokens) + ["white"], height=0.72)
@@ -477,8 +511,8 @@ def next_token_bars(table: Sequence, heading: str = "What comes next?") -> Figur
     told = [f"{token} {chance:.1%}" for token, chance in zip(tokens[:5], chances, strict=False)]
     return _finish(
         figure,
-        f"{heading} Bars of the n = {len(tokens)} likeliest next tokens; first {_listed(told)}. "
-        f"All other tokens together: {rest:.1%}.",
+        f"{heading.rstrip('?.')}: bars of the n = {len(tokens)} likeliest next tokens; first "
+        f"{_listed(told)}. All other tokens together: {rest:.1%}.",
     )
 
 
@@ -492,6 +526,7 @@ def class_probabilities(
     right = probabilities.argmax(axis=1) == np.asarray(labels)
     heading = f"What the model reads, and how sure it is (n = {n} pictures, {right.sum()} right)"
     figure = canvas(3.9 * bands, heading, max(5.5, 1.8 * columns))
+    figure.get_layout_engine().set(h_pad=0.06, w_pad=0.06)
     axes = figure.subplots(2 * bands, columns, squeeze=False, height_ratios=[1, 1.35] * bands)
     for ax in axes.ravel():
         ax.set_axis_off()
@@ -505,8 +540,8 @@ def class_probabilities(
         bars.set_axis_on()
         drawn = bars.barh(range(probabilities.shape[1]), probabilities[i], color=BLUE, height=0.75)
         drawn[truth].set(hatch="////", edgecolor=INK, facecolor=ORANGE)
-        bars.text(min(probabilities[i, guess] + 0.03, 1.03), guess, f"{probabilities[i, guess]:.0%}",
-                  va="center", fontsize=SMALL)  # fmt: skip
+        sure = probabilities[i, guess]
+        bars.text(sure + 0.03, guess, f"{sure:.0%}", va="center", fontsize=SMALL)
         bars.set(yticks=range(probabilities.shape[1]), xlim=(0, 1.32), xticks=[0, 0.5, 1])
         bars.xaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
         bars.invert_yaxis()
@@ -556,30 +591,30 @@ def dots_by_class(
 def drawings(
     images: np.ndarray, labels: Sequence[int], judged: Sequence[int], heading: str
 ) -> Figure:
-    """Drawn pictures (N, H, W), a row for each class in `labels`; those `judged` another are marked."""
+    """Drawn pictures (N, H, W), a row for each class in `labels`; mistaken ones are marked.
+
+    `judged` (N,) is what a judge took each for.
+    """
     labels, judged = np.asarray(labels), np.asarray(judged)
     classes = np.unique(labels)
     members = [np.flatnonzero(labels == k) for k in classes]
     wrong = judged != labels
-    heading = f"{heading} (n = {len(labels)}) · ✗ and a small number: judged to be that instead"
+    heading = f"{heading} (n = {len(labels)}) · ✗ judged to be the small number"
     drawn = board(len(classes), max(map(len, members)), heading, left=0.45, right=0.85)
     for row, (k, indices) in enumerate(zip(classes, members, strict=True)):
         drawn.write(str(k), row, 0, "left", fontsize=13, fontweight="bold")
         for column, i in enumerate(indices):
             drawn.picture(images[i], row, column, flag=wrong[i])
             if wrong[i]:
-                x, y = drawn.place(row, column)
-                drawn.ax.text(x + 0.04, y + drawn.side - 0.04, judged[i], fontsize=SMALL, zorder=4,
-                              fontweight="bold", color=VERMILLION, va="bottom",
-                              bbox={"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"})  # fmt: skip
+                drawn.note(str(judged[i]), row, column)
         tally = f"{(~wrong[indices]).sum()} of {len(indices)}"
         drawn.write(tally, row, len(indices) - 1, "right")
     worst = min(classes, key=lambda k: (~wrong[labels == k]).mean())
     return _finish(
         drawn.figure,
         f"{heading.split(' (n')[0]}: n = {len(labels)} drawn pictures, a row for each of "
-        f"{len(classes)} classes, not picked. Judged right: {proportion(~wrong)}. Least often class "
-        f"{worst}: {(~wrong[labels == worst]).sum()} of {(labels == worst).sum()}.",
+        f"{len(classes)} classes, not picked. Judged right: {proportion(~wrong)}. Least often "
+        f"class {worst}: {(~wrong[labels == worst]).sum()} of {(labels == worst).sum()}.",
     )
 
 
@@ -591,7 +626,7 @@ def completions(truth: np.ndarray, begun_rows: int, completed: np.ndarray) -> Fi
     """
     n, tries, height = completed.shape[:3]
     heading = f"Begun pictures, completed (n = {n}, {tries} completions each, not picked)"
-    drawn = board(n, tries + 2.4, heading, title_lines=1)
+    drawn = board(n, tries + 2.4, heading, top=0.2)
     for row in range(n):
         drawn.picture(truth[row], row, 0)
         half = completed[row, 0].copy()
@@ -622,29 +657,35 @@ def completions(truth: np.ndarray, begun_rows: int, completed: np.ndarray) -> Fi
 
 @styled
 def performance_summary(
-    values03: Mapping | None, values04: Mapping | None, values05: Mapping | None, values06: Mapping | None
+    values03: Mapping | None,
+    values04: Mapping | None,
+    values05: Mapping | None,
+    values06: Mapping | None,
 ) -> Figure:
-    """The whole run on a page, from the values of metrics files 03 to 06; None leaves a panel out."""
-    panels = [p for p in (_codes_panel(values05), _classes_panel(values04), _drawn_panel(values06)) if p]
+    """The whole run on a page, from the values of metrics files 03 to 06; None leaves one out."""
+    panels = [_codes_panel(values05), _classes_panel(values04), _drawn_panel(values06)]
+    panels = [panel for panel in panels if panel]
     facts = _facts(values03, values05, values06)
     heights = [0.85 + 0.3 * len(names) for _, names, *_ in panels]
     heights += [0.35 + 0.24 * len(facts)] * bool(facts)
     figure = canvas(max(1.0, sum(heights)), "What the model can do, on digits it has never seen")
+    figure.get_layout_engine().set(h_pad=0.11)
     grid = figure.add_gridspec(max(1, len(heights)), 1, height_ratios=heights or [1])
     told = ["One page of results on the test split."]
     for row, (title, names, numbers, ours, label) in enumerate(panels):
         ax = figure.add_subplot(grid[row])
         ladder(ax, names, numbers, ours, label)
         ax.set_title(f"{'abc'[row]}  {title}", fontweight="bold", x=0)
-        told.append(f"Panel {'abc'[row]}, {title}: {_ladder_words(names, numbers, ours)}")
+        told.append(f"Panel {'abc'[row]}, {title}: {_ladder_words(names, numbers, ours, True)}")
     if facts:
         ax = figure.add_subplot(grid[len(panels)])
         ax.set_axis_off()
         ax.set_title(f"{'abcd'[len(panels)]}  In numbers", fontweight="bold")
         for line, (name, value) in enumerate(facts):
-            for x, words in ((0, name), (0.36, value)):
-                place = 1 - (line + 0.5) / len(facts)
-                ax.text(x, place, words, transform=ax.transAxes, va="center")
+            y = 1 - (line + 0.5) / len(facts)
+            style = {"transform": ax.transAxes, "va": "center", "fontsize": SMALL}
+            ax.text(-0.015, y, name, ha="right", **style)
+            ax.text(0.012, y, value, **style)
         told.append("In numbers: " + "; ".join(f"{name}: {value}" for name, value in facts) + ".")
     return _finish(figure, *told)
 
@@ -652,7 +693,7 @@ def performance_summary(
 def _codes_panel(values: Mapping | None):
     if not values:
         return None
-    names = ["the GPT", *values["floors"]]
+    names = ["the GPT", *map(in_plain, values["floors"])]
     numbers = [values["read"]["code"]["nll"]]
     numbers += [floor["code"]["nll"] for floor in values["floors"].values()]
     return ("Guessing the next code of a picture, against floors", names,
@@ -677,7 +718,8 @@ def _drawn_panel(values: Mapping | None):
     real = {ceilings.get(name, f"the judge: {name}"): e for name, e in judge.items()}
     both = {**drawn, **real}
     return ("Drawing a digit that a judge takes for the one asked", list(both),
-            [estimate(e) for e in both.values()], list(drawn)[:1], "share judged right (chance: 10%)")  # fmt: skip
+            [estimate(e) for e in both.values()], list(drawn)[:1],
+            "share judged right (chance: 10%)")  # fmt: skip
 
 
 def _facts(values03, values05, values06) -> list[tuple[str, str]]:
@@ -687,9 +729,9 @@ def _facts(values03, values05, values06) -> list[tuple[str, str]]:
         long = f"{values03['steps']:,} steps, {in_words(values03['seconds'])}"
         facts.append(("training", f"{long}, in {values03['precision']['chosen']}"))
     if values05:
-        gain = values05["below_best_floor"]
+        gain = as_share(values05["below_best_floor"])
         code = values05["read"]["code"]
-        facts.append((f"below the best floor ({values05['best_floor']})", str(estimate(gain))))
+        facts.append((f"below the best floor ({in_plain(values05['best_floor'])})", str(gain)))
         facts.append(("perplexity of a code", _bare(code["perplexity"])))
         facts.append(("cost of a picture", _bare(code["bits_per_image"], " bits")))
     if values06 and values06.get("completed"):

@@ -1,14 +1,14 @@
 """The look of every figure, and the drawing that several figures share.
 
 Nothing here depends on colour alone: what matters has a marker, a line style, a frame or a word
-of its own. Sizes are in inches at 150 dots an inch, so a full-width figure has 1,350 pixels and
+of its own. Sizes are in inches at 130 dots an inch, so a full-width figure has 1,170 pixels and
 its smallest letters are still 12 pixels high when it is shown 900 pixels wide.
 """
 
 import functools
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import matplotlib
 import numpy as np
@@ -18,7 +18,7 @@ from matplotlib.patches import Rectangle
 
 from seqlm.metrics import Estimate
 
-WIDTH = 9.0  # inches
+WIDTH, DPI = 9.0, 130  # inches, dots an inch
 SMALL, HEADING = 9, 12  # points
 LARGEST_TILE = 1.1  # inches
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = (
@@ -61,6 +61,8 @@ _STYLE = {
     "image.interpolation": "nearest",
 }
 
+_PLAIN = {"position": "by position", "position_ngram": "n-grams by position"}
+
 Numbers = Estimate | Mapping  # an Estimate, or what a metrics file holds of it
 
 
@@ -83,17 +85,25 @@ def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
     """An empty figure of `width` inches; `heading` gets room of its own on top of `height`."""
     lines = textwrap.wrap(heading, int(width * 10.5))
     room = 0.22 * len(lines) + 0.08 if lines else 0
-    figure = Figure(figsize=(width, height + room), dpi=150, layout="constrained")
+    figure = Figure(figsize=(width, height + room), dpi=DPI, layout="constrained")
     if lines:
-        figure.suptitle(
-            "\n".join(lines), x=0.012, ha="left", fontsize=HEADING, fontweight="bold"
-        )
+        figure.suptitle("\n".join(lines), x=0.006, ha="left", fontsize=HEADING, fontweight="bold")
     return figure
 
 
 def estimate(numbers: Numbers) -> Estimate:
     """An Estimate, whether it comes fresh or out of a metrics file."""
     return numbers if isinstance(numbers, Estimate) else Estimate(**numbers)
+
+
+def as_share(numbers: Numbers) -> Estimate:
+    """A ratio, such as how far one number lies below another, to be told in percent."""
+    return replace(estimate(numbers), unit="share")
+
+
+def in_plain(name: str) -> str:
+    """What a reader calls a floor that the metrics files call `name`."""
+    return _PLAIN.get(name, name)
 
 
 def n_of(estimates: Sequence[Estimate]) -> str:
@@ -154,7 +164,7 @@ class Board:
         return across + column * self.pitch[1], down + row * self.pitch[0]
 
     def picture(self, image: np.ndarray, row: float, column: float, flag: bool = False) -> None:
-        """Draw `image` (H, W) in 0..1, dark on light; `flag` frames it and marks it with a cross."""
+        """Draw `image` (H, W) in 0..1, dark on light; `flag` gives it a frame and a cross."""
         x, y = self.place(row, column)
         extent = (x, x + self.side, y + self.side, y)
         self.ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=extent)
@@ -162,11 +172,17 @@ class Board:
         frame = Rectangle((x, y), self.side, self.side, fill=False, ec=colour, lw=width, zorder=3)
         self.ax.add_patch(frame)
         if flag:
-            box = {"boxstyle": "square,pad=0.08", "fc": "white", "ec": "none"}
-            self.ax.text(
-                x + self.side - 0.03, y + 0.03, "✗", color=VERMILLION, fontweight="bold",
-                fontsize=min(11, max(8, self.side * 14)), ha="right", va="top", bbox=box, zorder=4,
-            )  # fmt: skip
+            self._mark("✗", x + self.side - 0.04, y + 0.04, ha="right", va="top")
+
+    def note(self, text: str, row: float, column: float) -> None:
+        """A small word in the lower left corner of a tile."""
+        x, y = self.place(row, column)
+        self._mark(text, x + 0.04, y + self.side - 0.04, ha="left", va="bottom")
+
+    def _mark(self, text: str, x: float, y: float, **style) -> None:
+        box = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"}
+        style |= {"color": VERMILLION, "fontweight": "bold", "fontsize": SMALL, "zorder": 4}
+        self.ax.text(x, y, text, bbox=box, **style)
 
     def write(self, text: str, row: float, column: float, where: str = "above", **style) -> None:
         """Write beside a tile: above, left or right of it."""
@@ -192,7 +208,7 @@ def board(
     right: float = 0.0,
     narrowest: float = 4.5,
 ) -> Board:
-    """Room for n_rows x n_columns tiles, with `top`, `left`, `right` inches for words at the edge."""
+    """Room for n_rows x n_columns tiles; `top`, `left`, `right` inches stay free for words."""
     gap = 0.08
     side = min(LARGEST_TILE, (WIDTH - left - right - 0.1) / n_columns - gap)
     pitch = (side + gap + 0.165 * title_lines, side + gap)
@@ -205,7 +221,7 @@ def board(
     margin = (width - 0.1 - wide) if wide + 0.1 < width else 0
     drawn = Board(figure, ax, side, pitch, (top + 0.165 * title_lines, left))
     # imshow sets the limits of its axes unless told not to.
-    ax.set(xlim=(0, wide + margin), ylim=(high, 0), autoscale_on=False, aspect="equal")
+    ax.set(xlim=(-0.03, wide + margin), ylim=(high, 0), autoscale_on=False, aspect="equal")
     return drawn
 
 
@@ -241,13 +257,14 @@ def ladder(
         colour = BLUE if mine else GREY
         if i == off:
             ax.plot(left + margin / 2, y, marker="<", color=colour, ms=7, ls="none")
+            ax.annotate("off the axis", (left + margin / 2, y), (9, 0), textcoords="offset points",
+                        va="center", fontsize=SMALL, color=GREY)  # fmt: skip
         else:
             ax.plot([e.low, e.high], [y, y], color=colour, lw=2.6 if mine else 1.5)
             face = colour if mine else "white"
             ax.plot(e.value, y, marker="D" if mine else "o", ms=7, color=colour, mfc=face, mew=1.5)
-        aside = "  (off the axis)" if i == off else ""
         ax.text(
-            1.015, y, f"{short(e.value, e.unit)}  ({interval(e)}){aside}", fontsize=SMALL,
+            1.015, y, f"{short(e.value, e.unit)}  ({interval(e)})", fontsize=SMALL,
             va="center", transform=ax.get_yaxis_transform(), fontweight="bold" if mine else None,
         )  # fmt: skip
     ax.set(xlim=(left, right), ylim=(-0.6, len(order) - 0.4))
@@ -261,4 +278,6 @@ def ladder(
     ax.locator_params(axis="x", nbins=8)
     if shares:
         ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
-    ax.set_xlabel(f"{label}  ·  {n_of(estimates)}, bars: 95 % intervals", fontsize=SMALL)
+    ax.set_xlabel(
+        f"{label}  ·  {n_of(estimates)}, bars: 95 % intervals", fontsize=SMALL, loc="left"
+    )

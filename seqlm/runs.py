@@ -1,12 +1,14 @@
 """One command, one run: from a user's own files to a model directory, honest numbers, a report."""
 
 import json
+import shutil
 from pathlib import Path
 
 from accelerate import PartialState
 
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
+from seqlm.dataset import CODEBOOK
 from seqlm.errors import DataError
 from seqlm.experiment import (
     evaluate_classes,
@@ -14,7 +16,7 @@ from seqlm.experiment import (
     train_classifier,
     train_lm,
 )
-from seqlm.files import write_json, write_text
+from seqlm.files import atomic_path, write_json, write_text
 from seqlm.metrics import Estimate, classifier_probabilities
 from seqlm.model import load_classifier, load_lm
 from seqlm.report import model_card, run_report
@@ -96,20 +98,38 @@ def _measured_split(corpus: Corpus) -> str:
     return "test" if corpus.splits["test"] else "val"
 
 
+def finish_model(
+    directory: Path,
+    record: dict,
+    corpus: Corpus,
+    values: dict | None = None,
+    *,
+    codebook: Path | None = None,
+    note: str = "",
+    kind: str = "language model",
+) -> None:
+    """Put a model card with the metrics, and the code book if there is one, beside both models.
+
+    `values` is what `evaluate_lm` measured on test; before that the card says what val said.
+    """
+    counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
+    card = model_card(f"seqlm {kind}", record, values, len(corpus.vocab), f"{counts} rows{note}")
+    for name in ("best_model", "final_model"):
+        write_text(directory / name / "README.md", card)
+        if codebook is not None:
+            with atomic_path(directory / name / CODEBOOK) as aside:
+                shutil.copyfile(codebook, aside)
+
+
 def _leave(
     directory: Path, kind: str, record: dict, values: dict, corpus: Corpus, files: DataFiles
 ) -> None:
     split = _measured_split(corpus)
-    note = (
-        f"{Path(files.data_path).name}: "
-        + ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
-        + f" rows; measured on {split}"
-        + ("" if split == "test" else ", which also chose the checkpoint, so a little flattering")
-    )
+    note = f" of {Path(files.data_path).name}, measured on {split}"
+    if split == "val":
+        note += ", which also chose the checkpoint and so flatters a little"
     write_json(directory / "metrics.json", {"kind": kind, "split": split, "values": values})
-    card = model_card(f"seqlm {kind}", record, values, len(corpus.vocab), note)
-    for name in ("best_model", "final_model"):
-        write_text(directory / name / "README.md", card)
+    finish_model(directory, record, corpus, values, note=note, kind=kind)
     run_report(directory, record, values)
 
 

@@ -23,6 +23,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from seqlm.config import TrainConfig
 from seqlm.errors import DataError
@@ -56,6 +57,8 @@ class Rows(Dataset):
     def __init__(self, ids: Sequence[Sequence[int]], classes: Sequence[int] | None = None):
         if classes is not None and len(ids) != len(classes):
             raise DataError(f"{len(ids)} rows, but {len(classes)} classes; each row needs one")
+        if not len(ids):
+            raise DataError("there are no rows to train on; put some into the train split")
         self.ids, self.classes = ids, classes
 
     def __len__(self) -> int:
@@ -108,6 +111,25 @@ class _Progress(TrainerCallback):
         )
 
 
+class _ByLength(LengthGroupedSampler):
+    """Rows of like length together, in an order that follows from the seed and the epoch alone.
+
+    Trainer's own takes whatever random numbers come next, so a run that was picked up within an
+    epoch would go on in another order than it began in.
+    """
+
+    def __init__(self, trainer: Trainer, rows: Rows):
+        args = trainer.args
+        group = args.train_batch_size * args.gradient_accumulation_steps
+        super().__init__(group, lengths=[len(row) for row in rows.ids])
+        self.trainer = trainer
+
+    def __iter__(self):
+        seed = self.trainer.args.data_seed + int(self.trainer.state.epoch or 0)
+        self.generator = torch.Generator().manual_seed(seed)
+        return super().__iter__()
+
+
 class _Trainer(Trainer):
     """Trainer, evaluated by our own ruler; keeps the best model and says how it goes."""
 
@@ -117,6 +139,11 @@ class _Trainer(Trainer):
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
         self.remove_callback(PrinterCallback)
         self.add_callback(_Progress(say))
+
+    def _get_train_sampler(self, train_dataset=None):
+        if self.args.train_sampling_strategy == "group_by_length":
+            return _ByLength(self, self.train_dataset)
+        return super()._get_train_sampler(train_dataset)
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         passed = self.earlier_seconds + time.perf_counter() - self.started
@@ -163,19 +190,20 @@ def train(
     """
     directory = Path(config.output_dir)
     check_length(model, max(map(len, rows.ids)))
-    identity = _identity(model, rows, config)
+    identity = _identity(model, rows, best_metric, config)
     record = _earlier(directory, identity) if config.resume else {}
     if record.get("finished"):
         say(f"{directory}: already trained with these very settings (resume=False trains anew)")
         return record
     checkpoint = newest_checkpoint(directory) if record else None
-    if checkpoint is None:
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
 
     collate = collator(tokenizer.pad_token_id)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     fit_attention(model, max(map(len, rows.ids)))
     size = min(config.batch_size, len(rows))
     precision = choose_precision(config.precision, model, collate([rows[i] for i in range(size)]))
+    if checkpoint is None:
+        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     if record:
         precision["chosen"] = record["precision"]["chosen"]
     arguments = _arguments(config, rows, best_metric, precision["chosen"])
@@ -194,7 +222,7 @@ def train(
     record = {
         "identity": identity,
         "finished": False,
-        "settings": {**asdict(config), "output_dir": str(config.output_dir)},
+        "settings": {k: v for k, v in asdict(config).items() if k != "output_dir"},
         "parameters": count_parameters(model),
         "rows": len(rows),
         "precision": precision,
@@ -205,11 +233,12 @@ def train(
         write_json(directory / RECORD, record)
     _foretell(trainer, record, rows, checkpoint)
     _run(trainer, checkpoint, directory)
+    record |= _history(trainer, best_metric)
     if trainer.is_world_process_zero():
         save_model(directory / "final_model", model, tokenizer, arguments)
-        record |= _history(trainer, best_metric)
         write_json(directory / RECORD, record)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()  # whoever goes on from here finds the files in place
     return record
 
 
@@ -291,21 +320,34 @@ def _is_eval(line: dict) -> bool:
 
 
 def _history(trainer: _Trainer, best_metric: str) -> dict:
-    """What Trainer logged, as two tables: steps with their loss, evaluations with their values."""
+    """What Trainer logged, as two tables: steps with their loss, evaluations with their values.
+
+    A value that is no number (fp16 overflows while it finds its scale) becomes None.
+    """
     lines = trainer.state.log_history
-    renamed = {"num_input_tokens_seen": "tokens"}
-    tidy = [{renamed.get(k, k.removeprefix("eval_")): v for k, v in line.items()} for line in lines]
-    evals = [new for new, old in zip(tidy, lines, strict=True) if _is_eval(old)]
+    evals = [_tidy(line) for line in lines if _is_eval(line)]
     return {
         "finished": True,
-        "history": [line for line in tidy if "loss" in line],
+        "history": [_tidy(line) for line in lines if "loss" in line],
         "evals": evals,
-        "best": min(evals, key=lambda line: line[best_metric]),
+        "best": min(evals, key=lambda line: _or_infinite(line[best_metric])),
         "steps": trainer.state.global_step,
         "stopped_early": trainer.state.global_step < trainer.args.max_steps,
         "tokens": trainer.state.num_input_tokens_seen,
         "seconds": evals[-1]["seconds"],
     }
+
+
+def _tidy(line: dict) -> dict:
+    names = {"num_input_tokens_seen": "tokens"}
+    return {
+        names.get(name, name.removeprefix("eval_")): value if math.isfinite(value) else None
+        for name, value in line.items()
+    }
+
+
+def _or_infinite(value: float | None) -> float:
+    return math.inf if value is None else value
 
 
 def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) -> None:
@@ -318,17 +360,26 @@ def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) 
 
 def newest_checkpoint(directory: Path) -> Path | None:
     """The newest whole checkpoint below `directory`; one cut short in writing is passed over."""
-    whole = Path(directory).glob("checkpoints/checkpoint-*/trainer_state.json")
-    found = [path.parent for path in whole if path.stat().st_size]
+    states = Path(directory).glob("checkpoints/checkpoint-*/trainer_state.json")
+    found = [path.parent for path in states if _is_whole(path)]
     return max(found, key=lambda path: int(path.name.split("-")[1]), default=None)
 
 
-def _identity(model, rows: Rows, config: TrainConfig) -> str:
+def _is_whole(state: Path) -> bool:
+    # Trainer writes this file last.
+    try:
+        return isinstance(read_json(state), dict)
+    except DataError:
+        return False
+
+
+def _identity(model, rows: Rows, best_metric: str, config: TrainConfig) -> str:
     """The same for two runs exactly when they would do the same."""
     settings = {k: v for k, v in asdict(config).items() if k not in ("output_dir", "resume")}
     size = {k: v for k, v in model.config.to_dict().items() if k != "transformers_version"}
-    weights = [float(weight.detach().double().sum()) for weight in model.parameters()]
-    whole = json.dumps([settings, size, weights, rows.ids, rows.classes], default=str)
+    # Rounded, because the last digits of a sum change with the number of threads that take it.
+    weights = [round(float(weight.detach().double().sum()), 4) for weight in model.parameters()]
+    whole = json.dumps([settings, best_metric, size, weights, rows.ids, rows.classes], default=str)
     code = sha256_of([Path(__file__), Path(__file__).with_name("metrics.py")])
     return hashlib.sha256((whole + code).encode()).hexdigest()[:16]
 

@@ -201,7 +201,7 @@ def test_the_more_a_floor_knows_the_better_it_predicts_rows_it_never_saw(floors)
     cost = {name: floor.score(held_out).nll.mean() for name, floor in floors.items()}
     assert cost["uniform"] > cost["unigram"] > cost["bigram"]
     assert cost["position"] < cost["unigram"]
-    assert cost["position_trigram"] < cost["bigram"] + 0.02
+    assert cost["position_ngram"] < cost["bigram"] + 0.02
 
 
 def test_fitting_looks_at_val_for_the_weights_alone(floors):
@@ -228,7 +228,7 @@ def test_the_metrics_take_a_floor_like_any_model():
         [vocab[t] for t in lay(rng.integers(0, 500, 4), int(rng.integers(10)))]
         for lay in (read_layout, draw_layout) * 10
     ]
-    floor = fit_floors(rows, rows, len(vocab))["position_trigram"]
+    floor = fit_floors(rows, rows, len(vocab))["position_ngram"]
     measured = metrics.measure_tokens(floor.score(rows), token_kinds(vocab))
     assert measured["code"]["tokens"] == 80 and measured["class"]["tokens"] == 20
 

@@ -1,0 +1,128 @@
+"""Every notebook, through papermill, at the smoke profile; and what the pipeline makes of it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from seqlm import pipeline
+from seqlm.errors import PipelineError
+from seqlm.report import build_report
+from seqlm.workspace import NOTEBOOKS, Workspace
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory):
+    """The whole pipeline, run once, in a folder of its own."""
+    home = tmp_path_factory.mktemp("home")
+    before = os.environ.get("SEQLM_HOME")
+    os.environ["SEQLM_HOME"] = str(home)
+    ws = Workspace("smoke", home)
+    said = []
+    done = pipeline.run_pipeline(ws, say=said.append)
+    made = build_report(ws)
+    yield ws, done, said, made
+    os.environ.pop("SEQLM_HOME")
+    if before is not None:
+        os.environ["SEQLM_HOME"] = before
+
+
+def test_every_notebook_runs_and_leaves_its_metrics(smoke):
+    ws, done, said, _ = smoke
+    assert done == dict.fromkeys(NOTEBOOKS, "ran")
+    for number, name in NOTEBOOKS.items():
+        held = ws.metrics(number)
+        assert held["notebook"] == name and held["values"] and held["versions"]["torch"]
+        assert held["parameters"] and held["seconds"] > 0 and held["data"]
+        assert any(name in line and "done in" in line for line in said)
+
+
+def test_executed_notebooks_are_kept_with_pages_that_open_offline(smoke):
+    ws = smoke[0]
+    for name in NOTEBOOKS.values():
+        executed = nbformat.read(ws.outputs / "notebooks" / f"{name}.ipynb", as_version=4)
+        code = [cell for cell in executed.cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in code)
+        page = (ws.outputs / "notebooks" / f"{name}.html").read_text()
+        assert 'src="http' not in page and "cdnjs" not in page
+
+
+def test_every_figure_has_a_picture_and_alt_text(smoke):
+    pictures = sorted(smoke[0].figures.glob("*.png"))
+    assert {"training_process", "performance_summary"} <= {path.stem for path in pictures}
+    for path in pictures:
+        assert path.stat().st_size > 3_000
+        assert len(path.with_suffix(".txt").read_text()) > 40, path.stem
+
+
+def test_the_smoke_profile_publishes_nothing(smoke):
+    ws, _, _, made = smoke
+    assert not ws.published.exists()
+    for path in made.values():
+        assert Path(path).is_file() and ws.outputs in Path(path).parents
+
+
+def test_what_has_not_changed_is_not_run_again(smoke):
+    ws = smoke[0]
+    assert pipeline.run_pipeline(ws, say=lambda line: None) == dict.fromkeys(NOTEBOOKS, "kept")
+
+
+def test_a_lost_output_is_made_again_and_nothing_else(smoke):
+    ws = smoke[0]
+    ws.metrics_path("02").unlink()
+    done = pipeline.run_pipeline(ws, say=lambda line: None)
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "02": "ran"}
+
+
+def test_a_failing_cell_is_named_and_the_notebook_kept(smoke, tmp_path, monkeypatch):
+    ws = Workspace("smoke", tmp_path)
+    folder = tmp_path / "notebooks"
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles" / "smoke.yaml").write_text("")
+    for name in NOTEBOOKS.values():
+        notebook = nbformat.read(pipeline.notebooks_folder() / f"{name}.ipynb", as_version=4)
+        notebook.cells[1:] = [
+            cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
+        ] + [nbformat.v4.new_code_cell("1 / 0")]
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    monkeypatch.setattr(pipeline, "notebooks_folder", lambda: folder)
+    with pytest.raises(PipelineError, match="ZeroDivisionError: division by zero"):
+        pipeline.run_pipeline(ws, say=lambda line: None)
+    assert (ws.outputs / "notebooks" / "01_explore_data.ipynb").is_file()
+
+
+def test_a_notebook_opened_first_says_in_one_sentence_what_is_missing(tmp_path):
+    source = "from seqlm.workspace import Workspace\nWorkspace('smoke').needs('03')"
+    asked = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", source]
+    done = subprocess.run(
+        asked, capture_output=True, text=True, env={**os.environ, "SEQLM_HOME": str(tmp_path)}
+    )
+    said = (done.stdout + done.stderr).strip()
+    assert "run notebook 03_train_causal_lm.ipynb" in said and "Traceback" not in said
+
+
+def test_notebooks_are_clean_and_follow_the_template():
+    for path in sorted(pipeline.notebooks_folder().glob("*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        code = [cell for cell in cells if cell.cell_type == "code"]
+        tagged = [c for c in code if "parameters" in c.metadata.get("tags", [])]
+        assert len(tagged) == 1 and code[0] is tagged[0], path.name
+        assert all("#" in line for line in tagged[0].source.splitlines()), path.name
+        assert not any(cell.outputs or cell.execution_count for cell in code), path.name
+        assert max(len(cell.source.splitlines()) for cell in code) <= 18, path.name
+        text = "\n".join(cell.source for cell in cells)
+        for part in ("By the end you can", "Predict, then run", "## Exercise", "What comes next"):
+            assert part in text, f"{path.name}: {part}"
+        assert "class " not in "\n".join(c.source for c in code).replace("class_", ""), path.name
+
+
+def test_metrics_are_plain_json_without_paths_of_this_machine(smoke):
+    ws = smoke[0]
+    for number in NOTEBOOKS:
+        text = ws.metrics_path(number).read_text()
+        json.loads(text, parse_constant=lambda name: pytest.fail(f"{number}: {name}"))
+        assert str(ws.root) not in text, number

@@ -1,0 +1,185 @@
+"""The command line, used as a person would: flags, files, mistakes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from seqlm.cli import main
+
+TINY = "--n_layer 1 --n_head 2 --n_embd 16 --n_positions 64 --batch_size 16 --precision fp32"
+
+
+@pytest.fixture(scope="module")
+def trained(built, tmp_path_factory) -> Path:
+    """What `seqlm train` left after a few steps."""
+    out = tmp_path_factory.mktemp("trained")
+    assert main(train_words(built, out)) == 0
+    return out
+
+
+def train_words(built, out, *more):
+    paths = ["--data_path", str(built.directory / "sequences.jsonl"), "--vocab_path"]
+    paths += [str(built.directory / "vocab.json"), "--output_dir", str(out)]
+    return ["train", *paths, *TINY.split(), "--max_steps", "4", "--evals", "2", *more]
+
+
+def test_help_names_every_command(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--help"])
+    said = capsys.readouterr().out
+    assert ended.value.code == 0
+    for name in ("build", "train", "classify", "evaluate", "infer", "report"):
+        assert name in said
+
+
+def test_the_flags_the_user_knows_are_taken(capsys):
+    words = "train --data_path a --vocab_path b --batch_size 16 --num_epochs 30 "
+    words += "--learning_rate 1e-4 --max_length 512 --repair_tail --print_config"
+    with pytest.raises(SystemExit):
+        main(words.split())
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["batch_size"] == 16 and config["num_epochs"] == 30
+    assert config["learning_rate"] == 1e-4 and config["max_length"] == 512
+    assert config["repair_tail"] is True
+
+
+def test_flags_win_over_the_config_file(tmp_path, capsys):
+    path = tmp_path / "mine.yaml"
+    path.write_text("batch_size: 4\nlearning_rate: 1.0e-3\n")
+    words = f"train --config {path} --data_path a --vocab_path b --batch_size 2 --print_config"
+    with pytest.raises(SystemExit):
+        main(words.split())
+    config = yaml.safe_load(capsys.readouterr().out)
+    assert config["batch_size"] == 2 and config["learning_rate"] == 1e-3
+
+
+def test_training_leaves_whole_directories_and_honest_numbers(trained):
+    wanted = {
+        "config.json", "generation_config.json", "model.safetensors", "tokenizer.json",
+        "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "training_args.bin",
+        "README.md",
+    }  # fmt: skip
+    for name in ("best_model", "final_model"):
+        assert wanted <= {path.name for path in (trained / name).iterdir()}
+    values = json.loads((trained / "metrics.json").read_text())["values"]
+    assert values["read"]["code"]["nll"]["n"] == 60
+    assert values["floors"]["uniform"]["code"]["nll"]["value"] == pytest.approx(4.19, abs=0.01)
+    assert (trained / "report.md").is_file()
+
+
+def test_the_four_lines_of_the_readme_load_the_model(trained):
+    from transformers import GPT2LMHeadModel, GPT2Tokenizer
+
+    model = GPT2LMHeadModel.from_pretrained(trained / "best_model")
+    tokenizer = GPT2Tokenizer.from_pretrained(trained / "best_model")
+    assert len(tokenizer) == model.config.vocab_size
+    assert tokenizer("<CLS> <CLS_3> <IMG>")["input_ids"] == [4, 59, 2]
+
+
+def test_evaluate_prints_numbers_and_json(built, trained, capsys):
+    words = ["evaluate", "--data_path", str(built.directory / "sequences.jsonl")]
+    words += ["--model_path", str(trained / "best_model")]
+    assert main(words) == 0
+    assert "below the best floor" in capsys.readouterr().out
+    assert main([*words, "--json", "--floors", "false"]) == 0
+    values = json.loads(capsys.readouterr().out)
+    held = json.loads((trained / "metrics.json").read_text())["values"]
+    assert values["read"] == held["read"]
+
+
+def test_infer_generates_the_same_sentence_for_the_same_seed(trained, capsys):
+    words = ["infer", "--model_path", str(trained / "best_model"), "--mode", "generate"]
+    words += ["--label", "3", "--n", "2", "--max_new_tokens", "10"]
+    said = []
+    for seed in ("1", "1", "2"):
+        assert main([*words, "--seed", seed]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+    assert said[0].startswith("<CLS> <CLS_3> <IMG> ")
+
+
+def test_infer_classifies_rows_from_a_pipe(built, trained):
+    lines = (built.directory / "sequences.jsonl").read_text().splitlines()
+    rows = [line for line in lines if json.loads(line)["tokens"].startswith("<IMG>")][:3]
+    asked = [sys.executable, "-m", "seqlm", "infer", "--mode", "classify"]
+    asked += ["--model_path", str(trained / "best_model")]
+    done = subprocess.run(asked, input="\n".join(rows), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == 3
+    assert all(sum(a["probabilities"]) == pytest.approx(1, abs=1e-4) for a in answers)
+
+
+def test_infer_tables_come_without_prompts_in_a_pipe(trained, monkeypatch, capsys):
+    import io
+
+    monkeypatch.setattr(sys, "stdin", io.StringIO("<CLS> <CLS_3>\n<NOPE>\nquit\n"))
+    assert main(["infer", "--model_path", str(trained / "best_model"), "--top", "4"]) == 0
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 4 and "%" in said.out and ">" not in said.out[:1]
+    assert "'<NOPE>' is not in the vocabulary" in said.err
+
+
+def test_classify_trains_from_the_language_model(built, trained, tmp_path, capsys):
+    words = train_words(built, tmp_path / "c", "--start_from", str(trained / "best_model"))
+    assert main(["classify", *words[1:]]) == 0
+    assert "accuracy" in capsys.readouterr().out
+    values = json.loads((tmp_path / "c" / "metrics.json").read_text())["values"]
+    assert values["accuracy"]["n"] == 60
+
+
+MISTAKES = [
+    ("train --data_path nowhere.jsonl --vocab_path VOCAB", "nowhere.jsonl"),
+    ("train --data_path DATA --vocab_path nowhere.json", "nowhere.json"),
+    ("train --data_path DATA --vocab_path VOCAB --learning_rate 7", "learning_rate"),
+    ("train --data_path DATA --vocab_path VOCAB --n_head 5", "n_embd"),
+    ("train --data_path DATA --vocab_path VOCAB --precision fp16", "fp16 needs a GPU"),
+    ("train --data_path DATA --vocab_path VOCAB --n_positions 8", "n_positions"),
+    ("train --data_path DATA --vocab_path VOCAB --max_length 5", "max_length"),
+    ("infer --model_path nowhere --mode generate --label 3", "nowhere"),
+    ("infer --model_path MODEL --mode generate", "--prompt"),
+    ("infer --model_path MODEL --mode generate --label 44", "<CLS_44>"),
+    ("infer --model_path MODEL --mode generate --prompt <IMG> --max_new_tokens 99", "positions"),
+    ("infer --model_path MODEL --mode generate --prompt <Z_999>", "<Z_999>"),
+    ("evaluate --data_path DATA --model_path nowhere", "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), MISTAKES)
+def test_a_mistake_gets_one_sentence_and_exit_code_2(
+    words, named, built, trained, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    places = {
+        "DATA": str(built.directory / "sequences.jsonl"),
+        "VOCAB": str(built.directory / "vocab.json"),
+        "MODEL": str(trained / "best_model"),
+    }
+    assert main([places.get(word, word) for word in words.split()]) == 2
+    said = capsys.readouterr().err.strip()
+    assert named in said and "Traceback" not in said
+    assert len(said.splitlines()) == 1
+    assert not any(tmp_path.iterdir()), "nothing may be left half-written"
+
+
+def test_a_broken_row_is_named_with_file_line_and_field(built, tmp_path, capsys):
+    lines = (built.directory / "sequences.jsonl").read_text().splitlines()
+    lines[16] = lines[16].replace("<IMG>", "<Z_999>", 1)
+    data = tmp_path / "mine.jsonl"
+    data.write_text("\n".join(lines))
+    words = train_words(built, tmp_path / "out")
+    words[2] = str(data)
+    assert main(words) == 2
+    assert f"{data}:17: tokens: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("words", [["train", "--nonsense", "1"], ["dance"], ["train"]])
+def test_an_unknown_flag_or_command_exits_with_2(words, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(words)
+    assert ended.value.code == 2
+    assert "Traceback" not in capsys.readouterr().err

@@ -1,0 +1,252 @@
+"""The report says what the metrics files say, opens offline, and goes only where it may."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+import yaml
+from test_plots import classes, record, values
+
+from seqlm import plots, report
+from seqlm.errors import DataError, SeqlmError
+from seqlm.files import read_json, write_json, write_text
+from seqlm.workspace import Workspace
+
+
+def workspace(root, profile="laptop", numbers=("01", "03", "04", "05", "06")) -> Workspace:
+    """A profile whose notebooks have left their (invented) metrics, a record and two figures."""
+    ws = Workspace(profile, root)
+    for number in numbers:
+        parameters = {"seed": 42, "n_layer": 6, "cache": str(root / "data" / "cache")}
+        ws.save_metrics(number, parameters, values(number), 60.0)
+    held = record(160, 4)
+    held["settings"]["output_dir"] = str(ws.outputs)
+    write_json(ws.outputs / "training.json", held)
+    ws.save_figure(plots.training_process(held), "training_process")
+    table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
+    ws.save_figure(plots.next_token_bars(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
+    return ws
+
+
+class Tags(HTMLParser):
+    def __init__(self, text: str):
+        super().__init__()
+        self.found: list[tuple[str, dict]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def all(self, tag: str) -> list[dict]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    ws = workspace(tmp_path_factory.mktemp("root"))
+    return ws, report.build_report(ws)
+
+
+def test_every_file_it_promises_is_written(built):
+    ws, written = built
+    assert all(path.exists() for path in written.values())
+    assert (ws.figures / "performance_summary.txt").read_text().startswith("One page")
+
+
+def test_the_headline_numbers_come_from_the_metrics_files(built):
+    text = built[1]["markdown"].read_text()
+    assert "13.2% (95 % interval" in text
+    for number in ("3.41", "3.93", "6.25", "11,238,912", "28.7 dB", "103,074"):
+        assert number in text
+    ours = values("04")["routes"][values("04")["best_route"]]["accuracy"]["value"]
+    assert f"{ours:.1%}" in text
+
+
+def test_every_line_of_the_table_has_a_value_an_interval_and_n(built):
+    lines = [x for x in built[1]["markdown"].read_text().splitlines() if x.startswith("| ")]
+    assert len(lines) > 25
+    for line in lines[1:]:
+        measure, whose, value, interval, n = (cell.strip() for cell in line.strip("|").split("|"))
+        assert measure and whose
+        assert re.fullmatch(r"[\d.,]+%?", value)
+        assert re.fullmatch(r"[\d.,]+%? to [\d.,]+%?", interval)
+        assert int(n) > 0
+
+
+def test_floors_and_rivals_stand_in_the_same_table_as_the_model():
+    table = report.results_table({n: values(n) for n in ("04", "05", "06")})
+    for words in ("the GPT", "floor: uniform", "rival: RBF-SVM on pixels", "the judge itself"):
+        assert words in table
+    assert table.index("the GPT, read layout") < table.index("floor: n-grams by position")
+    assert table.index("floor: n-grams by position") < table.index("floor: uniform")
+
+
+def test_a_model_above_the_floor_is_not_praised(tmp_path):
+    ws = workspace(tmp_path, "smoke", ("03", "05"))
+    poor = values("05")
+    poor["below_best_floor"] = {"value": -0.1, "low": -0.2, "high": -0.01, "n": 9, "unit": "ratio"}
+    ws.save_metrics("05", {"seed": 1}, poor, 1.0)
+    text = report.build_report(ws)["markdown"].read_text()
+    assert "does not beat the best floor" in text
+    assert "fewer nats" not in text
+    assert "numbers mean nothing" in text
+
+
+def test_the_page_opens_offline_and_speaks_to_screen_readers(built):
+    page = built[1]["html"].read_text()
+    tags = Tags(page)
+    assert not tags.all("script") and not tags.all("link") and not tags.all("iframe")
+    for _, attributes in tags.found:
+        for name in ("src", "href", "srcset", "data"):
+            assert not attributes.get(name, "data:").startswith(("http", "//", "file", "/"))
+    assert "url(" not in page and "@import" not in page
+    assert tags.all("html")[0]["lang"] == "en"
+    assert len(tags.all("main")) == len(tags.all("h1")) == 1
+    pictures = tags.all("img")
+    assert len(pictures) == 3
+    assert all(len(img["alt"]) > 40 and "n = " in img["alt"] for img in pictures)
+    assert all(img["src"].startswith("data:image/png;base64,iVBOR") for img in pictures)
+    assert len(tags.all("figcaption")) == len(pictures)
+    assert len(tags.all("caption")) == len(tags.all("table")) == 1
+    assert {cell.get("scope") for cell in tags.all("th")} == {"col", "row"}
+    assert "prefers-color-scheme: dark" in page
+
+
+def test_signs_in_an_alt_text_arrive_as_they_were_written(built):
+    ws, written = built
+    wanted = (ws.figures / "01_next_tokens.txt").read_text().strip()
+    assert '"<IMG>" & <Z_000>' in wanted
+    alts = [img["alt"] for img in Tags(written["html"].read_text()).all("img")]
+    assert wanted in alts
+
+
+def test_training_data_holds_history_and_metrics_but_no_path_of_this_machine(built):
+    ws, written = built
+    held = read_json(written["data"])
+    assert held["training"]["history"] and held["training"]["evals"]
+    assert held["training"]["settings"]["output_dir"] == "outputs/laptop"
+    assert held["metrics"]["05"]["values"] == values("05")
+    assert held["metrics"]["03"]["parameters"]["cache"] == "data/cache"
+    for path in (written["data"], written["markdown"], written["html"]):
+        assert str(ws.root) not in path.read_text()
+
+
+@pytest.mark.parametrize("missing", ["03", "05"])
+def test_a_missing_notebook_is_named(tmp_path, missing):
+    names = {"03": "03_train_causal_lm", "05": "05_evaluate"}
+    ws = workspace(tmp_path, "smoke", [n for n in names if n != missing])
+    with pytest.raises(SeqlmError, match=names[missing]):
+        report.build_report(ws)
+
+
+def test_a_figure_without_alt_text_is_refused(tmp_path):
+    ws = workspace(tmp_path, "smoke", ("03", "05"))
+    (ws.figures / "training_process.txt").unlink()
+    with pytest.raises(DataError, match="training_process.txt.*no alt text"):
+        report.build_report(ws)
+
+
+def test_pictures_are_found_from_both_places_of_the_report(built):
+    ws, written = built
+    for place in (ws.outputs, ws.published):
+        links = re.findall(r"\]\(([^)]+\.png)\)", (place / "report.md").read_text())
+        assert len(links) == 3
+        assert all((place / link).is_file() for link in links)
+
+
+def test_only_the_laptop_profile_publishes(built, tmp_path):
+    published = {path.name for path in built[0].published.iterdir()}
+    assert {"report.md", "training_data.json", "performance_summary.png"} <= published
+    assert "performance_summary.txt" in published
+    ws = workspace(tmp_path, "smoke", ("03", "05"))
+    assert "published" not in report.build_report(ws)
+    assert report.publish(ws) is None
+    assert not ws.published.exists()
+
+
+def test_a_report_written_twice_is_the_same(built):
+    ws, written = built
+    before = {name: path.read_bytes() for name, path in written.items() if path.is_file()}
+    again = report.build_report(ws)
+    assert before == {name: path.read_bytes() for name, path in again.items() if path.is_file()}
+
+
+def test_readme_gets_its_results_between_the_marks_and_keeps_the_rest(built, tmp_path):
+    readme = tmp_path / "README.md"
+    write_text(readme, "# Top\n\n<!-- results -->\nold 99%\n<!-- /results -->\n\nBottom.\n")
+    report.write_readme_results(built[0], readme)
+    text = readme.read_text()
+    assert text.startswith("# Top\n\n<!-- results -->\n") and text.endswith("-->\n\nBottom.\n")
+    assert "old 99%" not in text
+    assert "| 3.41 | 3.37 to 3.45 | 360 |" in text
+    report.write_readme_results(built[0], readme)
+    assert readme.read_text() == text
+
+
+@pytest.mark.parametrize("text", ["nothing", "<!-- /results -->\n<!-- results -->"])
+def test_a_readme_without_marks_is_left_alone(built, tmp_path, text):
+    readme = tmp_path / "README.md"
+    write_text(readme, text)
+    with pytest.raises(SeqlmError, match="<!-- results -->"):
+        report.write_readme_results(built[0], readme)
+    assert readme.read_text() == text
+
+
+def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
+    card = report.model_card("seqlm digits", record(), values("05"), 516, "1,257 digits")
+    _, front, body = card.split("---\n", 2)
+    held = yaml.safe_load(front)
+    assert held["library_name"] == "transformers" and held["license"] == "mit"
+    assert held["pipeline_tag"] == "text-generation"
+    assert "from transformers import GPT2LMHeadModel, GPT2Tokenizer" in body
+    assert 'GPT2Tokenizer.from_pretrained(".")' in body
+    assert "3.37 to 3.45 | 360" in body and "floor: uniform" in body
+    assert "1,257 digits" in body and "516 tokens" in body
+
+
+def test_a_model_card_before_the_test_owns_up_to_validation():
+    card = report.model_card("seqlm digits", record(), None, 516, "digits")
+    assert "chose the checkpoint" in card
+    assert f"val codes {record()['best']['code_nll']:.3f}" in card
+
+
+def test_a_classifiers_card_and_report_hold_a_rival(tmp_path):
+    found = classes(0.9)
+    held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
+    card = report.model_card("seqlm classifier", held, found, 516, "rows")
+    assert "GPT2ForSequenceClassification" in card and "text-classification" in card
+    written = report.run_report(tmp_path, held, found)
+    text = written["markdown"].read_text()
+    assert "always the commonest class | 10.0% | 7.3% to 13.5% | 360 |" in text
+    assert "macro F1" in text
+
+
+def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
+    found = {"draw": values("05")["draw"], **{k: v for k, v in values("05").items()
+             if k not in ("read", "draw", "layout_compared")}}  # fmt: skip
+    written = report.run_report(tmp_path, record(160, 4), found)
+    text = written["markdown"].read_text()
+    assert "the GPT, draw layout" in text and "floor: unigram" in text
+    assert "](training_process.png)" in text
+    assert written["figure"].read_bytes().startswith(b"\x89PNG")
+    assert "n = 103,074" in (tmp_path / "training_process.txt").read_text()
+
+
+def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
+    found = {"other": {k: values("05")["read"][k] for k in ("code", "structural", "all")}}
+    text = report.run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
+    assert "the GPT, other layout" in text and "floor" not in text
+
+
+def test_the_page_refuses_a_picture_that_is_not_there(tmp_path):
+    with pytest.raises(DataError, match="gone.png"):
+        report.to_html("![words](figures/gone.png)", tmp_path)
+
+
+def test_values_in_a_table_are_those_of_the_json_files(built):
+    held = json.loads(built[0].metrics_path("06").read_text())["values"]["drawn"]["default"]
+    value = held["accuracy"]["value"]
+    assert np.isclose(value, 0.93)
+    assert f"| **default** | {value:.1%} |" in built[1]["markdown"].read_text()
