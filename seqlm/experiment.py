@@ -1,7 +1,6 @@
 """From sentences to a trained and measured model: what a notebook and the command line both do."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +11,7 @@ from seqlm.corpus import Corpus
 from seqlm.errors import DataError
 from seqlm.layout import KIND_CODE, layout_of
 from seqlm.metrics import (
+    Estimate,
     class_probabilities,
     classifier_probabilities,
     measure_classes,
@@ -132,7 +132,9 @@ def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True)
     ratio = paired_ratio(mine, codes[best])
     found["layout_compared"] = first
     found["best_floor"] = best
-    found["below_best_floor"] = replace(X).to_json()
+    found["below_best_floor"] = Estimate(
+        1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n, "share"
+    ).to_json()
     found["by_position"] = {
         "model": _by_position(mine),
         "floors": {name: _by_position(floor) for name, floor in codes.items()},

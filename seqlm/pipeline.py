@@ -197,7 +197,7 @@ def _run(ws: Workspace, stage: Stage, parameters: dict, current: str) -> float:
             kernel_name="python3",
             progress_bar=False,
             # The kernel talks to this process alone; its remark on encryption only alarms people.
-            extra_arguments=["--IPKernelApp.log_level=40"],
+            extra_arguments=["--IPKernelApp.log_level=50"],
             stdout_file=sys.stdout,
             request_save_on_cell_execute=True,
         )

@@ -104,8 +104,8 @@ def codebook_patches(book: PatchCodebook) -> Figure:
     for code, center in enumerate(book.centers):
         y, x = (gap + cell * place for place in divmod(code, columns))
         sheet[y : y + patch, x : x + patch] = center.reshape(patch, patch)
-    heading = f"The code book: K = {book.n_codes} patches of {patch}x{patch} pixels, by number"
-    figure = canvas(0.45 + 8.2 * rows / columns, heading)
+    heading = f"The code book: n = {book.n_codes} patches of {patch}x{patch} pixels, by number"
+    figure = canvas(max(0.95, 0.45 + 8.2 * rows / columns), heading)
     ax = figure.add_subplot()
     ax.set_facecolor("#cfe0ee")  # neither paper nor ink, so that white patches have an edge
     ax.imshow(np.ma.masked_invalid(sheet), cmap="gray_r", vmin=0, vmax=1)
@@ -116,7 +116,7 @@ def codebook_patches(book: PatchCodebook) -> Figure:
     ax.xaxis.tick_top()
     ax.tick_params(length=0)
     ax.spines[:].set_visible(False)
-    ax.set_ylabel("number of the row's first code")
+    ax.set_ylabel("number of the row's first code" if rows > 8 else "first code")
     mean = book.centers.mean(axis=1).clip(0, 1)
     return _finish(
         figure,
@@ -317,7 +317,8 @@ def _loss_panel(ax: Axes, record: Mapping, floors: Mapping[str, float]) -> None:
     _name_floors(ax, floors)
     ax.set(xlabel="optimizer step", ylabel=_unit(record))
     ax.set_xlim(left=0)
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, columnspacing=1.4)
+    if ax.get_legend_handles_labels()[1]:
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, columnspacing=1.4)
     _minutes_on_top(ax, record)
 
 
@@ -461,7 +462,7 @@ def confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
     shares = counts / np.maximum(rows, 1)[:, None]
     right, total = int(np.trace(counts)), int(counts.sum())
     accuracy = proportion(np.arange(total) < right)
-    figure = canvas(4.95, f"{heading}: {short(accuracy.value, 'share')} right, n = {total}", 6.5)
+    figure = canvas(4.95, f"{heading}: {short(accuracy.value, 'share')} right, n = {total}", 6.8)
     ax = figure.add_subplot()
     shown = ax.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):

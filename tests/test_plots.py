@@ -1,6 +1,7 @@
 """Every figure is drawn from data of the true shapes, and looked at by its pixels and its words."""
 
 import io
+from functools import cache
 from types import SimpleNamespace
 
 import matplotlib
@@ -22,9 +23,8 @@ def share(value: float, n: int = 360) -> dict:
 
 
 def number(value: float, unit: str, n: int = 360, width: float = 0.012) -> dict:
-    return {
-        "value": value, "low": value * (1 - width), "high": value * (1 + width), "n": n, "unit": unit,
-    }  # fmt: skip
+    low, high = value * (1 - width), value * (1 + width)
+    return {"value": value, "low": low, "high": high, "n": n, "unit": unit}
 
 
 def tokens(nats: float, n: int = 360, top1: float = 0.2) -> dict:
@@ -198,8 +198,12 @@ DIGITS, LABELS = load_digits()
 BOOK = PatchCodebook.fit(DIGITS[:200], 40, 2)
 DECODED = BOOK.decode(BOOK.encode(DIGITS[:100]))
 TABLE = [SimpleNamespace(token=f"<Z_{k:03d}>", id=k, probability=0.4 / 2**k) for k in range(6)]
-OWN = {**record(), "evals": [{"step": 100, "seconds": 9.0, "code_nll": 4.0, "all_nll": 3.9}],
-       "initial": {"code_nll": 6.2, "all_nll": 6.2}, "best": {"step": 100, "code_nll": 4.0}}  # fmt: skip
+OWN = {
+    **record(),
+    "evals": [{"step": 100, "seconds": 9.0, "code_nll": 4.0, "all_nll": 3.9}],
+    "initial": {"code_nll": 6.2, "all_nll": 6.2},
+    "best": {"step": 100, "code_nll": 4.0},
+}
 CLASSIFIER = {**OWN, "evals": [{"step": 100, "seconds": 9.0, "class_nll": 0.4, "accuracy": 0.9}],
               "initial": {"class_nll": 2.3, "accuracy": 0.1},
               "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}  # fmt: skip
@@ -244,6 +248,12 @@ FIGURES = {
 }
 
 
+@cache
+def drawn(name: str):
+    """The figure, drawn once for all the tests that only look at it."""
+    return FIGURES[name]()
+
+
 def pixels(figure) -> np.ndarray:
     held = io.BytesIO()
     figure.savefig(held, format="png", dpi=100)
@@ -258,7 +268,7 @@ def words(figure) -> str:
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_ink_fits_a_page_and_is_told_in_words(name):
-    figure = FIGURES[name]()
+    figure = drawn(name)
     shown = pixels(figure)
     assert 0.005 < (shown < 0.9).any(axis=2).mean() < 0.9
     assert 400 <= shown.shape[1] <= 900
@@ -270,7 +280,7 @@ def test_every_figure_has_ink_fits_a_page_and_is_told_in_words(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_letter_is_smaller_than_nine_points_or_cut_off_at_the_edge(name):
-    figure = FIGURES[name]()
+    figure = drawn(name)
     figure.draw_without_rendering()
     width, height = figure.bbox.width, figure.bbox.height
     for text in figure.findobj(matplotlib.text.Text):
@@ -317,14 +327,14 @@ def test_a_ladder_puts_the_best_on_top_whichever_way_is_better():
 
 
 def test_a_rival_far_off_the_axis_keeps_its_number():
-    figure = FIGURES["floors_ladder"]()
+    figure = drawn("floors_ladder")
     assert "off the axis" in words(figure)
     assert "10.0%" in words(figure)
     assert figure.axes[0].get_xlim()[0] > 0.5
 
 
 def test_training_marks_the_best_step_and_every_floor():
-    figure = FIGURES["training_process"]()
+    figure = drawn("training_process")
     best = record(160, 4)["best"]
     assert f"at step {best['step']}" in words(figure)
     for name, nats in (("unigram", 4.93), ("by position", 4.05), ("n-grams by position", 3.93)):
@@ -334,9 +344,8 @@ def test_training_marks_the_best_step_and_every_floor():
 
 def test_minutes_stand_above_the_steps_they_belong_to():
     figure = plots.training_process(record())
-    panel = next(
-        ax for ax in figure.findobj(matplotlib.axes.Axes) if ax.get_ylabel() == "nats a token"
-    )
+    panels = figure.findobj(matplotlib.axes.Axes)
+    panel = next(ax for ax in panels if ax.get_ylabel() == "nats a token")
     (top,) = panel.child_axes
     marks = dict(zip([t.get_text() for t in top.get_xticklabels()], top.get_xticks(), strict=True))
     assert marks["10"] == pytest.approx(10 * 60 / 0.64, rel=0.01)
@@ -359,8 +368,8 @@ def test_a_confusion_matrix_writes_counts_and_names_the_commonest_mistake():
 
 
 def test_the_summary_leaves_out_what_was_not_measured():
-    whole = FIGURES["performance_summary"]()
-    part = FIGURES["performance_summary, evaluated only"]()
+    whole = drawn("performance_summary")
+    part = drawn("performance_summary, evaluated only")
     assert len(whole.axes) == 4
     assert len(part.axes) == 2
     assert "judge" not in part.alt
