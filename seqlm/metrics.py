@@ -222,7 +222,13 @@ def perplexity(nll_estimate: Estimate) -> Estimate:
 
 
 def top_k_accuracy(scores: TokenScores, k: int, images: np.ndarray | None = None) -> Estimate:
-    """Share of tokens that are among the model's `k` likeliest."""
+    """Share of tokens that are among the model's `k` likeliest.
+
+    Where every image has but one such token (the class, say) the interval is Wilson's.
+    """
+    owner = scores.row if images is None else np.asarray(images)[scores.row]
+    if len(owner) and len(np.unique(owner)) == len(owner):
+        return proportion(scores.rank < k)
     return mean_over_tokens(scores, (scores.rank < k).astype(float), "share", images)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import torch
+import transformers
 from transformers import (
     GPT2Config,
     GPT2ForSequenceClassification,
@@ -14,6 +15,9 @@ from transformers import (
 from seqlm.config import ModelConfig
 from seqlm.errors import ConfigError, DataError
 from seqlm.layout import EOS, IMG, PAD
+
+# A bar for every file saved or loaded, each done in a blink, would drown what is worth reading.
+transformers.utils.logging.disable_progress_bar()
 
 SHORT_ROW = 64  # below this length plain attention beats the fused kernel on a CPU
 

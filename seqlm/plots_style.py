@@ -141,6 +141,17 @@ def spread(places: Sequence[float], gap: float) -> np.ndarray:
     return result
 
 
+def listed(words: Sequence[str]) -> str:
+    """What a sentence makes of a list: "a, b and c"."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def finish(figure: Figure, *sentences: str) -> Figure:
+    """The figure with its `.alt`: the `sentences`, those that are empty left out."""
+    figure.alt = " ".join(sentence for sentence in sentences if sentence)
+    return figure
+
+
 @dataclass(frozen=True)
 class Board:
     """A figure full of square tiles; one unit of its axes is one inch.
@@ -223,61 +234,3 @@ def board(
     # imshow sets the limits of its axes unless told not to.
     ax.set(xlim=(-0.03, wide + margin), ylim=(high, 0), autoscale_on=False, aspect="equal")
     return drawn
-
-
-def _off_axis(estimates: Sequence[Estimate]) -> int | None:
-    """The one estimate so far below all others that drawing it to scale would hide them."""
-    if len(estimates) < 3:
-        return None
-    lowest = min(range(len(estimates)), key=lambda i: estimates[i].value)
-    others = [e for i, e in enumerate(estimates) if i != lowest]
-    left, right = min(e.low for e in others), max(e.high for e in others)
-    return lowest if left - estimates[lowest].high > 1.5 * (right - left) else None
-
-
-def ladder(
-    ax: Axes, names: Sequence[str], estimates: Sequence[Estimate], ours: Sequence[str], label: str
-) -> None:
-    """Dots with their 95 % intervals, one below the other, the best on top.
-
-    Shares are better when high, everything else when low. Those in `ours` get a filled diamond
-    and a bold name. One that lies far off is drawn as an arrow at the edge, with its number.
-    """
-    shares = all(e.unit == "share" for e in estimates)
-    order = sorted(range(len(names)), key=lambda i: estimates[i].value, reverse=not shares)
-    off = _off_axis(estimates)
-    seen = [e for i, e in enumerate(estimates) if i != off]
-    left, right = min(e.low for e in seen), max(e.high for e in seen)
-    margin = 0.06 * (right - left) or 0.05
-    left, right = left - margin * (1 if off is None else 2.5), right + margin
-    if shares:
-        right = min(right, 1.004)
-    for y, i in enumerate(order):
-        e, mine = estimates[i], names[i] in ours
-        colour = BLUE if mine else GREY
-        if i == off:
-            ax.plot(left + margin / 2, y, marker="<", color=colour, ms=7, ls="none")
-            ax.annotate("off the axis", (left + margin / 2, y), (9, 0), textcoords="offset points",
-                        va="center", fontsize=SMALL, color=GREY)  # fmt: skip
-        else:
-            ax.plot([e.low, e.high], [y, y], color=colour, lw=2.6 if mine else 1.5)
-            face = colour if mine else "white"
-            ax.plot(e.value, y, marker="D" if mine else "o", ms=7, color=colour, mfc=face, mew=1.5)
-        ax.text(
-            1.015, y, f"{short(e.value, e.unit)}  ({interval(e)})", fontsize=SMALL,
-            va="center", transform=ax.get_yaxis_transform(), fontweight="bold" if mine else None,
-        )  # fmt: skip
-    ax.set(xlim=(left, right), ylim=(-0.6, len(order) - 0.4))
-    marks = [f"◆ {names[i]}" if names[i] in ours else names[i] for i in order]
-    ax.set_yticks(range(len(order)), marks)
-    for tick, i in zip(ax.get_yticklabels(), order, strict=True):
-        tick.set_fontweight("bold" if names[i] in ours else "normal")
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
-    ax.locator_params(axis="x", nbins=8)
-    if shares:
-        ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
-    ax.set_xlabel(
-        f"{label}  ·  {n_of(estimates)}, bars: 95 % intervals", fontsize=SMALL, loc="left"
-    )

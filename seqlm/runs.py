@@ -6,6 +6,7 @@ from pathlib import Path
 
 from accelerate import PartialState
 
+from seqlm.cards import model_card, run_report
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import CODEBOOK
@@ -19,7 +20,6 @@ from seqlm.experiment import (
 from seqlm.files import atomic_path, write_json, write_text
 from seqlm.metrics import Estimate, classifier_probabilities
 from seqlm.model import load_classifier, load_lm
-from seqlm.report import model_card, run_report
 from seqlm.tokenizer import load_tokenizer, vocabulary_of
 
 

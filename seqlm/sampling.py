@@ -213,9 +213,11 @@ def draw(
     free = [_ids(withheld(head) or head, vocab) for head in heads]
     config = replace(config, max_new_tokens=n_patches - begun.shape[1])
     code_ids = np.flatnonzero(token_kinds(vocab) == KIND_CODE)
+    names = [code_token(code) for code in range(len(code_ids))]
+    code_of = {index: code for code, index in enumerate(_ids(names, vocab))}
     new = generate(model, prompts, config, allowed=code_ids, free_prompts=free)
-    code_of = {vocab[code_token(code)]: code for code in range(len(code_ids))}
     drawn = np.array([[code_of[i] for i in row] for row in new], dtype=np.int64)
+    drawn = drawn.reshape(len(labels), config.max_new_tokens)  # also when there are no labels
     return np.concatenate([begun, drawn], axis=1)  # (N, P)
 
 

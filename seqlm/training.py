@@ -83,6 +83,11 @@ def collator(pad_id: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
     return collate
 
 
+class _EarlyStop(EarlyStoppingCallback):
+    def on_train_begin(self, args, state, control, **kwargs):
+        """Nothing to warn of here: `_Trainer` keeps the best model itself."""
+
+
 class _Progress(TrainerCallback):
     """One line now and then: where we are, how fast, how long still."""
 
@@ -216,7 +221,7 @@ def train(
         measure=measure,
         save=lambda name: save_model(directory / name, model, tokenizer, arguments),
         say=say if arguments.process_index == 0 else lambda line: None,
-        callbacks=[EarlyStoppingCallback(config.patience)] if config.patience else [],
+        callbacks=[_EarlyStop(config.patience)] if config.patience else [],
         eval_dataset=rows,
     )
     record = {

@@ -75,9 +75,7 @@ def test_mnist_out_of_reach_is_said_in_one_sentence(monkeypatch):
 
 def test_the_test_split_is_the_one_everyone_measures_on(digits):
     _, labels = digits
-    _, test = train_test_split(
-        np.arange(1797), test_size=0.2, stratify=labels, random_state=42
-    )
+    _, test = train_test_split(np.arange(1797), test_size=0.2, stratify=labels, random_state=42)
     assert split_indices(labels)["test"].tolist() == sorted(test)
 
 

@@ -141,7 +141,8 @@ def test_a_layout_is_told_by_what_surrounds_the_picture():
 
 
 @pytest.mark.parametrize(
-    "tokens", [(), (CLS,), (*PICTURE, EOS), (CLS, *PICTURE, EOS), PICTURE[:-1], PICTURE[1:]]
+    "tokens",
+    [(), (CLS,), (*PICTURE, EOS), (CLS, *PICTURE, EOS), (EOS, "<CLS_3>", *PICTURE), PICTURE[:-1]],
 )
 def test_a_sentence_of_neither_layout_is_other(tokens):
     assert layout_of(tokens) == "other"

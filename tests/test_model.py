@@ -27,7 +27,9 @@ from seqlm.model import (
 
 def rows_of(vocab, n=20, seed=0):
     codes = np.random.default_rng(seed).integers(0, 50, (n, 16))
-    sentences = [(read_layout if i % 2 else draw_layout)(row, i % 10) for i, row in enumerate(codes)]
+    sentences = [
+        (read_layout if i % 2 else draw_layout)(row, i % 10) for i, row in enumerate(codes)
+    ]
     return [[vocab[token] for token in tokens] for tokens in sentences]
 
 

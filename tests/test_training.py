@@ -17,8 +17,8 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 from seqlm import training
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.errors import ConfigError, DataError
-from seqlm.layout import code_token, default_vocab, draw_layout, read_layout
-from seqlm.metrics import nll, score_tokens
+from seqlm.layout import default_vocab, draw_layout, read_layout
+from seqlm.metrics import score_tokens
 from seqlm.model import build_classifier, build_lm, load_lm
 from seqlm.tokenizer import build_tokenizer
 from seqlm.training import Rows, collator, newest_checkpoint, train
@@ -118,6 +118,33 @@ TIMES = ("seconds", "train_runtime", "train_tokens_per_second")
 
 def table(record, name="evals", *, without=TIMES):
     return [{k: v for k, v in line.items() if k not in without} for line in record[name]]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Runs with dropout that nobody disturbed, one for each kind of rows: directory and record."""
+    runs = {}
+
+    def run(rows):
+        if rows not in runs:
+            directory = tmp_path_factory.mktemp("whole")
+            runs[rows] = directory, learn(directory, rows(), size=LIVELY)
+        return runs[rows]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("killed") / "run"
+    killed(directory, rows_alike(), 4)
+    return directory
+
+
+@pytest.fixture
+def interrupted(killed_once, tmp_path):
+    """A run without dropout that was killed at its fourth evaluation, at step 12 of 18."""
+    return shutil.copytree(killed_once, tmp_path / "interrupted")
 
 
 @pytest.fixture
@@ -234,7 +261,7 @@ def test_tokens_are_counted_without_padding(tmp_path):
 
 def test_weight_decay_is_on_matrices_only(tmp_path, trainers):
     learn(tmp_path, rows_alike(), max_steps=1, weight_decay=0.3)
-    (trainer, _), = trainers
+    ((trainer, _),) = trainers
     names = {weight: name for name, weight in trainer.model.named_parameters()}
     decayed = {}
     for group in trainer.optimizer.param_groups:
@@ -248,7 +275,7 @@ def test_weight_decay_is_on_matrices_only(tmp_path, trainers):
 
 def test_the_optimizer_is_adamw_with_gradients_clipped_at_1(tmp_path, trainers):
     learn(tmp_path, rows_alike(), max_steps=1)
-    (trainer, _), = trainers
+    ((trainer, _),) = trainers
     assert isinstance(trainer.optimizer.optimizer, torch.optim.AdamW)
     assert trainer.args.max_grad_norm == 1.0
 
@@ -338,9 +365,7 @@ def test_a_best_model_at_the_very_last_step_is_kept_too(tmp_path):
 
 def test_the_first_of_two_equally_good_models_is_kept(tmp_path):
     states = []
-    record = learn(
-        tmp_path, rows_alike(), measure=scripted([9, 5, 1.0, 4, 1.0, 3, 3], states)
-    )
+    record = learn(tmp_path, rows_alike(), measure=scripted([9, 5, 1.0, 4, 1.0, 3, 3], states))
     assert record["best"]["step"] == 6
     assert equal(load_lm(tmp_path / "best_model").state_dict(), states[2])
 
@@ -365,14 +390,20 @@ def test_without_patience_nothing_stops_early(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
-def test_two_runs_with_one_seed_are_equal(tmp_path, rows):
-    once, again, other = (
-        learn(tmp_path / name, rows(), size=LIVELY, seed=seed)
-        for name, seed in (("once", 1), ("again", 1), ("other", 2))
-    )
-    assert table(once) == table(again) and table(once) != table(other)
+def test_two_runs_with_one_seed_are_equal(tmp_path, uninterrupted, rows):
+    directory, once = uninterrupted(rows)
+    again = learn(tmp_path, rows(), size=LIVELY)
+    assert table(once) == table(again)
     assert table(once, "history") == table(again, "history")
-    assert equal(weights(tmp_path / "once/final_model"), weights(tmp_path / "again/final_model"))
+    assert equal(weights(directory / "final_model"), weights(tmp_path / "final_model"))
+
+
+def test_another_seed_gives_other_weights_order_and_dropout(tmp_path, uninterrupted):
+    directory, once = uninterrupted(rows_alike)
+    other = learn(tmp_path, rows_alike(), size=LIVELY, seed=2, model=build_lm(LIVELY, VOCAB, 42))
+    assert other["initial"] == once["initial"]  # the same weights, so that only the order differs
+    assert table(once) != table(other)
+    assert not equal(weights(directory / "final_model"), weights(tmp_path / "final_model"))
 
 
 def test_every_epoch_has_an_order_of_its_own_and_every_row_once(tmp_path, monkeypatch):
@@ -401,14 +432,14 @@ def test_every_epoch_has_an_order_of_its_own_and_every_row_once(tmp_path, monkey
 
 @pytest.mark.parametrize("at", [3, 4], ids=["between epochs", "within an epoch"])
 @pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
-def test_a_resumed_run_ends_as_if_nothing_had_happened(tmp_path, trainers, rows, at):
-    whole = learn(tmp_path / "whole", rows(), size=LIVELY)
-    killed(tmp_path / "killed", rows(), at, size=LIVELY)
-    resumed = learn(tmp_path / "killed", rows(), size=LIVELY)
+def test_a_resumed_run_ends_as_if_nothing_had_happened(tmp_path, uninterrupted, trainers, rows, at):
+    directory, whole = uninterrupted(rows)
+    killed(tmp_path, rows(), at, size=LIVELY)
+    resumed = learn(tmp_path, rows(), size=LIVELY)
     checkpoint = trainers[-1][1]
     assert checkpoint is not None and checkpoint.name == f"checkpoint-{3 * (at - 1)}"
     for name in ("final_model", "best_model"):
-        assert equal(weights(tmp_path / "whole" / name), weights(tmp_path / "killed" / name))
+        assert equal(weights(directory / name), weights(tmp_path / name))
     assert table(resumed) == table(whole)
     assert [line["step"] for line in resumed["history"]] == list(range(1, 19))
     assert resumed["tokens"] == whole["tokens"]
@@ -431,29 +462,23 @@ def test_a_resumed_run_is_as_patient_as_if_nothing_had_happened(tmp_path):
     measure = scripted(values[3:], [])  # the third evaluation is made again, the first not
     resumed = learn(tmp_path / "killed", rows_alike(), measure=measure, **settings)
     assert whole["steps"] == resumed["steps"] == 8
-    assert table(resumed, without=(*TIMES, "other")) == table(
-        whole, without=(*TIMES, "other")
-    )
+    assert table(resumed, without=(*TIMES, "other")) == table(whole, without=(*TIMES, "other"))
     assert resumed["best"]["step"] == whole["best"]["step"] == 2
 
 
-def test_seconds_go_on_counting_where_they_stopped(tmp_path):
-    killed(tmp_path, rows_alike(), 4)
-    state = json.loads((newest_checkpoint(tmp_path) / "trainer_state.json").read_text())
+def test_seconds_go_on_counting_where_they_stopped(interrupted):
+    path = newest_checkpoint(interrupted) / "trainer_state.json"
+    state = json.loads(path.read_text())
     spent = max(line["seconds"] for line in state["log_history"])
     for line in state["log_history"]:
         line["seconds"] += 100
-    path = newest_checkpoint(tmp_path) / "trainer_state.json"
     path.write_text(json.dumps(state))
-    record = learn(tmp_path, rows_alike())
+    record = learn(interrupted, rows_alike())
     assert record["seconds"] > 100 + spent
 
 
-def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
-    learn(tmp_path / "whole", rows_alike(), size=LIVELY)
-    run = tmp_path / "killed"
-    killed(run, rows_alike(), 4, size=LIVELY)
-    whole = newest_checkpoint(run)
+def test_a_checkpoint_cut_short_is_passed_over(interrupted, trainers):
+    whole = newest_checkpoint(interrupted)
     assert whole.name == "checkpoint-9"
     state = (whole / "trainer_state.json").read_bytes()
     for step, left in (("10", None), ("11", b""), ("12", state[: len(state) // 2])):
@@ -461,9 +486,9 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path):
         (half / "trainer_state.json").unlink()
         if left is not None:
             (half / "trainer_state.json").write_bytes(left)
-    assert newest_checkpoint(run) == whole
-    learn(run, rows_alike(), size=LIVELY)
-    assert equal(weights(tmp_path / "whole/final_model"), weights(run / "final_model"))
+    assert newest_checkpoint(interrupted) == whole
+    learn(interrupted, rows_alike())
+    assert trainers[-1][1] == whole
 
 
 def test_the_newest_checkpoint_is_the_one_with_the_most_steps(tmp_path):
@@ -493,14 +518,16 @@ def test_a_finished_run_whose_model_is_gone_is_run_again(tmp_path, trainers):
     assert len(trainers) == 2 and (tmp_path / "best_model").is_dir()
 
 
-@pytest.mark.parametrize("finished", [True, False])
-def test_resume_false_starts_anew(tmp_path, trainers, finished):
-    if finished:
-        learn(tmp_path, rows_alike())
-    else:
-        killed(tmp_path, rows_alike(), 4)
+def test_resume_false_starts_a_finished_run_anew(tmp_path, trainers):
+    learn(tmp_path, rows_alike())
     learn(tmp_path, rows_alike(), resume=False)
     assert len(trainers) == 2 and trainers[-1][1] is None
+
+
+def test_resume_false_starts_an_interrupted_run_anew(interrupted, trainers):
+    record = learn(interrupted, rows_alike(), resume=False)
+    assert trainers[-1][1] is None
+    assert record["history"][0]["step"] == 1
 
 
 CHANGES = {
@@ -515,22 +542,28 @@ CHANGES = {
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_run_of_other_settings_does_not_go_on_from_this_one(tmp_path, trainers, change):
-    killed(tmp_path, rows_alike(), 4)
+def test_a_run_of_other_settings_does_not_go_on_from_this_one(interrupted, trainers, change):
     settings = {"ids": rows_alike(), **CHANGES[change]}
     if "model" in settings:
         settings["model"] = build_lm(CALM, VOCAB, seed=77)
     ids = settings.pop("ids")
-    changed = learn(tmp_path, ids, **settings)
+    changed = learn(interrupted, ids, **settings)
     assert trainers[-1][1] is None
-    assert [line["step"] for line in changed["history"]][0] == 1
-    assert not (tmp_path / "checkpoints").exists()
+    assert changed["history"][0]["step"] == 1
+    assert not (interrupted / "checkpoints").exists()
 
 
-def test_a_run_may_be_moved_before_it_goes_on(tmp_path, trainers):
-    killed(tmp_path / "here", rows_alike(), 4)
-    (tmp_path / "here").rename(tmp_path / "there")
-    learn(tmp_path / "there", rows_alike())
+def test_a_run_goes_on_wherever_it_was_moved_and_however_many_threads_it_gets(
+    interrupted, trainers, monkeypatch
+):
+    moved = interrupted.rename(interrupted.with_name("moved"))
+    real = torch.Tensor.sum
+
+    def in_another_order(tensor, *args, **kwargs):
+        return real(tensor, *args, **kwargs) + (1e-12 if tensor.dtype == torch.float64 else 0)
+
+    monkeypatch.setattr(torch.Tensor, "sum", in_another_order)
+    learn(moved, rows_alike())
     assert trainers[-1][1] is not None
 
 
@@ -632,12 +665,11 @@ def test_half_precision_is_refused_on_a_processor(tmp_path, monkeypatch):
     assert not (tmp_path / "training.json").exists()
 
 
-def test_a_precision_that_cannot_be_had_costs_no_checkpoint(tmp_path, monkeypatch):
+def test_a_precision_that_cannot_be_had_costs_no_checkpoint(interrupted, monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    killed(tmp_path, rows_alike(), 4)
     with pytest.raises(ConfigError):
-        learn(tmp_path, rows_alike(), precision="fp16")
-    assert newest_checkpoint(tmp_path).name == "checkpoint-9"
+        learn(interrupted, rows_alike(), precision="fp16")
+    assert newest_checkpoint(interrupted).name == "checkpoint-9"
 
 
 def test_auto_takes_the_precision_that_was_faster_here(tmp_path, trainers, monkeypatch):
@@ -733,7 +765,8 @@ def test_two_processes_learn_what_one_learns(tmp_path):
     assert record["finished"] and record["steps"] == 4
     assert done.stdout.count("4 steps") == 1  # one process speaks
     for rank in (0, 1):
-        assert json.loads((tmp_path / f"two-{rank}.json").read_text()) == record["evals"]
+        theirs = {"evals": json.loads((tmp_path / f"two-{rank}.json").read_text())}
+        assert table(theirs) == table(record)
     alone = learn(tmp_path / "one", rows_alike(16), batch_size=8, **SHORT)
     assert record["tokens"] == alone["tokens"]
     one, two = weights(tmp_path / "one/final_model"), weights(tmp_path / "two/final_model")

@@ -1,0 +1,128 @@
+"""The words beside a model: its card, and the report of a run on a user's own data."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import yaml
+
+from seqlm.files import atomic_path, write_text
+from seqlm.plots_style import DPI, as_share, in_plain
+from seqlm.plots_training import MEASURES, training_process
+from seqlm.speed import in_words
+from seqlm.tables import escaped, run_rows, table_of
+
+PROCESS = "training_process"
+
+
+def model_card(
+    name: str, record: Mapping, test_values: Mapping | None, vocab_size: int, data_note: str
+) -> str:
+    """README.md of a model directory, for the notebooks' model and for a user's own.
+
+    `test_values` is what `experiment.evaluate_lm` or `evaluate_classes` returned, None before
+    anything was measured; `data_note` says in a line what the data was.
+    """
+    classifies = "class_nll" in record["best"] or (test_values or {}).get("accuracy") is not None
+    kind = "GPT2ForSequenceClassification" if classifies else "GPT2LMHeadModel"
+    front = {
+        "library_name": "transformers",
+        "pipeline_tag": "text-classification" if classifies else "text-generation",
+        "license": "mit",
+        "tags": ["gpt2", "seqlm", "token-sequences"],
+    }
+    what = "names the class of" if classifies else "continues"
+    measured = table_of(run_rows(test_values)) if test_values else _validation(record)
+    parts = [
+        "---\n" + yaml.safe_dump(front, sort_keys=False) + "---",
+        f"# {name}",
+        f"A small GPT-2 that {what} sequences of code tokens, trained from scratch with seqlm. Its "
+        f"vocabulary has {vocab_size:,} tokens; one token is one word between white space. Data: "
+        f"{data_note}.",
+        "## How to load it\n\nFrom inside this folder, or with its path in place of the dot:",
+        f"```python\nfrom transformers import {kind}, GPT2Tokenizer\n"
+        f'model = {kind}.from_pretrained(".")\ntokenizer = GPT2Tokenizer.from_pretrained(".")\n'
+        'ids = tokenizer("<IMG>", return_tensors="pt").input_ids\n```',
+        "## How well it does",
+        measured,
+        "## How it was trained",
+        _settings(record),
+        "## Limits",
+        _card_limits(classifies),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _validation(record: Mapping) -> str:
+    best = record["best"]
+    told = [f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best]
+    told += [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
+    return (
+        f"On the validation rows, at step {best['step']:,}: {', '.join(told)} (NLL in nats). These "
+        "rows also chose the checkpoint, so the numbers flatter a little; the run's report has "
+        "the test split, with intervals and floors."
+    )
+
+
+def _settings(record: Mapping) -> str:
+    chosen, settings = record["precision"]["chosen"], record["settings"]
+    names = ("batch_size", "grad_accumulation", "learning_rate", "schedule", "weight_decay", "seed")
+    told = ", ".join(f"{name} {settings[name]}" for name in names if name in settings)
+    early = "; stopped early" if record.get("stopped_early") else ""
+    return (
+        f"{record['parameters']:,} parameters, n = {record['rows']:,} training rows, "
+        f"{record['steps']:,} steps in {in_words(record['seconds'])}, {chosen}{early}. AdamW with "
+        f"{told}. The checkpoint of step {record['best']['step']:,} is kept as best_model. "
+        + "Versions: " + ", ".join(f"{k} {v}" for k, v in record["versions"].items()) + "."
+    )  # fmt: skip
+
+
+def _card_limits(classifies: bool) -> str:
+    limits = [
+        "It knows the tokens of its vocab.json and nothing else: no words, no pictures.",
+        "The intervals speak of other rows of the same kind, not of other data or another "
+        "training run.",
+    ]
+    if classifies:
+        limits.append(
+            "Its input must end at `<CLS>`: a row with the class token in it gives the answer away."
+        )
+    else:
+        limits.append(
+            "NLL and perplexity of codes are the numbers to compare; those of all tokens are "
+            "flattered by structural tokens that are nearly free."
+        )
+    return "\n".join(f"- {limit}" for limit in limits)
+
+
+def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, Path]:
+    """Write report.md and training_process.png (alt text beside it) into a user's own run.
+
+    `values` is what `experiment.evaluate_lm` or `evaluate_classes` returned.
+    """
+    directory, floors = Path(directory), values.get("floors") or {}
+    nats = {name: floor["code"]["nll"]["value"] for name, floor in floors.items()}
+    figure = training_process(record, nats)
+    picture = directory / f"{PROCESS}.png"
+    with atomic_path(picture) as aside:
+        figure.savefig(aside, dpi=DPI, metadata={"Software": None})
+    write_text(picture.with_suffix(".txt"), figure.alt + "\n")
+    told = [f"- {in_plain(name)}: {floor['description']}" for name, floor in floors.items()]
+    below = ""
+    if "below_best_floor" in values:
+        share = as_share(values["below_best_floor"])
+        below = f"Below the best floor, {in_plain(values['best_floor'])}, by {share}."
+        if share.value <= 0:
+            below += " So the model has learned nothing that counting would not give."
+    text = [
+        "# How this run went",
+        below,
+        table_of(run_rows(values)),
+        "## Training",
+        _settings(record),
+        f"![{escaped(figure.alt)}]({picture.name})",
+        "## The floors" if told else "",
+        "\n".join(told),
+        "Each number has its 95 % interval and n, the independent rows it rests on.",
+    ]
+    write_text(directory / "report.md", "\n\n".join(part for part in text if part) + "\n")
+    return {"markdown": directory / "report.md", "figure": picture}
