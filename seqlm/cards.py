@@ -35,8 +35,8 @@ def model_card(
     parts = [
         "---\n" + yaml.safe_dump(front, sort_keys=False) + "---",
         f"# {name}",
-        f"A small GPT-2 that {what} sequences of code tokens, trained from scratch with seqlm. Its "
-        f"vocabulary has {vocab_size:,} tokens; one token is one word between white space. Data: "
+        f"A small GPT-2 that {what} sequences of code tokens, trained with seqlm. Its vocabulary "
+        f"has {vocab_size:,} tokens; white space stands between one token and the next. Data: "
         f"{data_note}.",
         "## How to load it\n\nFrom inside this folder, or with its path in place of the dot:",
         f"```python\nfrom transformers import {kind}, GPT2Tokenizer\n"
@@ -110,9 +110,15 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
     below = ""
     if "below_best_floor" in values:
         share = as_share(values["below_best_floor"])
-        below = f"Below the best floor, {in_plain(values['best_floor'])}, by {share}."
+        floor = in_plain(values["best_floor"])
+        below = (
+            f"The model needs fewer nats for a code than the best floor, {floor}; it saves {share}."
+        )
         if share.value <= 0:
-            below += " So the model has learned nothing that counting would not give."
+            below = (
+                f"The model does not beat the best floor, {floor}: the share it saves is {share}. "
+                "It has learned nothing that counting would not give."
+            )
     text = [
         "# How this run went",
         below,

@@ -7,7 +7,7 @@ keyword in a notebook are one and the same thing, checked in one place.
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Literal
 
@@ -136,6 +136,8 @@ def evaluate(given: dict) -> None:
     from seqlm.runs import evaluate_model
 
     options = _take(EvaluateOptions, given)
+    # The model's own: with another vocabulary its ids would mean other tokens.
+    given = {**given, "vocab_path": options.model_path / "vocab.json"}
     evaluate_model(
         _take(DataFiles, given),
         options.model_path,
@@ -179,20 +181,21 @@ class Command:
 
     run: Callable[[dict], None]
     options: tuple[type, ...]
-    defaults: dict
+    defaults: dict = field(default_factory=dict)
+    skip: frozenset[str] = frozenset()
 
 
 COMMANDS = {
-    "build": Command(build, (BuildOptions, DataConfig), {}),
-    "train": Command(train, (DataFiles, ModelConfig, TrainConfig), {}),
+    "build": Command(build, (BuildOptions, DataConfig)),
+    "train": Command(train, (DataFiles, ModelConfig, TrainConfig)),
     "classify": Command(
         classify,
         (DataFiles, ClassifyOptions, ModelConfig, TrainConfig),
         {"output_dir": Path("outputs/classifier")},
     ),
-    "evaluate": Command(evaluate, (DataFiles, EvaluateOptions), {}),
-    "infer": Command(infer, (InferOptions, SampleConfig), {}),
-    "report": Command(report, (ReportOptions,), {}),
+    "evaluate": Command(evaluate, (EvaluateOptions, DataFiles), skip=frozenset({"vocab_path"})),
+    "infer": Command(infer, (InferOptions, SampleConfig)),
+    "report": Command(report, (ReportOptions,)),
 }
 
 
@@ -216,7 +219,7 @@ def parser() -> ArgumentParser:
         sub = ArgumentParser(description=what, formatter_class=_Help)
         sub.add_argument("--config", action="config", help="YAML file with any of these settings")
         for options in command.options:
-            sub.add_class_arguments(options, as_group=True)
+            sub.add_class_arguments(options, as_group=True, skip=command.skip)
         sub.set_defaults(command.defaults)
         commands.add_subcommand(name, sub, help=what)
     return top

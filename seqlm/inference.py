@@ -2,17 +2,18 @@
 
 import json
 import sys
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
 from seqlm.codebook import PatchCodebook
 from seqlm.config import SampleConfig
 from seqlm.dataset import CODEBOOK
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.layout import class_ids, codes_of, drawing_prompt, reading_prompt
 from seqlm.metrics import class_probabilities, classifier_probabilities
 from seqlm.model import check_model_directory, load_classifier, load_lm
-from seqlm.records import Record, read_records
+from seqlm.records import read_records
 from seqlm.sampling import next_token_table, write_sentences_from
 from seqlm.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 
@@ -103,7 +104,10 @@ def classify_rows(directory: Path, data_path: str) -> None:
     """
     tokenizer = load_tokenizer(directory)
     vocab = vocabulary_of(tokenizer)
-    records = _rows_in(data_path, vocab)
+    with warnings.catch_warnings():
+        # Rows that bring no class are just what a classifier is for.
+        warnings.simplefilter("ignore", DataWarning)
+        records = read_records(data_path, vocab)
     prompts = []
     for record in records:
         try:
@@ -119,10 +123,6 @@ def classify_rows(directory: Path, data_path: str) -> None:
             "probabilities": [round(float(p), 6) for p in row],
         }
         print(json.dumps(answer))
-
-
-def _rows_in(data_path: str, vocab: dict[str, int]) -> list[Record]:
-    return read_records(Path("/dev/stdin") if data_path == "-" else Path(data_path), vocab)
 
 
 def _probabilities(directory: Path, prompts: list[list[int]], vocab: dict[str, int]):

@@ -25,12 +25,14 @@ from seqlm.plots_style import (
 )
 from seqlm.speed import in_words
 
+MEASURES = {
     "code_nll": "val codes",
     "read_nll": "val codes (read layout)",
     "draw_nll": "val codes (draw layout)",
     "class_nll": "val classes",
     "all_nll": "val tokens of all kinds",
 }
+
 NAMED_RIGHT = "classes of val named right"
 
 

@@ -6,6 +6,7 @@ data/README.md says what each field may hold.
 
 import gzip
 import json
+import sys
 import warnings
 import zlib
 from collections import Counter
@@ -85,6 +86,8 @@ def read_records(
 ) -> list[Record]:
     """Read a JSONL file (UTF-8, plain or gzipped) line by line, and check every row.
 
+    The path "-" is standard input.
+
     `repair_tail` writes the class from `label` into rows that lack it; without it, such rows raise
     one DataWarning in all. `allow_unknown` reads tokens outside `vocab` as ``<UNK>``. Rows longer
     than `max_length` lose codes from the left, so that the tail survives.
@@ -118,13 +121,13 @@ def read_records(
 def _rows(path: str | Path) -> Iterator[tuple[int, Any]]:
     line = 0
     try:
-        with open(path, "rb") as plain:
-            packed = plain.read(2) == b"\x1f\x8b"
-        with gzip.open(path, "rb") if packed else open(path, "rb") as stream:
-            for line, raw in enumerate(stream, start=1):
-                text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-                if text:
-                    yield line, json.loads(text)
+        with sys.stdin.buffer if path == "-" else open(path, "rb") as plain:
+            packed = plain.peek(2)[:2] == b"\x1f\x8b"
+            with gzip.open(plain, "rb") if packed else plain as stream:
+                for line, raw in enumerate(stream, start=1):
+                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
+                    if text:
+                        yield line, json.loads(text)
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path}:{line}: the text is not UTF-8 ({error.reason}); save the file as UTF-8"

@@ -56,7 +56,8 @@ def build_report(ws: Workspace) -> dict[str, Path]:
 def publish(ws: Workspace) -> Path | None:
     """Copy figures, their alt texts, report.md and training_data.json to figures/, file by file.
 
-    Only for the laptop profile, whose results README shows; any other is left where it is (None).
+    A figure there that this run did not make goes, with its alt text; other files stay. Only for
+    the laptop profile, whose results README shows; any other is left where it is (None).
     """
     if ws.profile != "laptop":
         return None
@@ -67,7 +68,17 @@ def publish(ws: Workspace) -> Path | None:
     # There the report lies beside its figures, not above them.
     text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
     write_text(ws.published / "report.md", text)
+    _remove_stale(ws.published, {path.stem for path in figures})
     return ws.published
+
+
+def _remove_stale(folder: Path, current: set[str]) -> None:
+    """Remove the pairs of .png and .txt that are not `current`; one without the other stays."""
+    for picture in folder.glob("*.png"):
+        words = picture.with_suffix(".txt")
+        if picture.stem not in current and words.is_file():
+            picture.unlink()
+            words.unlink()
 
 
 def _without_paths(held, root: Path):
@@ -92,11 +103,11 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
         f"# What seqlm measured: the {ws.profile} profile",
         _opening(ws, values),
         "## Results",
-        "**Table 1.** Every number on the test split, with its 95 % interval and n, beside the "
-        "floors and rivals it has to beat. Bold: ours.",
+        "**Table 1.** Every number on the test split with its 95 % interval and n, beside the "
+        "floors and rivals it has to beat. Bold marks our own headline numbers.",
         results_table(values),
         _figures(ws, shown[:1], 1),
-        "## What was trained, on what, in how long",
+        "## What was trained, on what, and how long it took",
         *_trained(record, metrics, values),
         _figures(ws, shown[1:2], 2),
         "## How to read the numbers",
@@ -116,7 +127,7 @@ def _opening(ws: Workspace, values: Mapping) -> str:
     five, said = values["05"], []
     below, floor = as_share(five["below_best_floor"]), in_plain(five["best_floor"])
     verdict = (
-        f"It needs {below} fewer nats for a code than the best floor, {floor}."
+        f"It needs fewer nats for a code than the best floor, {floor}; it saves {below}."
         if below.value > 0
         else f"It does not beat the best floor, {floor}: the share it saves is {below}."
     )
@@ -127,35 +138,36 @@ def _opening(ws: Workspace, values: Mapping) -> str:
         best = values["04"]["best_route"]
         named = estimate(values["04"]["routes"][best]["accuracy"])
         said.append(
-            f"By the route chosen on val ({best}) it names {named} of the test digits right."
+            f"By the route that val chose ({best}) it names {named} of the test digits right."
         )
     if "06" in values:
         name, found = next(iter(values["06"]["drawn"].items()))
         judged = estimate(found["accuracy"])
-        said.append(f"Of its drawings ({name}) a judge takes {judged} for the digit asked for.")
+        said.append(f"A judge takes {judged} of its drawings ({name}) for the digit asked for.")
     if ws.profile == "smoke":
-        said.append("**This is the smoke profile: it shows that everything runs; its numbers mean "
-                    "nothing.**")  # fmt: skip
+        said.append("**This is the smoke profile: it shows that everything runs, and its "
+                    "numbers mean nothing.**")  # fmt: skip
     return " ".join(said)
 
 
 def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
     asked, chosen = metrics["03"].get("parameters") or {}, record["precision"]
-    size = "".join(
-        f", {asked[key]} {words}"
-        for key, words in (("n_layer", "layers"), ("n_head", "heads"), ("n_embd", "wide"))
+    sizes = ", ".join(
+        words.format(asked[key])
+        for key, words in (("n_layer", "{} layers"), ("n_head", "{} heads"), ("n_embd", "width {}"))
         if key in asked
     )
-    said = [f"The model is a GPT-2 with {record['parameters']:,} parameters{size}, trained from "
-            f"random weights on n = {record['rows']:,} sentences."]  # fmt: skip
+    size = f" ({sizes})" if sizes else ""
+    said = [f"The model is a GPT-2 with {record['parameters']:,} parameters{size}. It began with "
+            f"random weights and was trained on n = {record['rows']:,} sentences."]  # fmt: skip
     if "01" in values:
         one = values["01"]
         parts = ", ".join(f"{n:,} {split}" for split, n in one["images"].items())
         said.append(
-            f"They are made of handwritten digits (images: {parts}), cut into "
-            f"{one['codes_an_image']} patches each and named with a code book of {one['n_codes']} "
-            "codes that was fitted on the training images alone. Only training images have bent "
-            "copies; val and test hold originals."
+            f"The sentences come from handwritten digits (images: {parts}). Each is cut into "
+            f"{one['codes_an_image']} patches, and each patch is named by one of {one['n_codes']} "
+            "codes; the code book was fitted on training images alone. Only training images have "
+            "bent copies; val and test hold originals."
         )
     times = chosen["step_seconds"]
     timed = " and ".join(f"{seconds * 1000:,.0f} ms in {name}" for name, seconds in times.items())
@@ -171,7 +183,8 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
     told = ", ".join(f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best)
     kept = (
         f"The checkpoint kept is the one of step {best['step']:,}, which had the lowest code NLL "
-        f"on val. In nats a token: {told}. These rows chose it, so they flatter it a little."
+        f"on val. There, in nats a token: {told}. Val chose it, so these numbers flatter it a "
+        "little."
     )
     return [" ".join(said), spent, kept]
 
@@ -179,19 +192,20 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
 def _how_to_read(five: Mapping) -> list[str]:
     code = five["read"]["code"]
     return [
-        f"**NLL of a code** is how surprised the model is, on average, by the next code of a "
-        f"picture: -ln of the probability it gave to the code that came. Only codes count; the "
-        f"structural tokens are nearly free and would flatter the mean. **Perplexity** is e to "
-        f"that power: {estimate(code['perplexity']).value:.1f} means that the model is as "
-        "undecided as among that many equally likely codes. **Bits a picture** is the same again, "
-        "summed over a picture's codes.",
-        "**Floors** are guesses that need no network: all tokens alike (uniform), counted tokens "
-        "(unigram), counts by place, counts after the last one or two tokens, and mixtures of "
-        "them. A model that is not clearly below the best of them has learned nothing worth "
-        "having. **Rivals** are classifiers on the same split that know nothing of sequences.",
-        "The **95 % interval** says how far a number could move had other pictures been drawn for "
-        "the test: Wilson's for shares, a bootstrap over pictures for the rest. **n** is the "
-        "number of pictures it rests on.",
+        "**NLL of a code** says how much the next code of a picture surprises the model, on "
+        "average: it is -ln of the probability that the model gave to the code that came. Only "
+        "codes count; structural tokens are nearly free and would flatter the mean. "
+        f"**Perplexity** is e to that power: {estimate(code['perplexity']).value:.1f} means that "
+        "the model is as undecided as among that many equally likely codes. **Bits a picture** is "
+        "the same surprise in bits, summed over the codes of a picture.",
+        "**Floors** are guesses that need no network: every token alike (uniform), how often each "
+        "token comes (unigram), how often at this place, how often after the last one or two "
+        "tokens, and mixtures of these. A model that is not clearly below the best of them has "
+        "learned nothing worth having. **Rivals** are classifiers on the same split that know "
+        "nothing of sequences.",
+        "The **95 % interval** says how far a number might well have moved with other test "
+        "pictures. It is Wilson's where each picture counts once, as right or wrong, and a "
+        "bootstrap over pictures elsewhere. **n** is the number of pictures a number rests on.",
     ]
 
 
@@ -207,8 +221,8 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
         limits.append(
             f"The code book loses something before the model starts: PSNR {one['psnr_test']:.1f} "
             f"dB on n = {pixels.n} test pictures. An SVM names {pixels} right from pixels and "
-            f"{redrawn} from pictures re-drawn from their codes; that part of any error is not "
-            "the model's."
+            f"{redrawn} from pictures re-drawn from their codes: what is lost between the two is "
+            "not the model's doing."
         )
     if "04" in values:
         rivals, four = values["04"]["rivals"], values["04"]
@@ -224,27 +238,28 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
 def _drawing_limits(six: Mapping) -> list[str]:
     judge = estimate(six["judge"]["test"])
     limits = [
-        f"The judge of the drawings errs too: on real test digits it is right in {judge}. It says "
+        f"The judge of the drawings errs too: of real test digits it names {judge} right. It says "
         "which digit a drawing looks like, not whether a person would have drawn it so."
     ]
     settings = (six.get("settings") or {}).get("default")
     if settings:
         told = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in settings.items() if k != "seed")
-        limits.append(f"Default drawings use {told}. Guidance above 1 exaggerates what makes a "
-                      "class: drawings get clearer and less varied.")  # fmt: skip
+        limits.append(f"Default drawings use {told}. Guidance above 1 exaggerates what sets a "
+                      "class apart: drawings get clearer, and less varied.")  # fmt: skip
     near = six.get("nearest_train")
     if near:
         limits.append(
-            f"Nearest training picture, median distance: {near['drawn_median']:.2f} from a "
-            f"drawing, {near['test_median']:.2f} from a real test digit. A drawing much nearer "
-            "than a real digit would be a copy; one much farther is not quite like the real ones."
+            f"To the nearest training picture it is {near['drawn_median']:.2f} from a drawing and "
+            f"{near['test_median']:.2f} from a real test digit (median distances). Drawings much "
+            "nearer than real digits would be copies; much farther, they are not quite like them."
         )
     free = six.get("free")
     if free:
         counts = free["class_counts"]
         limits.append(
-            f"Drawn freely (n = {free['n']}), the classes come {min(counts)} to {max(counts)} "
-            f"times each; equal shares would be {free['n'] / len(counts):.0f}."
+            f"With no class asked for (n = {free['n']} drawings) the judge sees each class "
+            f"{min(counts)} to {max(counts)} times; {free['n'] / len(counts):.0f} each would be "
+            "even."
         )
     return limits
 
@@ -264,11 +279,11 @@ def _figures(ws: Workspace, paths: Sequence[Path], number: int) -> str:
 
 def _again(ws: Workspace, record: Mapping, metrics: Mapping) -> list[str]:
     seed, data = metrics["03"].get("seed"), metrics["03"].get("data")
-    print_of = f" The sentences have the fingerprint `{data}`." if data else ""
+    print_of = f" The fingerprint of the sentences is `{data}`." if data else ""
     return [
         f"    make report PROFILE={ws.profile}",
         f"The seed is {seed}.{print_of} The same machine should give the same numbers; another "
-        "one, or another number of threads, rounds differently and drifts away in the last "
-        "digits. Every number above is also in training_data.json.",
+        "one, or another number of threads, rounds differently, so that they drift a little. "
+        "Every number above is also in training_data.json.",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in record["versions"].items()) + ".",
     ]

@@ -4,13 +4,10 @@ import json
 import shutil
 from pathlib import Path
 
-from accelerate import PartialState
-
 from seqlm.cards import model_card, run_report
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import CODEBOOK
-from seqlm.errors import DataError
 from seqlm.experiment import (
     evaluate_classes,
     evaluate_lm,
@@ -20,7 +17,7 @@ from seqlm.experiment import (
 from seqlm.files import atomic_path, write_json, write_text
 from seqlm.metrics import Estimate, classifier_probabilities
 from seqlm.model import load_classifier, load_lm
-from seqlm.tokenizer import load_tokenizer, vocabulary_of
+from seqlm.speed import processes
 
 
 def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfig) -> None:
@@ -31,7 +28,7 @@ def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfi
     corpus = load_corpus(files, config.max_length)
     _say_what(corpus, files)
     record = train_lm(corpus, size, config, say=_flushed)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         split = _measured_split(corpus)
         print(f"measuring the best checkpoint on {split} …", flush=True)
         values = evaluate_lm(load_lm(Path(config.output_dir) / "best_model"), corpus, split)
@@ -46,7 +43,7 @@ def train_sequence_classifier(
     corpus = load_corpus(files, config.max_length)
     _say_what(corpus, files)
     record = train_classifier(corpus, size, config, start_from, say=_flushed)
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         split = _measured_split(corpus)
         prompts, labels = corpus.to_classify(split)
         model = load_classifier(Path(config.output_dir) / "best_model")
@@ -68,19 +65,8 @@ def evaluate_model(
     """Measure a saved language model on one split of `files`; print a table, or JSON."""
     model = load_lm(directory)
     corpus = load_corpus(files, min(max_length, model.config.n_positions))
-    known = vocabulary_of(load_tokenizer(directory))
-    _same_vocabulary(known, corpus.vocab, directory, files)
     values = evaluate_lm(model, corpus, split, floors)
     print(json.dumps(values, indent=2) if as_json else "\n".join(_table(values)))
-
-
-def _same_vocabulary(known: dict, given: dict, directory: Path, files: DataFiles) -> None:
-    if known != given:
-        other = next((t for t in {**known, **given} if known.get(t) != given.get(t)), None)
-        raise DataError(
-            f"{files.vocab_path}: {other!r} has the id {given.get(other)} here and "
-            f"{known.get(other)} in {directory}; use the model's own vocab.json"
-        )
 
 
 def _flushed(line: str) -> None:
@@ -88,7 +74,7 @@ def _flushed(line: str) -> None:
 
 
 def _say_what(corpus: Corpus, files: DataFiles) -> None:
-    if PartialState().is_main_process:
+    if processes().is_main_process:
         counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
         print(f"{files.data_path}: {counts}; at most {corpus.longest} tokens a row", flush=True)
 

@@ -55,7 +55,9 @@ def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.
     """
     if config.strategy == "greedy":
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
-    ordered, order = (logits.double() / config.temperature).sort(dim=-1, descending=True, stable=True)
+    ordered, order = torch.sort(
+        logits.double() / config.temperature, dim=-1, descending=True, stable=True
+    )
     if config.top_k:
         ordered[:, config.top_k :] = -torch.inf
     probabilities = ordered.softmax(-1)

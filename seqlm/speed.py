@@ -55,12 +55,20 @@ def choose_precision(
 
 def _agree(choice: str) -> str:
     # Under torchrun every process timed for itself; they must not train in different precisions.
-    PartialState(cpu=not torch.cuda.is_available())
+    processes()
     return broadcast_object_list([choice])[0]
 
 
+def processes() -> PartialState:
+    """Which of torchrun's processes this is; the only one when started without it."""
+    # Without cpu=True accelerate takes each process on a machine without GPU for the only one.
+    return PartialState(cpu=not torch.cuda.is_available())
+
+
 def in_words(seconds: float) -> str:
-    """Seconds as a person says them: "40 s", "9 min", "2 h 5 min"."""
+    """Seconds as a person says them: "under a second", "40 s", "9 min", "2 h 5 min"."""
+    if seconds < 1:
+        return "under a second"
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -270,6 +270,7 @@ def _arguments(config: TrainConfig, rows: Rows, best_metric: str, precision: str
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
         include_num_input_tokens_seen="non_padding",
+        ddp_find_unused_parameters=False,
         disable_tqdm=True,
         report_to="none",
         seed=config.seed,

@@ -27,8 +27,8 @@ CONDA_EXTRAS = {("jsonargparse", "signatures"): {"docstring-parser", "typeshed-c
 CONDA_ONLY = {"python", "pip"}
 # Import names that are not the package's own name.
 IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "ipython": "IPython"}
-# Our own packages, as tests import them.
-OURS = {"seqlm", "tests", "conftest"}
+# Our own modules, as tests import them.
+OURS = {"seqlm", "tests", "conftest", "invented"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

@@ -6,10 +6,9 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-import yaml
-from test_plots import classes, record, values
+from invented import record, values
 
-from seqlm import plots, report
+from seqlm import page, plots, report, tables
 from seqlm.errors import DataError, SeqlmError
 from seqlm.files import read_json, write_json, write_text
 from seqlm.workspace import Workspace
@@ -76,7 +75,7 @@ def test_every_line_of_the_table_has_a_value_an_interval_and_n(built):
 
 
 def test_floors_and_rivals_stand_in_the_same_table_as_the_model():
-    table = report.results_table({n: values(n) for n in ("04", "05", "06")})
+    table = tables.results_table({n: values(n) for n in ("04", "05", "06")})
     for words in ("the GPT", "floor: uniform", "rival: RBF-SVM on pixels", "the judge itself"):
         assert words in table
     assert table.index("the GPT, read layout") < table.index("floor: n-grams by position")
@@ -166,6 +165,27 @@ def test_only_the_laptop_profile_publishes(built, tmp_path):
     assert not ws.published.exists()
 
 
+def test_figures_of_an_earlier_run_go_and_nothing_else(tmp_path):
+    ws = workspace(tmp_path, numbers=("03", "05"))
+    report.build_report(ws)
+    made = {path.name for path in ws.published.iterdir()}
+    stale = {"01_long_gone.png", "01_long_gone.txt"}
+    theirs = {"photo.png", "notes.txt", "photo.jpg", "README.md", "table.csv"}
+    for name in stale | theirs:
+        write_text(ws.published / name, name)
+    (ws.published / "more").mkdir()
+    for name in ("old.png", "old.txt"):
+        write_text(ws.published / "more" / name, name)
+    report.publish(ws)
+    assert {path.name for path in ws.published.iterdir()} == made | theirs | {"more"}
+    assert len(list((ws.published / "more").iterdir())) == 2
+    (ws.figures / "01_next_tokens.png").unlink()
+    (ws.figures / "01_next_tokens.txt").unlink()
+    report.build_report(ws)
+    assert not list(ws.published.glob("01_next_tokens.*"))
+    assert "01_next_tokens" not in (ws.published / "report.md").read_text()
+
+
 def test_a_report_written_twice_is_the_same(built):
     ws, written = built
     before = {name: path.read_bytes() for name, path in written.items() if path.is_file()}
@@ -176,12 +196,12 @@ def test_a_report_written_twice_is_the_same(built):
 def test_readme_gets_its_results_between_the_marks_and_keeps_the_rest(built, tmp_path):
     readme = tmp_path / "README.md"
     write_text(readme, "# Top\n\n<!-- results -->\nold 99%\n<!-- /results -->\n\nBottom.\n")
-    report.write_readme_results(built[0], readme)
+    tables.write_readme_results(built[0], readme)
     text = readme.read_text()
     assert text.startswith("# Top\n\n<!-- results -->\n") and text.endswith("-->\n\nBottom.\n")
     assert "old 99%" not in text
     assert "| 3.41 | 3.37 to 3.45 | 360 |" in text
-    report.write_readme_results(built[0], readme)
+    tables.write_readme_results(built[0], readme)
     assert readme.read_text() == text
 
 
@@ -190,59 +210,13 @@ def test_a_readme_without_marks_is_left_alone(built, tmp_path, text):
     readme = tmp_path / "README.md"
     write_text(readme, text)
     with pytest.raises(SeqlmError, match="<!-- results -->"):
-        report.write_readme_results(built[0], readme)
+        tables.write_readme_results(built[0], readme)
     assert readme.read_text() == text
-
-
-def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
-    card = report.model_card("seqlm digits", record(), values("05"), 516, "1,257 digits")
-    _, front, body = card.split("---\n", 2)
-    held = yaml.safe_load(front)
-    assert held["library_name"] == "transformers" and held["license"] == "mit"
-    assert held["pipeline_tag"] == "text-generation"
-    assert "from transformers import GPT2LMHeadModel, GPT2Tokenizer" in body
-    assert 'GPT2Tokenizer.from_pretrained(".")' in body
-    assert "3.37 to 3.45 | 360" in body and "floor: uniform" in body
-    assert "1,257 digits" in body and "516 tokens" in body
-
-
-def test_a_model_card_before_the_test_owns_up_to_validation():
-    card = report.model_card("seqlm digits", record(), None, 516, "digits")
-    assert "chose the checkpoint" in card
-    assert f"val codes {record()['best']['code_nll']:.3f}" in card
-
-
-def test_a_classifiers_card_and_report_hold_a_rival(tmp_path):
-    found = classes(0.9)
-    held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
-    card = report.model_card("seqlm classifier", held, found, 516, "rows")
-    assert "GPT2ForSequenceClassification" in card and "text-classification" in card
-    written = report.run_report(tmp_path, held, found)
-    text = written["markdown"].read_text()
-    assert "always the commonest class | 10.0% | 7.3% to 13.5% | 360 |" in text
-    assert "macro F1" in text
-
-
-def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
-    found = {"draw": values("05")["draw"], **{k: v for k, v in values("05").items()
-             if k not in ("read", "draw", "layout_compared")}}  # fmt: skip
-    written = report.run_report(tmp_path, record(160, 4), found)
-    text = written["markdown"].read_text()
-    assert "the GPT, draw layout" in text and "floor: unigram" in text
-    assert "](training_process.png)" in text
-    assert written["figure"].read_bytes().startswith(b"\x89PNG")
-    assert "n = 103,074" in (tmp_path / "training_process.txt").read_text()
-
-
-def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
-    found = {"other": {k: values("05")["read"][k] for k in ("code", "structural", "all")}}
-    text = report.run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
-    assert "the GPT, other layout" in text and "floor" not in text
 
 
 def test_the_page_refuses_a_picture_that_is_not_there(tmp_path):
     with pytest.raises(DataError, match="gone.png"):
-        report.to_html("![words](figures/gone.png)", tmp_path)
+        page.to_html("![words](figures/gone.png)", tmp_path)
 
 
 def test_values_in_a_table_are_those_of_the_json_files(built):

@@ -1,0 +1,179 @@
+"""Invented metrics and an invented training record, in the shape of the real ones."""
+
+import numpy as np
+
+from seqlm.metrics import measure_classes, proportion
+
+
+def share(value: float, n: int = 360) -> dict:
+    return proportion(np.arange(n) < round(value * n)).to_json()
+
+
+def number(value: float, unit: str, n: int = 360, width: float = 0.012) -> dict:
+    low, high = value * (1 - width), value * (1 + width)
+    return {"value": value, "low": low, "high": high, "n": n, "unit": unit}
+
+
+def tokens(nats: float, n: int = 360, top1: float = 0.2) -> dict:
+    return {
+        "tokens": 16 * n,
+        "nll": number(nats, "nats a token", n),
+        "perplexity": number(float(np.exp(nats)), "perplexity", n, 0.04),
+        "top1": share(top1, n),
+        "top5": share(min(1, 2 * top1), n),
+        "bits_per_image": number(16 * nats / np.log(2), "bits an image", n),
+    }
+
+
+def measured(nats: float) -> dict:
+    return {
+        "code": tokens(nats),
+        "class": tokens(0.09, top1=0.97),
+        "structural": tokens(0.001, top1=1.0),
+        "all": tokens(0.8 * nats),
+    }
+
+
+FLOORS = {
+    "uniform": 6.246,
+    "unigram": 4.93,
+    "position": 4.05,
+    "bigram": 4.50,
+    "trigram": 4.31,
+    "position_ngram": 3.93,
+}
+
+
+def classes(accuracy: float, n: int = 360) -> dict:
+    rng = np.random.default_rng(round(accuracy * 1000))
+    labels = np.arange(n) % 10
+    predicted = np.where(rng.random(n) < accuracy, labels, rng.integers(0, 10, n))
+    return measure_classes(labels, predicted)
+
+
+def values(number_of_notebook: str) -> dict:
+    """What notebook 01, 03, 04, 05 or 06 might leave; the numbers are invented."""
+    positions = [1.1, 3.9, 3.6, 0.9, 2.9, 4.6, 4.4, 2.2, 3.0, 4.5, 4.6, 2.6, 1.2, 3.9, 4.0, 1.4]
+    return {
+        "01": {
+            "images": {"train": 1257, "val": 180, "test": 360},
+            "sentences": 104154,
+            "codes_an_image": 16,
+            "n_codes": 500,
+            "codes_used_train": 497,
+            "psnr_test": 28.71,
+            "svm_pixels_test": share(0.992),
+            "svm_reconstructed_test": share(0.989),
+        },
+        "03": {
+            "parameters_count": 11238912,
+            "initial_nll_all": 6.21,
+            "ln_vocab": 6.246,
+            "best": {"step": 1476, "code_nll": 3.31, "read_nll": 3.38, "draw_nll": 3.24,
+                     "class_accuracy": 0.978},
+            "steps": 1611,
+            "tokens": 2370702,
+            "seconds": 1043.0,
+            "precision": {"chosen": "bf16", "asked": "auto",
+                          "step_seconds": {"fp32": 1.255, "bf16": 0.654}},
+            "rows": 103074,
+            "stopped_early": False,
+        },
+        "04": {
+            "routes": {
+                "read off the language model": classes(0.975),
+                "classifier started from the language model": classes(0.985),
+                "classifier from scratch": classes(0.955),
+            },
+            "rivals": {
+                "most frequent class": {**classes(0.0), "accuracy": share(0.1)},
+                "logistic regression on pixels": classes(0.965),
+                "RBF-SVM on pixels": classes(0.993),
+            },
+            "val_accuracy": {
+                "read off the language model": share(0.978, 180),
+                "classifier started from the language model": share(0.983, 180),
+                "classifier from scratch": share(0.95, 180),
+            },
+            "best_route": "classifier started from the language model",
+        },
+        "05": {
+            "read": measured(3.41),
+            "draw": measured(3.25),
+            "floors": {
+                name: {"description": f"The floor {name}.", "code": tokens(nats, top1=0.1)}
+                for name, nats in FLOORS.items()
+            },
+            "layout_compared": "read",
+            "best_floor": "position_ngram",
+            "below_best_floor": number(0.132, "share", width=0.05),
+            "by_position": {
+                "model": positions,
+                "floors": {
+                    "position": [1.18 * x for x in positions],
+                    "position_ngram": [1.15 * x for x in positions],
+                },
+            },
+        },
+        "06": {
+            "judge": {"test": share(0.992), "reconstructed": share(0.989)},
+            "settings": {
+                "default": {"strategy": "sample", "temperature": 0.7, "top_k": 0, "top_p": 0.9,
+                            "guidance": 3.0, "max_new_tokens": 64, "seed": 42},
+                "plain": {"strategy": "sample", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
+                          "guidance": 1.0, "max_new_tokens": 64, "seed": 42},
+            },
+            "drawn": {
+                name: {"accuracy": share(rate, 500),
+                       "per_class": {str(k): share(rate - 0.02 * (k % 3), 50) for k in range(10)}}
+                for name, rate in
+                [("default", 0.93), ("plain (temperature 1)", 0.71), ("greedy", 0.8)]
+            },
+            "completed": {
+                "half image, class given": {"judged": share(0.902), "psnr": 12.3},
+            },
+            "free": {"class_counts": [22, 18, 20, 25, 15, 19, 21, 24, 17, 19], "n": 200},
+            "nearest_train": {"drawn_median": 2.9, "test_median": 1.7},
+        },
+    }[number_of_notebook]  # fmt: skip
+
+
+def record(steps: int = 1611, evals: int = 12) -> dict:
+    """What training.json might hold after a run of the language model."""
+    rng = np.random.default_rng(0)
+    history = [
+        {"step": s, "epoch": s / 805, "tokens": s * 1470, "seconds": 0.64 * s,
+         "loss": 2.1 + 4.0 * float(np.exp(-s / 90)) + 0.9 * float(np.exp(-s / 900))
+         + 0.05 * rng.normal(),
+         "learning_rate": 1e-3 * min(s / 80, 0.5 + 0.5 * float(np.cos(np.pi * s / steps))),
+         "grad_norm": 0.5 + 2.5 * float(np.exp(-s / 60)) + 0.05 * rng.random()}
+        for s in range(8, steps + 1, 8)
+    ]  # fmt: skip
+    places = np.linspace(steps / evals, steps, evals).astype(int)
+    lines = [
+        {"step": int(s), "epoch": s / 805, "tokens": int(s) * 1470, "seconds": 0.64 * float(s),
+         "code_nll": 3.3 + float(np.exp(-s / 250)), "all_nll": 2.5 + float(np.exp(-s / 250)),
+         "read_nll": 3.38 + float(np.exp(-s / 250)), "draw_nll": 3.24 + float(np.exp(-s / 240)),
+         "class_accuracy": 0.98 - 0.7 * float(np.exp(-s / 200))}
+        for s in places
+    ]  # fmt: skip
+    initial = {"code_nll": 6.21, "all_nll": 6.2, "read_nll": 6.22, "draw_nll": 6.2,
+               "class_accuracy": 0.1}  # fmt: skip
+    return {
+        "history": history,
+        "evals": lines,
+        "best": lines[-2],
+        "initial": initial,
+        "settings": {"output_dir": "outputs/laptop", "batch_size": 64, "num_epochs": 1.0,
+                     "learning_rate": 1e-3, "max_grad_norm": 1.0, "seed": 42,
+                     "precision": "auto"},
+        "parameters": 11238912,
+        "rows": 103074,
+        "steps": steps,
+        "stopped_early": False,
+        "tokens": 2370702,
+        "seconds": 1043.0,
+        "precision": {"chosen": "bf16", "asked": "auto",
+                      "step_seconds": {"fp32": 1.255, "bf16": 0.654}},
+        "versions": {"python": "3.11.7", "seqlm": "0.1.0", "torch": "2.13.0+cpu"},
+    }  # fmt: skip
