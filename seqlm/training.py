@@ -317,8 +317,7 @@ def _run(trainer: _Trainer, checkpoint: Path | None, directory: Path) -> None:
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     evaluated = [line["step"] for line in trainer.state.log_history if _is_eval(line)]
     if not evaluated or evaluated[-1] != trainer.state.global_step:
-        values = trainer.evaluate()
-        trainer._determine_best_metric(values, trial=None)
+        trainer.evaluate()
 
 
 def _is_eval(line: dict) -> bool:
