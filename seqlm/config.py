@@ -74,7 +74,7 @@ class DataConfig(_Checked):
         scale: largest stretch of a copy along each axis, as a fraction.
         shear: largest shear of a copy, as a slope.
         free_fraction: share of the draw sentences in which the class is withheld.
-        seed: seed of augmentation, k-means, withheld classes and row order.
+        seed: seed of augmentation, k-means and withheld classes.
     """
 
     source: Literal["digits", "mnist"] = "digits"

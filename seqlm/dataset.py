@@ -9,7 +9,7 @@ from seqlm.codebook import UNREADABLE, PatchCodebook
 from seqlm.config import DataConfig
 from seqlm.errors import DataError
 from seqlm.files import atomic_path, read_json, write_json
-from seqlm.images import augment, load_images, split_indices
+from seqlm.images import LEVELS, bent_copies, load_images, split_indices
 from seqlm.layout import default_vocab, draw_layout, read_layout
 from seqlm.records import Record, write_records
 
@@ -57,7 +57,9 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
 
     book = PatchCodebook.fit(images[indices["train"]], config.n_codes, config.patch, config.seed)
     codes = book.encode(images)  # (N, P)
-    copies = book.encode(augment(images[indices["train"]], config))  # (copies * train, P)
+    # A copy at a time: of larger pictures all at once would fill the memory.
+    bent = bent_copies(images[indices["train"]], config, LEVELS[config.source])
+    copies = np.concatenate([codes[:0], *map(book.encode, bent)])  # (copies * train, P)
     records, dropped = _sentences(config, codes, labels, split, copies, indices["train"])
 
     directory.mkdir(parents=True, exist_ok=True)

@@ -1,5 +1,6 @@
 """Handwritten digits: loading, splitting, and new ones made by bending old ones."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,8 @@ from sklearn.model_selection import train_test_split
 
 from seqlm.config import DataConfig
 from seqlm.errors import DataError
+
+LEVELS = {"digits": 16, "mnist": 255}  # the brightest pixel, as a whole number
 
 _FINE = 4  # sub-pixels a pixel: the digits were 32x32 bitmaps, counted in blocks of 4x4
 _EDGE = 16.0  # steepness of the edge between paper and ink on the fine grid
@@ -105,22 +108,19 @@ def _random_maps(n: int, config: DataConfig, rng: np.random.Generator) -> np.nda
     return rotation.transpose(2, 0, 1) @ shear * stretch[:, None, :]
 
 
-def augment(images: np.ndarray, config: DataConfig, levels: int = 16) -> np.ndarray:
-    """`config.copies` bent copies of every image: turned, shifted, stretched, sheared a little.
+def bent_copies(images: np.ndarray, config: DataConfig, levels: int = 16) -> Iterator[np.ndarray]:
+    """`config.copies` times all images (N, H, W) in 0..1, each turned, shifted, stretched, sheared.
 
     Bending an 8x8 picture directly blurs it, and a model trained on blurred pictures draws blurred
     pictures. So each copy is bent on a grid four times finer, cut back to paper and ink, and
     counted in blocks again, which is how the originals were made.
 
-    (N, H, W) in 0..1 -> (copies * N, H, W) in 0..1, whole grey levels; copy c of image i is at
-    c * N + i. The same seed gives the same copies.
+    Yields (N, H, W) float32 in 0..1, in steps of 1/`levels`, one copy of every image at a time.
+    The same seed gives the same copies.
     """
-    if not config.copies:
-        return images[:0]
     rng = np.random.default_rng([config.seed, 1])
-    fine = sharpen(images)
+    fine = sharpen(images) if config.copies else images
     centre = (np.array(fine.shape[1:]) - 1) / 2
-    copies = []
     for _ in range(config.copies):
         maps = _random_maps(len(images), config, rng)
         shifts = rng.uniform(-config.shift, config.shift, (len(images), 2)) * _FINE
@@ -130,5 +130,13 @@ def augment(images: np.ndarray, config: DataConfig, levels: int = 16) -> np.ndar
                 for image, turn, shift in zip(fine, maps, shifts, strict=True)
             ]
         )
-        copies.append(np.round(_block_means(_ink(bent)) * levels) / levels)
-    return np.concatenate(copies).astype(np.float32)
+        yield (np.round(_block_means(_ink(bent)) * levels) / levels).astype(np.float32)
+
+
+def augment(images: np.ndarray, config: DataConfig, levels: int = 16) -> np.ndarray:
+    """All of `bent_copies` at once: (N, H, W) -> (copies * N, H, W).
+
+    Copy c of image i is at c * N + i.
+    """
+    copies = list(bent_copies(images, config, levels))
+    return np.concatenate(copies) if copies else images[:0]

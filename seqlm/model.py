@@ -16,8 +16,10 @@ from seqlm.config import ModelConfig
 from seqlm.errors import ConfigError, DataError
 from seqlm.layout import EOS, IMG, PAD
 
-# A bar for every file saved or loaded, each done in a blink, would drown what is worth reading.
+# Bars for files that load in a blink, and advice for cases that are none here (padding stands on
+# the right, tied weights are one), would drown what is worth reading. Errors still come through.
 transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
 
 SHORT_ROW = 64  # below this length plain attention beats the fused kernel on a CPU
 
@@ -95,7 +97,7 @@ def load_lm(directory: Path) -> GPT2LMHeadModel:
     config = check_model_directory(directory)
     if "GPT2LMHeadModel" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a language model")
-    return counted_right(_loaded(GPT2LMHeadModel, directory)).eval()
+    return counted_right(_loaded(GPT2LMHeadModel, directory)).to(default_device()).eval()
 
 
 def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
@@ -103,7 +105,8 @@ def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
     config = check_model_directory(directory)
     if "GPT2ForSequenceClassification" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
-    return counted_right(_loaded(GPT2ForSequenceClassification, directory)).eval()
+    model = _loaded(GPT2ForSequenceClassification, directory)
+    return counted_right(model).to(default_device()).eval()
 
 
 def _loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
@@ -149,6 +152,11 @@ def check_model_directory(directory: Path) -> GPT2Config:
             f"{directory}/config.json: no configuration of a GPT-2 ({_briefly(error)}); save the "
             "model again"
         ) from error
+
+
+def default_device() -> str:
+    """The GPU when there is one, else the CPU (a Mac's GPU knows no float64, which we count in)."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def fit_attention(model: PreTrainedModel, longest_row: int) -> None:

@@ -221,5 +221,6 @@ def as_html(notebook: Path) -> str:
     """An executed notebook as one page that opens offline: no script is loaded from anywhere."""
     from nbconvert import HTMLExporter
 
-    exporter = HTMLExporter(mathjax_url="", require_js_url="", embed_images=True)
+    scripts = ("mathjax", "require_js", "mermaid_js", "mermaid_layout_elk_js", "jquery")
+    exporter = HTMLExporter(embed_images=True, **{f"{name}_url": "" for name in scripts})
     return exporter.from_filename(str(notebook))[0]

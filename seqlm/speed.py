@@ -8,6 +8,7 @@ from accelerate.utils import broadcast_object_list
 
 from seqlm.config import Precision
 from seqlm.errors import ConfigError
+from seqlm.model import default_device
 
 TIMED_STEPS = 5
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -42,7 +43,7 @@ def choose_precision(
     """
     if wanted == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision: fp16 needs a GPU; use bf16, fp32 or auto on this machine")
-    model.to("cuda" if torch.cuda.is_available() else "cpu").train()
+    model.to(default_device()).train()
     rivals = ("fp32", "bf16") if wanted == "auto" else (wanted,)
     times: dict[str, list[float]] = {name: [] for name in rivals}
     for _ in range(TIMED_STEPS + 1):

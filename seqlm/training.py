@@ -10,163 +10,32 @@ import json
 import math
 import shutil
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers import TrainingArguments
 
 from seqlm.config import TrainConfig
 from seqlm.errors import DataError
 from seqlm.files import atomic_dir, read_json, sha256_of, write_json
-from seqlm.metrics import pad
-from seqlm.model import check_length, count_parameters, fit_attention
+from seqlm.model import check_length, count_parameters, default_device, fit_attention
 from seqlm.speed import choose_precision, in_words
 from seqlm.tokenizer import save_tokenizer
-from seqlm.versions import versions
+from seqlm.trainer import (
+    EarlyStop,
+    Measure,
+    MeasuringTrainer,
+    Rows,
+    collator,
+    history_of,
+    is_evaluation,
+)
+from seqlm.versions import machine, versions
 
 RECORD = "training.json"
-IGNORED = -100  # PyTorch's "no loss here"
-
-Measure = Callable[[torch.nn.Module], dict[str, float]]
-
-
-class Rows(Dataset):
-    """Rows of ids, and for a classifier their classes. ::
-
-        language model, two rows in a batch            classifier
-        input_ids   2  45   6   3   4 509   5          2  45   6   3   4
-                    2   9   3   4 507   5   0          2   9   3   4   0
-        labels      2  45   6   3   4 509   5          3
-                    2   9   3   4 507   5 -100         1
-
-    GPT2LMHeadModel shifts the labels itself: shifting them here too would teach it to predict
-    the token after the next. No attention mask is needed: the padding stands on the right, where
-    causal attention never looks.
-    """
-
-    def __init__(self, ids: Sequence[Sequence[int]], classes: Sequence[int] | None = None):
-        if classes is not None and len(ids) != len(classes):
-            raise DataError(f"{len(ids)} rows, but {len(classes)} classes; each row needs one")
-        if not len(ids):
-            raise DataError("there are no rows to train on; put some into the train split")
-        self.ids, self.classes = ids, classes
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int) -> dict:
-        row = {"input_ids": self.ids[index]}
-        return row if self.classes is None else {**row, "label": self.classes[index]}
-
-
-def collator(pad_id: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
-    """Puts rows into a batch: input_ids (B, T) and labels, (B, T) or (B,) (see `Rows`)."""
-
-    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-        ids = [row["input_ids"] for row in rows]
-        if "label" in rows[0]:
-            labels = torch.tensor([row["label"] for row in rows])  # (B,)
-        else:
-            labels = pad(ids, fill=IGNORED)  # (B, T)
-        return {"input_ids": pad(ids, fill=pad_id), "labels": labels}
-
-    return collate
-
-
-class _EarlyStop(EarlyStoppingCallback):
-    def on_train_begin(self, args, state, control, **kwargs):
-        """Nothing to warn of here: `_Trainer` keeps the best model itself."""
-
-
-class _Progress(TrainerCallback):
-    """One line now and then: where we are, how fast, how long still."""
-
-    def __init__(self, say: Callable[[str], None], every: float = 20.0):
-        self.say, self.every = say, every
-        self.first_step = self.started = self.last_said = self.loss = None
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.first_step, self.started = state.global_step, time.perf_counter()
-        self.first_tokens, self.last_said = state.num_input_tokens_seen, self.started
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        self.loss = (logs or {}).get("loss", self.loss)
-
-    def on_step_end(self, args, state, control, **kwargs):
-        now, done = time.perf_counter(), state.global_step - self.first_step
-        if done != 10 and now - self.last_said < self.every:
-            return
-        self.last_said = now
-        left = (now - self.started) / done * (state.max_steps - state.global_step)
-        speed = (state.num_input_tokens_seen - self.first_tokens) / (now - self.started)
-        loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
-        self.say(
-            f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
-            f"{in_words(left)} left"
-        )
-
-
-class _ByLength(LengthGroupedSampler):
-    """Rows of like length together, in an order that follows from the seed and the epoch alone.
-
-    Trainer's own takes whatever random numbers come next, so a run that was picked up within an
-    epoch would go on in another order than it began in.
-    """
-
-    def __init__(self, trainer: Trainer, rows: Rows):
-        args = trainer.args
-        group = args.train_batch_size * args.gradient_accumulation_steps
-        super().__init__(group, lengths=[len(row) for row in rows.ids])
-        self.trainer = trainer
-
-    def __iter__(self):
-        seed = self.trainer.args.data_seed + int(self.trainer.state.epoch or 0)
-        self.generator = torch.Generator().manual_seed(seed)
-        return super().__iter__()
-
-
-class _Trainer(Trainer):
-    """Trainer, evaluated by our own ruler; keeps the best model and says how it goes."""
-
-    def __init__(self, *, measure: Measure, save: Callable[[str], None], say, **kwargs):
-        super().__init__(**kwargs)
-        self.measure, self.save_as, self.say = measure, save, say
-        self.earlier_seconds, self.started = 0.0, time.perf_counter()
-        self.remove_callback(PrinterCallback)
-        self.add_callback(_Progress(say))
-
-    def _get_train_sampler(self, train_dataset=None):
-        if self.args.train_sampling_strategy == "group_by_length":
-            return _ByLength(self, self.train_dataset)
-        return super()._get_train_sampler(train_dataset)
-
-    def log(self, logs: dict, start_time: float | None = None) -> None:
-        passed = self.earlier_seconds + time.perf_counter() - self.started
-        super().log({**logs, "seconds": round(passed, 2)}, start_time)
-
-    def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        values = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
-        score, best = values[f"eval_{self.args.metric_for_best_model}"], self.state.best_metric
-        is_best = bool(best is None or score < best)
-        if is_best and self.is_world_process_zero():
-            self.save_as("best_model")
-        self.log(values)
-        shown = " · ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in values.items())
-        self.say(f"step {self.state.global_step:,} · val: {shown}{'  (best so far)' * is_best}")
-        self.control = self.callback_handler.on_evaluate(
-            self.args, self.state, self.control, values
-        )
-        return values
+_DECIDING = ("training", "trainer", "metrics")  # modules whose change makes it another run
 
 
 def train(
@@ -202,28 +71,9 @@ def train(
         return record
     checkpoint = newest_checkpoint(directory) if record else None
 
-    collate = collator(tokenizer.pad_token_id)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    fit_attention(model, max(map(len, rows.ids)))
-    size = min(config.batch_size, len(rows))
-    precision = choose_precision(config.precision, model, collate([rows[i] for i in range(size)]))
+    trainer, precision = _wired(model, tokenizer, rows, measure, best_metric, config, record, say)
     if checkpoint is None:
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    if record:
-        precision["chosen"] = record["precision"]["chosen"]
-    arguments = _arguments(config, rows, best_metric, precision["chosen"])
-    trainer = _Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        data_collator=collate,
-        processing_class=tokenizer,
-        measure=measure,
-        save=lambda name: save_model(directory / name, model, tokenizer, arguments),
-        say=say if arguments.process_index == 0 else lambda line: None,
-        callbacks=[_EarlyStop(config.patience)] if config.patience else [],
-        eval_dataset=rows,
-    )
     record = {
         "identity": identity,
         "finished": False,
@@ -232,19 +82,46 @@ def train(
         "rows": len(rows),
         "precision": precision,
         "initial": record.get("initial") or measure(model),
+        "machine": machine(),
         "versions": versions(),
     }
     if trainer.is_world_process_zero():
         write_json(directory / RECORD, record)
     _foretell(trainer, record, rows, checkpoint)
-    _run(trainer, checkpoint, directory)
-    record |= _history(trainer, best_metric)
+    _run(trainer, checkpoint)
+    record |= history_of(trainer, best_metric)
     if trainer.is_world_process_zero():
-        save_model(directory / "final_model", model, tokenizer, arguments)
+        trainer.save_as("final_model")
         write_json(directory / RECORD, record)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()  # whoever goes on from here finds the files in place
     return record
+
+
+def _wired(model, tokenizer, rows, measure, best_metric, config, earlier, say):
+    """The Trainer, and the precision it trains in; an interrupted run keeps the one it had."""
+    directory = Path(config.output_dir)
+    collate = collator(tokenizer.pad_token_id)
+    model.to(default_device())
+    fit_attention(model, max(map(len, rows.ids)))
+    size = min(config.batch_size, len(rows))
+    precision = choose_precision(config.precision, model, collate([rows[i] for i in range(size)]))
+    if earlier:
+        precision["chosen"] = earlier["precision"]["chosen"]
+    arguments = _arguments(config, rows, best_metric, precision["chosen"])
+    trainer = MeasuringTrainer(
+        model=model,
+        args=arguments,
+        train_dataset=rows,
+        data_collator=collate,
+        processing_class=tokenizer,
+        measure=measure,
+        save=lambda name: save_model(directory / name, model, tokenizer, arguments),
+        say=say if arguments.process_index == 0 else lambda line: None,
+        callbacks=[EarlyStop(config.patience)] if config.patience else [],
+        eval_dataset=rows,
+    )
+    return trainer, precision
 
 
 def _arguments(config: TrainConfig, rows: Rows, best_metric: str, precision: str):
@@ -260,7 +137,7 @@ def _arguments(config: TrainConfig, rows: Rows, best_metric: str, precision: str
         max_grad_norm=config.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
-        use_cpu=not torch.cuda.is_available(),
+        use_cpu=default_device() == "cpu",
         train_sampling_strategy="random" if _alike(rows) else "group_by_length",
         eval_strategy="steps",
         save_strategy="steps",
@@ -294,7 +171,7 @@ def _alike(rows: Rows) -> bool:
     return max(lengths) <= 1.1 * min(lengths)
 
 
-def _foretell(trainer: _Trainer, record: dict, rows: Rows, checkpoint: Path | None) -> None:
+def _foretell(trainer: MeasuringTrainer, record: dict, rows: Rows, checkpoint: Path | None) -> None:
     """Say, before it starts, how long it will take, and what is about to be trained."""
     arguments, precision = trainer.args, record["precision"]
     times, steps = precision["step_seconds"], arguments.max_steps
@@ -309,50 +186,15 @@ def _foretell(trainer: _Trainer, record: dict, rows: Rows, checkpoint: Path | No
         trainer.say(f"picking up the interrupted run at step {done:,}")
 
 
-def _run(trainer: _Trainer, checkpoint: Path | None, directory: Path) -> None:
+def _run(trainer: MeasuringTrainer, checkpoint: Path | None) -> None:
     if checkpoint is not None:
         history = read_json(checkpoint / "trainer_state.json")["log_history"]
         trainer.earlier_seconds = max((line.get("seconds", 0) for line in history), default=0)
     trainer.started = time.perf_counter()
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    evaluated = [line["step"] for line in trainer.state.log_history if _is_eval(line)]
+    evaluated = [line["step"] for line in trainer.state.log_history if is_evaluation(line)]
     if not evaluated or evaluated[-1] != trainer.state.global_step:
         trainer.evaluate()
-
-
-def _is_eval(line: dict) -> bool:
-    return any(name.startswith("eval_") for name in line)
-
-
-def _history(trainer: _Trainer, best_metric: str) -> dict:
-    """What Trainer logged, as two tables: steps with their loss, evaluations with their values.
-
-    A value that is no number (fp16 overflows while it finds its scale) becomes None.
-    """
-    lines = trainer.state.log_history
-    evals = [_tidy(line) for line in lines if _is_eval(line)]
-    return {
-        "finished": True,
-        "history": [_tidy(line) for line in lines if "loss" in line],
-        "evals": evals,
-        "best": min(evals, key=lambda line: _or_infinite(line[best_metric])),
-        "steps": trainer.state.global_step,
-        "stopped_early": trainer.state.global_step < trainer.args.max_steps,
-        "tokens": trainer.state.num_input_tokens_seen,
-        "seconds": evals[-1]["seconds"],
-    }
-
-
-def _tidy(line: dict) -> dict:
-    names = {"num_input_tokens_seen": "tokens"}
-    return {
-        names.get(name, name.removeprefix("eval_")): value if math.isfinite(value) else None
-        for name, value in line.items()
-    }
-
-
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value
 
 
 def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) -> None:
@@ -385,7 +227,7 @@ def _identity(model, rows: Rows, best_metric: str, config: TrainConfig) -> str:
     # Rounded, because the last digits of a sum change with the number of threads that take it.
     weights = [round(float(weight.detach().double().sum()), 4) for weight in model.parameters()]
     whole = json.dumps([settings, best_metric, size, weights, rows.ids, rows.classes], default=str)
-    code = sha256_of([Path(__file__), Path(__file__).with_name("metrics.py")])
+    code = sha256_of([Path(__file__).with_name(f"{name}.py") for name in _DECIDING])
     return hashlib.sha256((whole + code).encode()).hexdigest()[:16]
 
 
@@ -394,6 +236,6 @@ def _earlier(directory: Path, identity: str) -> dict:
     if not (directory / RECORD).is_file():
         return {}
     record = read_json(directory / RECORD)
-    same = record.get("identity") == identity
-    whole = all((directory / name / "model.safetensors").is_file() for name in ("best_model",))
-    return record if same and (whole or not record.get("finished")) else {}
+    models = [directory / name / "model.safetensors" for name in ("best_model", "final_model")]
+    lost = record.get("finished") and not all(path.is_file() for path in models)
+    return record if record.get("identity") == identity and not lost else {}

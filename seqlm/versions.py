@@ -1,7 +1,10 @@
 """What a number was made with: it stands in every metrics file."""
 
+import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
+
+import torch
 
 _NAMED = ("seqlm", "torch", "transformers", "scikit-learn", "numpy", "scipy")
 
@@ -15,3 +18,15 @@ def versions() -> dict[str, str]:
         except PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def machine() -> dict[str, str | int]:
+    """What decides how long things take; nothing that tells one machine from its like."""
+    gpus = torch.cuda.device_count()
+    return {
+        "system": platform.system(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "gpu": torch.cuda.get_device_name() if gpus else "none",
+    }

@@ -152,9 +152,9 @@ def trainers(monkeypatch):
     """The Trainers that `train` makes, to look inside."""
     made, run = [], training._run
 
-    def spy(trainer, checkpoint, directory):
+    def spy(trainer, checkpoint):
         made.append((trainer, checkpoint))
-        run(trainer, checkpoint, directory)
+        run(trainer, checkpoint)
 
     monkeypatch.setattr(training, "_run", spy)
     return made
@@ -617,7 +617,7 @@ def test_the_record_is_what_is_returned_and_nothing_else_is_left_behind(tmp_path
 
 
 def test_losses_that_json_cannot_hold_are_written_as_nothing(tmp_path, monkeypatch):
-    log = training._Trainer.log
+    log = training.MeasuringTrainer.log
 
     def overflowing(self, logs, start_time=None):
         # What fp16 does in its first steps, before its scale has settled.
@@ -625,7 +625,7 @@ def test_losses_that_json_cannot_hold_are_written_as_nothing(tmp_path, monkeypat
             logs = {**logs, "grad_norm": float("inf"), "loss": float("nan")}
         log(self, logs, start_time)
 
-    monkeypatch.setattr(training._Trainer, "log", overflowing)
+    monkeypatch.setattr(training.MeasuringTrainer, "log", overflowing)
     record = learn(tmp_path, rows_alike(), max_steps=3)
     assert [line["grad_norm"] is None for line in record["history"]] == [True, False, False]
     assert [line["loss"] is None for line in record["history"]] == [True, False, False]
