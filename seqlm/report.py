@@ -5,7 +5,6 @@ and its n, so the text cannot drift from what was measured.
 """
 
 import os
-import platform
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -176,8 +175,7 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
     spent = (
         f"Training took {in_words(record['seconds'])} for {record['steps']:,} steps{early}, in "
         f"{chosen['chosen']} (a pass over one batch took {timed}). All notebooks together took "
-        f"{in_words(total)}. The report was written on a machine with {os.cpu_count()} processor "
-        f"cores ({platform.machine()})."
+        f"{in_words(total)}, on {_machine(record['machine'])}."
     )
     best = record["best"]
     told = ", ".join(f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best)
@@ -187,6 +185,11 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
         "little."
     )
     return [" ".join(said), spent, kept]
+
+
+def _machine(machine: Mapping) -> str:
+    gpu = "no GPU" if not machine["gpus"] else f"{machine['gpus']} GPU ({machine['gpu']})"
+    return f"a machine with {machine['cores']} processor cores and {gpu}"
 
 
 def _how_to_read(five: Mapping) -> list[str]:

@@ -175,5 +175,6 @@ def record(steps: int = 1611, evals: int = 12) -> dict:
         "seconds": 1043.0,
         "precision": {"chosen": "bf16", "asked": "auto",
                       "step_seconds": {"fp32": 1.255, "bf16": 0.654}},
+        "machine": {"system": "Linux", "cores": 2, "threads": 2, "gpus": 0, "gpu": "none"},
         "versions": {"python": "3.11.7", "seqlm": "0.1.0", "torch": "2.13.0+cpu"},
     }  # fmt: skip
