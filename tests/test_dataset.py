@@ -309,3 +309,10 @@ def test_pictures_that_cannot_be_read_are_named_in_one_sentence(tmp_path, conten
         load_pictures(tmp_path)
     message = str(caught.value)
     assert message.startswith(str(tmp_path / IMAGES)) and "\n" not in message
+
+
+def test_the_committed_sample_is_what_its_command_builds(tmp_path):
+    sample = Path(__file__).parents[1] / "data" / "sample"
+    build_dataset(DataConfig(n_images=100, copies=0), tmp_path)
+    for name in ("sequences.jsonl", "vocab.json", "data.json"):
+        assert (tmp_path / name).read_text() == (sample / name).read_text(), name
