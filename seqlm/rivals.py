@@ -1,4 +1,4 @@
-"""Classifiers that the GPT has to beat and that know nothing of sequences, and the drawings' judge.
+"""Classifiers that the GPT has to beat and that know nothing of sequences.
 
 They see the pixels of a picture, or how often each code comes in a row, and never an order.
 """
@@ -86,12 +86,3 @@ def fit_class_rivals(
     return {
         name: rival.fit(features, labels) for name, rival in class_rivals(kind, n_features).items()
     }
-
-
-def pixel_judge(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
-    """The SVM on pixels that says which digit a drawing shows: ``.predict(images)`` -> (N,).
-
-    Fit it on the original training images alone, not on copies and not on drawings. It errs, too:
-    whoever quotes its verdicts states its error on test images beside them.
-    """
-    return fit_class_rivals(images, labels)["svm"]

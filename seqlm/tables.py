@@ -120,6 +120,8 @@ def _drawing_rows(values: Mapping) -> list[Row]:
         rows.append((measure, f"**{name}**" if place == 0 else name, found["accuracy"]))
     for name, found in (values.get("completed") or {}).items():
         rows.append(("completions judged right", name, found["judged"]))
+    for name, area in (values.get("told_apart") or {}).items():
+        rows.append(("told from real digits (area; 0.5 is not at all, 1 is always)", name, area))
     ceilings = {"test": "on real test digits", "reconstructed": "on digits re-drawn from codes"}
     for name, numbers in (values.get("judge") or {}).items():
         rows.append(("the judge itself is right", ceilings.get(name, name), numbers))

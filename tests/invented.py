@@ -134,6 +134,9 @@ def values(number_of_notebook: str) -> dict:
             },
             "free": {"class_counts": [22, 18, 20, 25, 15, 19, 21, 24, 17, 19], "n": 200},
             "nearest_train": {"drawn_median": 2.9, "test_median": 1.7},
+            "told_apart": {
+                "default": {"value": 0.74, "low": 0.71, "high": 0.77, "n": 720, "unit": "area"},
+            },
         },
     }[number_of_notebook]  # fmt: skip
 

@@ -8,8 +8,9 @@ from sklearn.model_selection import train_test_split
 from seqlm.errors import ConfigError, DataError
 from seqlm.images import load_digits as load_our_digits
 from seqlm.images import split_indices
+from seqlm.judging import pixel_judge
 from seqlm.layout import default_vocab, read_layout, token_kinds
-from seqlm.rivals import bag_of_codes, class_rivals, fit_class_rivals, pixel_judge
+from seqlm.rivals import bag_of_codes, class_rivals, fit_class_rivals
 
 
 @pytest.fixture(scope="module")
