@@ -13,6 +13,7 @@ import numpy as np
 from scipy.sparse import csr_matrix
 
 from seqlm.errors import DataError
+from seqlm.layout import KIND_CODE
 from seqlm.metrics import TokenScores
 
 CHUNK = 4_096  # tokens at a time: their distributions over 516 tokens are 17 MB
@@ -55,7 +56,7 @@ class _Predicted:
     previous: np.ndarray
     before_previous: np.ndarray  # -1 where there is none
 
-    def __getitem__(self, chosen: slice) -> "_Predicted":
+    def __getitem__(self, chosen: slice | np.ndarray) -> "_Predicted":
         return _Predicted(*(column[chosen] for column in vars(self).values()))
 
 
@@ -209,18 +210,27 @@ def _chunks(n: int) -> list[slice]:
     return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
-def fit_floors(train_rows: Rows, val_rows: Rows, vocab_size: int) -> dict[str, Floor]:
+def fit_floors(
+    train_rows: Rows, val_rows: Rows, vocab_size: int, kinds: np.ndarray | None = None
+) -> dict[str, Floor]:
     """The floors of `RECIPES`, weakest first; rows are lists of ids of any lengths.
 
     Counts come from `train_rows` alone, smoothed by Witten and Bell's rule down to the uniform
-    distribution. The weights of the mixtures are those likeliest to have made `val_rows` (all
-    tokens), found by EM. Source of the interpolation: F. Jelinek and R. L. Mercer, Interpolated
-    Estimation of Markov Source Parameters from Sparse Data (1980).
+    distribution. The weights of the mixtures are those likeliest to have made `val_rows`, found by
+    EM: all their tokens, or, with `kinds` (V,) from `layout.token_kinds`, their codes alone, so
+    that a floor is as strong as it can be where it is judged. Source of the interpolation:
+    F. Jelinek and R. L. Mercer, Interpolated Estimation of Markov Source Parameters from Sparse
+    Data (1980).
 
-    Raises DataError when either is empty, or holds an id outside 0..vocab_size-1.
+    Raises DataError when either is empty, or holds an id outside 0..vocab_size-1, or when codes
+    are wanted and val has none.
     """
-    counts = _Counts(train_rows, vocab_size)
-    of_target = _target_probabilities(counts, _predicted(val_rows, vocab_size))
+    counts, val = _Counts(train_rows, vocab_size), _predicted(val_rows, vocab_size)
+    if kinds is not None:
+        val = val[kinds[val.target] == KIND_CODE]
+        if not len(val.row):
+            raise DataError("there are no code tokens in the val rows, so no floor can be tuned")
+    of_target = _target_probabilities(counts, val)
     floors = {}
     for name, (parts, description) in RECIPES.items():
         shares = mixture_weights(np.stack([of_target[part] for part in parts], axis=1))

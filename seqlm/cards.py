@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from seqlm.files import atomic_path, write_text
-from seqlm.plots_style import DPI, as_share, in_plain
+from seqlm.plots_style import DPI, as_share, estimate, in_plain
 from seqlm.plots_training import MEASURES, training_process
 from seqlm.speed import in_words
 from seqlm.tables import escaped, run_rows, table_of
@@ -94,6 +94,29 @@ def _card_limits(classifies: bool) -> str:
     return "\n".join(f"- {limit}" for limit in limits)
 
 
+def _verdict(values: Mapping) -> str:
+    """Whether the model beats what knows less than it; "" where nothing was held against it."""
+    if "below_best_floor" in values:
+        share, floor = as_share(values["below_best_floor"]), in_plain(values["best_floor"])
+        if share.value > 0:
+            return (
+                f"The model needs fewer nats for a code than the best floor, {floor}; it saves "
+                f"{share}."
+            )
+        return (
+            f"The model does not beat the best floor, {floor}: the share it saves is {share}. It "
+            "has learned nothing that counting would not give."
+        )
+    accuracy = {k: estimate(v["accuracy"]) for k, v in (values.get("rivals") or {}).items()}
+    if not accuracy:
+        return ""
+    best, ours = max(accuracy, key=lambda name: accuracy[name].value), estimate(values["accuracy"])
+    held = f"the best rival, {best}: {ours} against {accuracy[best]}"
+    if ours.value > accuracy[best].value:
+        return f"The classifier names more rows right than {held}."
+    return f"The classifier does not beat {held}. For these rows no GPT is needed."
+
+
 def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, Path]:
     """Write report.md and training_process.png (alt text beside it) into a user's own run.
 
@@ -107,28 +130,17 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
         figure.savefig(aside, dpi=DPI, metadata={"Software": None})
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
     told = [f"- {in_plain(name)}: {floor['description']}" for name, floor in floors.items()]
-    below = ""
-    if "below_best_floor" in values:
-        share = as_share(values["below_best_floor"])
-        floor = in_plain(values["best_floor"])
-        below = (
-            f"The model needs fewer nats for a code than the best floor, {floor}; it saves {share}."
-        )
-        if share.value <= 0:
-            below = (
-                f"The model does not beat the best floor, {floor}: the share it saves is {share}. "
-                "It has learned nothing that counting would not give."
-            )
     text = [
         "# How this run went",
-        below,
+        _verdict(values),
         table_of(run_rows(values)),
         "## Training",
         _settings(record),
         f"![{escaped(figure.alt)}]({picture.name})",
         "## The floors" if told else "",
         "\n".join(told),
-        "Each number has its 95 % interval and n, the independent rows it rests on.",
+        "Each number has its 95 % interval and n, the independent rows it rests on; rows that name "
+        "one source count as one.",
     ]
     write_text(directory / "report.md", "\n\n".join(part for part in text if part) + "\n")
     return {"markdown": directory / "report.md", "figure": picture}

@@ -4,6 +4,7 @@ Every flag is a field of a dataclass in config.py, so a flag, a line of a --conf
 keyword in a notebook are one and the same thing, checked in one place.
 """
 
+import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -177,25 +178,36 @@ def report(given: dict) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """A subcommand: the function it runs and the dataclasses whose fields are its flags."""
+    """A subcommand: the function it runs and the dataclasses whose fields are its flags.
+
+    `resumes` says that, once interrupted, the same command goes on from its newest checkpoint.
+    """
 
     run: Callable[[dict], None]
     options: tuple[type, ...]
     defaults: dict = field(default_factory=dict)
     skip: frozenset[str] = frozenset()
+    resumes: bool = False
 
 
 COMMANDS = {
     "build": Command(build, (BuildOptions, DataConfig)),
-    "train": Command(train, (DataFiles, ModelConfig, TrainConfig)),
+    "train": Command(train, (DataFiles, ModelConfig, TrainConfig), resumes=True),
     "classify": Command(
         classify,
         (DataFiles, ClassifyOptions, ModelConfig, TrainConfig),
         {"output_dir": Path("outputs/classifier")},
+        resumes=True,
     ),
     "evaluate": Command(evaluate, (EvaluateOptions, DataFiles), skip=frozenset({"vocab_path"})),
-    "infer": Command(infer, (InferOptions, SampleConfig)),
-    "report": Command(report, (ReportOptions,)),
+    # Drawings as in README and notebook 6, which weighed them (docs/experiments.md); SampleConfig's
+    # own defaults are the model itself.
+    "infer": Command(
+        infer,
+        (InferOptions, SampleConfig),
+        {"temperature": 0.9, "top_p": 0.95, "guidance": 1.5},
+    ),
+    "report": Command(report, (ReportOptions,), resumes=True),
 }
 
 
@@ -248,13 +260,17 @@ def _warn_plainly(message, category, filename, lineno, file=None, line=None) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 2 for what the user can mend, 1 for a notebook that failed."""
+    """Run one command. Returns 0; 2 for what the user can mend, 1 for a notebook that failed.
+
+    130 after Ctrl-C and 141 when the reader of a pipe has left: 128 + the signal's number.
+    """
     asked = parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
     command = COMMANDS[asked.subcommand]
     given = asked[asked.subcommand].as_dict()
     warnings.showwarning = _warn_plainly
     try:
         command.run(given)
+        sys.stdout.flush()  # so that a closed pipe shows here, not when Python ends
     except SeqlmError as error:
         print(f"seqlm {asked.subcommand}: {error}", file=sys.stderr)
         return 2
@@ -262,6 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seqlm {asked.subcommand}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the newest checkpoint", file=sys.stderr)
+        after = "; the same command goes on from the newest checkpoint" if command.resumes else ""
+        print(f"\nstopped{after}", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # As in `seqlm infer … | head -1`. What is still in the buffer has nowhere to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0

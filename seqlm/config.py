@@ -232,7 +232,8 @@ class SampleConfig(_Checked):
         top_k: keep only the k likeliest tokens; 0 keeps all.
         top_p: keep the smallest set of tokens that holds this much probability (the nucleus).
         guidance: how far to go from the free towards the class-given prediction; 1 is just there.
-        max_new_tokens: stop after so many, if nothing else stopped it before.
+        max_new_tokens: stop after so many, if nothing else stopped it before; None: as many as fit
+            the model's n_positions.
         seed: the same seed gives the same samples.
     """
 
@@ -241,7 +242,7 @@ class SampleConfig(_Checked):
     top_k: int = 0
     top_p: float = 1.0
     guidance: float = 1.0
-    max_new_tokens: int = 64
+    max_new_tokens: int | None = None
     seed: int = 42
 
     limits = {

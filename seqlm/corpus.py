@@ -23,15 +23,21 @@ class Corpus:
     Attributes:
         vocab: token -> id.
         splits: "train", "val" and "test" -> records.
+        max_length: the length that longer rows were cut to; None when none was.
     """
 
     vocab: dict[str, int]
     splits: dict[str, list[Record]]
+    max_length: int | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """A Hugging Face tokenizer with exactly the vocabulary's ids."""
-        return build_tokenizer(self.vocab)
+        """A Hugging Face tokenizer with exactly the vocabulary's ids.
+
+        It carries `max_length` along with a model, which knows no longer rows.
+        """
+        told = {} if self.max_length is None else {"model_max_length": self.max_length}
+        return build_tokenizer(self.vocab, **told)
 
     @cached_property
     def kinds(self) -> np.ndarray:
@@ -45,22 +51,39 @@ class Corpus:
 
     def records(self, split: str, layout: str | None = None) -> list[Record]:
         """Records of one split, and of one layout ("read", "draw", "other") when it is named."""
-        return [r for r in self.splits[split] if layout in (None, layout_of(r.tokens))]
+        rows = self.splits[split]
+        return list(rows) if layout is None else [r for r in rows if layout_of(r.tokens) == layout]
 
     def rows(self, split: str, layout: str | None = None) -> list[list[int]]:
         """Ids of one split: what a language model learns from and is scored on."""
         return self.ids([record.tokens for record in self.records(split, layout)])
 
+    def sources(self, split: str, layout: str | None = None) -> np.ndarray:
+        """What each of `rows` was made from, as a number: rows of one source hang together. (N,).
+
+        A row that names no source is one of its own.
+        """
+        numbers: dict[tuple, int] = {}
+        keys = (
+            ("row", place) if record.source is None else ("source", record.source)
+            for place, record in enumerate(self.records(split, layout))
+        )
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
     def ids(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
         """Tokens -> ids."""
         return [encode_tokens(tokens, self.vocab) for tokens in sentences]
+
+    def labelled(self, split: str) -> list[Record]:
+        """Records of one split that can be classified: those in the read layout with a label."""
+        return [r for r in self.records(split, "read") if r.label is not None]
 
     def to_classify(self, split: str) -> tuple[list[list[int]], np.ndarray]:
         """Prompts that end at ``<CLS>``, with no class in them, and labels (N,) int64.
 
         Raises DataError when the split holds no labelled row in the read layout.
         """
-        chosen = [r for r in self.records(split, "read") if r.label is not None]
+        chosen = self.labelled(split)
         if not chosen:
             raise DataError(
                 f"the {split} split holds no row with a label in the read layout "
@@ -91,4 +114,4 @@ def load_corpus(files: DataFiles, max_length: int | None = None) -> Corpus:
     splits = split_records(
         records, test_size=files.test_size, val_size=files.val_size, seed=files.split_seed
     )
-    return Corpus(vocab, splits)
+    return Corpus(vocab, splits, max_length)

@@ -8,7 +8,7 @@ import numpy as np
 from seqlm.codebook import UNREADABLE, PatchCodebook
 from seqlm.config import DataConfig
 from seqlm.errors import DataError
-from seqlm.files import atomic_path, read_json, write_json
+from seqlm.files import atomic_path, read_json, sha256_of, write_json
 from seqlm.images import LEVELS, bent_copies, load_images, split_indices
 from seqlm.layout import default_vocab, draw_layout, read_layout
 from seqlm.records import Record, write_records
@@ -72,6 +72,7 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
     write_records(directory / SEQUENCES, records)
     about = {
         "config": asdict(config),
+        "code": _code(),
         "images": {name: len(members) for name, members in indices.items()},
         "sentences": len(records),
         "left_out_as_equal": dropped,
@@ -123,7 +124,7 @@ def load_pictures(directory: Path) -> Pictures:
 
 
 def is_built(config: DataConfig, directory: Path) -> bool:
-    """Is the data set in `directory` there, whole, and made with just these choices?"""
+    """Is the data set in `directory` there, whole, and made with these choices and this code?"""
     directory = Path(directory)
     names = (SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT)
     if not all((directory / name).is_file() for name in names):
@@ -132,4 +133,11 @@ def is_built(config: DataConfig, directory: Path) -> bool:
         about = read_json(directory / ABOUT)
     except DataError:
         return False
-    return isinstance(about, dict) and about.get("config") == asdict(config)
+    made_so = {"config": asdict(config), "code": _code()}
+    return isinstance(about, dict) and {key: about.get(key) for key in made_so} == made_so
+
+
+def _code() -> str:
+    """Changes when the code that makes the sentences does; what it made before is then stale."""
+    names = ("dataset", "images", "codebook", "layout")
+    return sha256_of([Path(__file__).with_name(f"{name}.py") for name in names])

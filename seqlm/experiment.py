@@ -5,21 +5,16 @@ from pathlib import Path
 
 import numpy as np
 
-from seqlm.baselines import fit_floors
+from seqlm.baselines import Floor, fit_floors
+from seqlm.classes import class_probabilities, classifier_probabilities, measure_classes
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.corpus import Corpus
 from seqlm.errors import DataError
-from seqlm.layout import KIND_CODE, layout_of
-from seqlm.metrics import (
-    Estimate,
-    class_probabilities,
-    classifier_probabilities,
-    measure_classes,
-    measure_tokens,
-    paired_ratio,
-    score_tokens,
-)
-from seqlm.model import build_classifier, build_lm, classifier_from_lm
+from seqlm.estimates import Estimate
+from seqlm.layout import KIND_CODE, layout_of, reading_prompt
+from seqlm.metrics import TokenScores, measure_tokens, paired_ratio, score_tokens
+from seqlm.model import build_classifier, build_lm, check_length, classifier_from_lm
+from seqlm.speed import processes
 from seqlm.training import Measure, Rows, train
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats; random weights are never quite even-handed
@@ -33,8 +28,8 @@ def lm_measure(corpus: Corpus, split: str = "val") -> Measure:
     """
     rows = corpus.rows(split)
     layouts = np.array([layout_of(record.tokens) for record in corpus.records(split)])
-    labelled = [r for r in corpus.records(split, "read") if r.label is not None]
-    prompts, labels = corpus.to_classify(split) if labelled and corpus.class_ids else ([], [])
+    readable = corpus.labelled(split) and corpus.class_ids
+    prompts, labels = corpus.to_classify(split) if readable else ([], [])
 
     def measure(model) -> dict[str, float]:
         scores = score_tokens(model, rows)
@@ -70,11 +65,17 @@ def train_lm(
     config: TrainConfig,
     say: Callable[[str], None] = print,
 ) -> dict:
-    """Train a language model from scratch on the train split; returns training.py's record."""
+    """Train a language model from scratch on the train split; returns training.py's record.
+
+    Raises ConfigError, before anything runs, when a row of any split is longer than the model.
+    """
     model = build_lm(size, corpus.vocab, config.seed)
-    rows = Rows(corpus.rows("train"))
-    say(first_loss(model, corpus))
-    return train(model, corpus.tokenizer, rows, lm_measure(corpus), "code_nll", config, say)
+    check_length(model, corpus.longest)
+    rows, val = Rows(corpus.rows("train")), corpus.rows("val")
+    if processes().is_main_process:
+        say(first_loss(model, corpus))
+    measure = lm_measure(corpus)
+    return train(model, corpus.tokenizer, rows, measure, "code_nll", config, say, also=val)
 
 
 def classifier_measure(corpus: Corpus, split: str = "val") -> Measure:
@@ -101,10 +102,17 @@ def train_classifier(
 ) -> dict:
     """Train a classifier: from scratch, or with the body of the language model in `start_from`.
 
-    Raises DataError when that model's vocabulary is not the corpus's.
+    Raises DataError when that model's vocabulary is not the corpus's, or the train split holds but
+    one class; ConfigError when a row to classify, of any split, is longer than the model.
     """
     prompts, labels = corpus.to_classify("train")
-    n_classes = max(len(corpus.class_ids), int(labels.max()) + 1)
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"all labelled train rows are of class {labels[0]}; a classifier needs rows of at "
+            "least two classes"
+        )
+    asked = [record for split in corpus.splits for record in corpus.labelled(split)]
+    n_classes = max(len(corpus.class_ids), 1 + max(record.label for record in asked))
     if start_from is None:
         model = build_classifier(size, corpus.vocab, n_classes, config.seed)
     else:
@@ -114,9 +122,11 @@ def train_classifier(
                 f"{start_from}: knows {model.config.vocab_size} tokens, the data "
                 f"{len(corpus.vocab)}; use the vocab.json the model was trained with"
             )
-    rows = Rows(prompts, labels.tolist())
-    measure = classifier_measure(corpus)
-    return train(model, corpus.tokenizer, rows, measure, "class_nll", config, say)
+    check_length(model, max(len(reading_prompt(record.tokens)) for record in asked))
+    rows, measure = Rows(prompts, labels.tolist()), classifier_measure(corpus)
+    val_prompts, val_labels = corpus.to_classify("val")
+    val = [val_prompts, val_labels.tolist()]
+    return train(model, corpus.tokenizer, rows, measure, "class_nll", config, say, also=val)
 
 
 def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True) -> dict:
@@ -124,40 +134,59 @@ def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True)
 
     Returns, for each layout the split holds, what `metrics.measure_tokens` says; and for the first
     of them (read, where there is one) the floors, the best of them, and how far below it the model
-    comes. The floors learn from the very rows the model learned from.
+    comes. The floors learn from the very rows the model learned from, and are tuned for codes,
+    where they are judged. Intervals resample sources, because rows of one source hang together.
+
+    Raises DataError when the split is empty.
     """
+    if not corpus.splits[split]:
+        other = "val" if split == "test" else "test"
+        raise DataError(
+            f"the {split} split is empty; use --split {other}, or mark some rows as {split}"
+        )
     present = [name for name in ("read", "draw", "other") if corpus.records(split, name)]
     scores = {name: score_tokens(model, corpus.rows(split, name)) for name in present}
-    found = {name: measure_tokens(scores[name], corpus.kinds) for name in present}
-    if not floors:
-        return found
-    first = present[0]
-    rows, mine = corpus.rows(split, first), scores[first].of_kind(corpus.kinds, KIND_CODE)
-    fitted = fit_floors(corpus.rows("train"), corpus.rows("val"), len(corpus.vocab))
-    below = {name: floor.score(rows) for name, floor in fitted.items()}
-    codes = {name: found_.of_kind(corpus.kinds, KIND_CODE) for name, found_ in below.items()}
-    best = min(codes, key=lambda name: codes[name].nll.mean())
-    found["floors"] = {
-        name: {
-            "description": fitted[name].description,
-            "code": measure_tokens(below[name], corpus.kinds)["code"],
-        }
-        for name in fitted
+    found = {
+        name: measure_tokens(scores[name], corpus.kinds, corpus.sources(split, name))
+        for name in present
     }
-    ratio = paired_ratio(mine, codes[best])
-    found["layout_compared"] = first
-    found["best_floor"] = best
-    found["below_best_floor"] = Estimate(
-        1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n, "share"
-    ).to_json()
-    found["by_position"] = {
-        "model": _by_position(mine),
-        "floors": {name: _by_position(floor) for name, floor in codes.items()},
-    }
+    if floors:
+        fitted = fit_floors(
+            corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds
+        )
+        first = present[0]
+        found["layout_compared"] = first
+        found |= _against_floors(scores[first], fitted, corpus, split, first)
     return found
 
 
-def _by_position(codes) -> list[float]:
+def _against_floors(
+    scores: TokenScores, floors: dict[str, Floor], corpus: Corpus, split: str, layout: str
+) -> dict:
+    """The floors on the very rows that the model's `scores` are about, and how they compare."""
+    rows, sources = corpus.rows(split, layout), corpus.sources(split, layout)
+    below = {name: floor.score(rows) for name, floor in floors.items()}
+    codes = {name: scored.of_kind(corpus.kinds, KIND_CODE) for name, scored in below.items()}
+    mine = scores.of_kind(corpus.kinds, KIND_CODE)
+    best = min(codes, key=lambda name: codes[name].nll.mean())
+    ratio = paired_ratio(mine, codes[best], sources)
+    share = Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n, "share")
+    measured = {name: measure_tokens(below[name], corpus.kinds, sources) for name in floors}
+    return {
+        "floors": {
+            name: {"description": floor.description, "code": measured[name]["code"]}
+            for name, floor in floors.items()
+        },
+        "best_floor": best,
+        "below_best_floor": share.to_json(),
+        "by_position": {
+            "model": _by_position(mine),
+            "floors": {name: _by_position(scored) for name, scored in codes.items()},
+        },
+    }
+
+
+def _by_position(codes: TokenScores) -> list[float]:
     """Mean NLL of the first code, the second, … in nats."""
     _, place = np.unique(codes.position, return_inverse=True)
     return (np.bincount(place, weights=codes.nll) / np.bincount(place)).tolist()

@@ -6,19 +6,20 @@ import warnings
 from collections.abc import Iterable
 from pathlib import Path
 
+from seqlm.classes import class_probabilities, classifier_probabilities
 from seqlm.codebook import PatchCodebook
 from seqlm.config import SampleConfig
 from seqlm.dataset import CODEBOOK
 from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.layout import class_ids, codes_of, drawing_prompt, reading_prompt
-from seqlm.metrics import class_probabilities, classifier_probabilities
+from seqlm.layout import class_ids, codes_of, drawing_prompt, reading_prompt, shorten
 from seqlm.model import check_model_directory, load_classifier, load_lm
-from seqlm.records import read_records
+from seqlm.records import Record, read_records
 from seqlm.sampling import next_token_table, write_sentences_from
 from seqlm.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 
 _SHADES = " ░▒▓█"
 BAR = 30
+TAIL = 2  # <CLS_k> <EOS>: what a whole row has after the prompt
 
 
 def interact(directory: Path, top: int = 10) -> None:
@@ -101,19 +102,18 @@ def classify_rows(directory: Path, data_path: str) -> None:
 
     With a classifier's directory it is asked directly; with a language model's the class is read
     off its next-token probabilities after ``<CLS>``. A row's own class is never shown to either.
+    Long rows lose codes from the left, as in training; standard error says how many did.
     """
+    longest = check_model_directory(directory).n_positions
     tokenizer = load_tokenizer(directory)
     vocab = vocabulary_of(tokenizer)
     with warnings.catch_warnings():
         # Rows that bring no class are just what a classifier is for.
         warnings.simplefilter("ignore", DataWarning)
         records = read_records(data_path, vocab)
-    prompts = []
-    for record in records:
-        try:
-            prompts.append(encode_tokens(reading_prompt(record.tokens), vocab))
-        except DataError as error:
-            raise DataError(f"{data_path}:{record.line}: tokens: {error}") from error
+    # Tokenizers that were never told how long a row may be say 1e30.
+    prompts = _prompts(records, data_path, min(longest, tokenizer.model_max_length))
+    prompts = [encode_tokens(prompt, vocab) for prompt in prompts]
     found = _probabilities(directory, prompts, vocab)
     for record, row in zip(records, found, strict=True):
         answer = {
@@ -123,6 +123,36 @@ def classify_rows(directory: Path, data_path: str) -> None:
             "probabilities": [round(float(p), 6) for p in row],
         }
         print(json.dumps(answer))
+
+
+def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[str, ...]]:
+    """What is asked of each row: its tokens up to ``<CLS>``, cut as a whole row of `limit` is.
+
+    Whole rows are what training cuts, class and ``<EOS>`` included. So a row gets the same answer
+    whether it brings its class or not, and the same as when the model was measured.
+    """
+    prompts, n_cut = [], 0
+    for record in records:
+        where = f"{data_path}:{record.line}: tokens: "
+        try:
+            whole = reading_prompt(record.tokens)
+        except DataError as error:
+            raise DataError(f"{where}{error}") from error
+        try:
+            prompts.append(shorten(whole, limit - TAIL))
+        except DataError as error:
+            raise DataError(
+                f"{where}the model reads at most {limit} tokens a row, too few to keep even one "
+                "code of this one; train a model with a larger max_length"
+            ) from error
+        n_cut += len(prompts[-1]) < len(whole)
+    if n_cut:
+        print(
+            f"{data_path}: {n_cut} of {len(records)} rows lost codes from the left, because the "
+            f"model reads at most {limit} tokens a row",
+            file=sys.stderr,
+        )
+    return prompts
 
 
 def _probabilities(directory: Path, prompts: list[list[int]], vocab: dict[str, int]):

@@ -11,6 +11,7 @@ also learns to draw freely, which is what guided sampling needs.
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -41,6 +42,15 @@ def class_of(token: str) -> int | None:
     return int(match[1]) if match else None
 
 
+@lru_cache(maxsize=1 << 16)  # asked once for every token of every row, of few different ones
+def is_code(token: str) -> bool:
+    """Whether a token is a code: whatever is neither structural nor a ``<CLS_k>``.
+
+    So vocabularies with names of their own are cut and measured in the same way.
+    """
+    return token not in STRUCTURAL and class_of(token) is None
+
+
 def default_vocab(n_codes: int = 500, n_classes: int = 10) -> dict[str, int]:
     """Token -> id: the six structural tokens, then the codes, then the classes."""
     names = [*STRUCTURAL, *map(code_token, range(n_codes)), *map(class_token, range(n_classes))]
@@ -48,15 +58,11 @@ def default_vocab(n_codes: int = 500, n_classes: int = 10) -> dict[str, int]:
 
 
 def token_kinds(vocab: dict[str, int]) -> np.ndarray:
-    """What each id is: KIND_STRUCTURAL, KIND_CODE or KIND_CLASS. (V,) int8.
-
-    Whatever is neither structural nor ``<CLS_k>`` counts as a code, so vocabularies with names of
-    their own are measured in the same way.
-    """
-    kinds = np.full(len(vocab), KIND_CODE, dtype=np.int8)  # (V,)
+    """What each id is: KIND_STRUCTURAL, KIND_CODE or KIND_CLASS. (V,) int8."""
+    kinds = np.full(len(vocab), KIND_STRUCTURAL, dtype=np.int8)  # (V,)
     for token, index in vocab.items():
-        if token in STRUCTURAL:
-            kinds[index] = KIND_STRUCTURAL
+        if is_code(token):
+            kinds[index] = KIND_CODE
         elif class_of(token) is not None:
             kinds[index] = KIND_CLASS
     return kinds
@@ -142,16 +148,14 @@ def shorten(tokens: Sequence[str], max_length: int) -> Tokens:
     surplus = len(tokens) - max_length
     if surplus <= 0:
         return tokens
-    is_code = [
-        token == UNK or (token not in STRUCTURAL and class_of(token) is None) for token in tokens
-    ]
-    if sum(is_code) <= surplus:
+    may_go = [token == UNK or is_code(token) for token in tokens]
+    if sum(may_go) <= surplus:
         raise DataError(
             f"a row of {len(tokens)} tokens cannot be cut to {max_length}: only "
-            f"{sum(is_code)} of them are codes; raise max_length"
+            f"{sum(may_go)} of them are codes; raise max_length"
         )
     kept, to_cut = [], surplus
-    for token, code in zip(tokens, is_code, strict=True):
+    for token, code in zip(tokens, may_go, strict=True):
         if code and to_cut:
             to_cut -= 1
         else:

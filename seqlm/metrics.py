@@ -8,7 +8,7 @@ as the model it stands under.
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -16,42 +16,14 @@ from scipy import stats
 from torch.nn.functional import log_softmax
 
 from seqlm.errors import DataError
+from seqlm.estimates import Estimate
 from seqlm.layout import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL
 
-TOKENS_A_BATCH = 16_384  # keeps the logits of a batch below about 50 MB, however long the rows are
+TOKENS_A_BATCH = 16_384
+LOGITS_A_BATCH = 2**24  # as float32 64 MB, however long the rows and however large the vocabulary
 RESAMPLES = 2_000
 RESAMPLED_AT_ONCE = 2**22  # numbers; without a limit 14,000 images would need gigabytes
 CONFIDENCE = 0.95
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """A number, its 95 % interval, and how many independent things (images) it rests on."""
-
-    value: float
-    low: float
-    high: float
-    n: int
-    unit: str
-
-    def __str__(self) -> str:
-        if self.unit == "share":
-            return (
-                f"{self.value:.1%} (95 % interval {self.low:.1%} to {self.high:.1%}, n = {self.n})"
-            )
-        return (
-            f"{self.value:.3f} {self.unit} "
-            f"(95 % interval {self.low:.3f} to {self.high:.3f}, n = {self.n})"
-        )
-
-    def map(self, function, unit: str) -> "Estimate":
-        """The same estimate on another scale; `function` must be increasing."""
-        ends = (float(function(end)) for end in (self.value, self.low, self.high))
-        return Estimate(*ends, self.n, unit)
-
-    def to_json(self) -> dict:
-        """For a metrics file."""
-        return asdict(self)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,16 +57,20 @@ class TokenScores:
         return self.where(np.isin(kinds[self.target], wanted))
 
 
-def batches(rows: Sequence[Sequence[int]], batch_size: int | None = None) -> list[np.ndarray]:
-    """Indices of `rows`, grouped so that rows of like length share a batch. Long rows, few a batch.
+def batches(
+    rows: Sequence[Sequence[int]], batch_size: int | None = None, *, vocab_size: int = 1
+) -> list[np.ndarray]:
+    """Indices of `rows`, grouped so that rows of like length share a batch.
 
-    Raises DataError when there is no row, or one of fewer than two tokens.
+    Unless `batch_size` is given, the longer the rows and the larger the vocabulary, the fewer
+    share one, and never fewer than one. Raises DataError when there is no row, or
+    one of fewer than two tokens.
     """
     if not len(rows) or min(map(len, rows)) < 2:
         raise DataError("there is nothing to score: no rows, or a row of fewer than two tokens")
     order = np.argsort([len(row) for row in rows], kind="stable")
     longest = max(map(len, rows))
-    size = batch_size or max(1, TOKENS_A_BATCH // longest)
+    size = batch_size or max(1, min(TOKENS_A_BATCH, LOGITS_A_BATCH // vocab_size) // longest)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
@@ -120,7 +96,7 @@ def score_tokens(
     was_training = model.training
     model.eval()
     parts: list[TokenScores] = []
-    for batch in batches(rows, batch_size):
+    for batch in batches(rows, batch_size, vocab_size=model.config.vocab_size):
         input_ids = pad([rows[i] for i in batch]).to(model.device)  # (B, T)
         logits = model(input_ids, use_cache=False).logits[:, :-1].float()  # (B, T-1, V)
         labels = input_ids[:, 1:]  # (B, T-1)
@@ -144,11 +120,12 @@ def _joined(parts: Sequence[TokenScores]) -> TokenScores:
     return TokenScores(*(column[order] for column in columns), parts[0].n_rows)
 
 
-def _interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[float, float]:
+def bootstrap_interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[float, float]:
     """BCa bootstrap over the first axis of `samples`, resampled together.
 
     Source: B. Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Where every image
-    gives the same value there is nothing to resample, and the interval is that value.
+    gives the same value there is nothing to resample, and the interval is that value. A single
+    image has no interval: its ends are infinite.
     """
     value = float(statistic(*samples))
     if len(samples[0]) < 2:
@@ -175,6 +152,12 @@ def _ratio(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
     return sums.sum(axis=axis) / counts.sum(axis=axis)
 
 
+def _owners(scores: TokenScores, images: np.ndarray | None) -> np.ndarray:
+    """The image of each token, as a number from 0 up. (M,) int64."""
+    owner = scores.row if images is None else np.asarray(images)[scores.row]
+    return np.unique(owner, return_inverse=True)[1]
+
+
 def mean_over_tokens(
     scores: TokenScores, values: np.ndarray, unit: str, images: np.ndarray | None = None
 ) -> Estimate:
@@ -185,29 +168,31 @@ def mean_over_tokens(
     """
     if not len(values):
         raise DataError("there are no tokens of this kind in the split, so nothing to average")
-    owner = scores.row if images is None else np.asarray(images)[scores.row]
-    _, owner = np.unique(owner, return_inverse=True)
+    owner = _owners(scores, images)
     counts = np.bincount(owner).astype(float)  # (images,)
     sums = np.bincount(owner, weights=values)
-    low, high = _interval(_ratio, (sums, counts))
+    low, high = bootstrap_interval(_ratio, (sums, counts))
     return Estimate(float(_ratio(sums, counts)), low, high, len(counts), unit)
 
 
-def paired_ratio(ours: TokenScores, theirs: TokenScores) -> Estimate:
+def paired_ratio(
+    ours: TokenScores, theirs: TokenScores, images: np.ndarray | None = None
+) -> Estimate:
     """Our summed NLL over theirs, on the very same tokens; both resampled by the same images.
 
-    Pairing takes out what makes an image hard for everyone, so the interval is far narrower than
-    those of the two NLLs would suggest. Raises DataError when the tokens are not the same.
+    `images` as in `mean_over_tokens`. Pairing takes out what makes an image hard for everyone, so
+    the interval is far narrower than those of the two NLLs would suggest. Raises DataError when
+    the tokens are not the same.
     """
     same = np.array_equal(ours.row, theirs.row) and np.array_equal(ours.target, theirs.target)
     if not same or not len(ours.nll):
         raise DataError(
             "the two models were not scored on the same tokens, so they cannot be paired"
         )
-    _, owner = np.unique(ours.row, return_inverse=True)
+    owner = _owners(ours, images)
     mine = np.bincount(owner, weights=ours.nll)
     other = np.bincount(owner, weights=theirs.nll)
-    low, high = _interval(_ratio, (mine, other))
+    low, high = bootstrap_interval(_ratio, (mine, other))
     return Estimate(float(_ratio(mine, other)), low, high, len(mine), "ratio")
 
 
@@ -226,8 +211,7 @@ def top_k_accuracy(scores: TokenScores, k: int, images: np.ndarray | None = None
 
     Where every image has but one such token (the class, say) the interval is Wilson's.
     """
-    owner = scores.row if images is None else np.asarray(images)[scores.row]
-    if len(owner) and len(np.unique(owner)) == len(owner):
+    if len(scores.row) and np.bincount(_owners(scores, images)).max() == 1:
         return proportion(scores.rank < k)
     return mean_over_tokens(scores, (scores.rank < k).astype(float), "share", images)
 
@@ -243,7 +227,7 @@ def bits_per_image(scores: TokenScores, images: np.ndarray | None = None) -> Est
     bits = np.bincount(inverse, weights=scores.nll) / np.log(2)  # (rows,)
     _, owner = np.unique(rows if images is None else np.asarray(images)[rows], return_inverse=True)
     sums, counts = np.bincount(owner, weights=bits), np.bincount(owner).astype(float)
-    low, high = _interval(_ratio, (sums, counts))
+    low, high = bootstrap_interval(_ratio, (sums, counts))
     return Estimate(float(_ratio(sums, counts)), low, high, len(counts), "bits an image")
 
 
@@ -258,26 +242,6 @@ def proportion(hits: np.ndarray) -> Estimate:
         raise DataError("a share of nothing is not a number: no cases were given")
     found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
     return Estimate(float(hits.mean()), float(found.low), float(found.high), len(hits), "share")
-
-
-def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """The mean over classes of 2PR / (P + R), each class counting alike; bootstrap over images."""
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    if not len(labels):
-        raise DataError("macro F1 of nothing is not a number: no cases were given")
-    classes = np.unique(labels)
-
-    def statistic(truth, guess, axis=-1):
-        scores = []
-        for k in classes:
-            true, guessed = truth == k, guess == k
-            both = (true & guessed).sum(axis=axis)
-            either = true.sum(axis=axis) + guessed.sum(axis=axis)
-            scores.append(2 * both / np.maximum(either, 1))  # 2PR / (P + R), and 0 for 0 / 0
-        return np.mean(scores, axis=0)
-
-    low, high = _interval(statistic, (labels, predicted))
-    return Estimate(float(statistic(labels, predicted)), low, high, len(labels), "F1")
 
 
 def measure_tokens(
@@ -312,48 +276,3 @@ def measure_tokens(
         raise DataError("there are no code tokens in the split, so there is no picture to measure")
     measured["code"]["bits_per_image"] = bits_per_image(codes, images).to_json()
     return measured
-
-
-def measure_classes(labels: np.ndarray, predicted: np.ndarray, n_classes: int = 10) -> dict:
-    """Accuracy, macro F1, recall of every class, confusion matrix [true][predicted] of counts."""
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    confusion = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(confusion, (labels, predicted), 1)
-    recalls = {str(k): proportion(predicted[labels == k] == k).to_json() for k in np.unique(labels)}
-    return {
-        "accuracy": proportion(labels == predicted).to_json(),
-        "macro_f1": macro_f1(labels, predicted).to_json(),
-        "recall": recalls,
-        "confusion": confusion.tolist(),
-    }
-
-
-@torch.inference_mode()
-def class_probabilities(
-    model, prompts: Sequence[Sequence[int]], class_ids: Sequence[int]
-) -> np.ndarray:
-    """What a language model expects after each prompt, among the class tokens. (N, C), sums to 1.
-
-    The prompt must end in ``<CLS>`` and hold no class (`layout.reading_prompt` sees to both).
-    """
-    model.eval()
-    found = np.zeros((len(prompts), len(class_ids)))
-    for batch in batches(prompts):
-        rows = [prompts[i] for i in batch]
-        logits = model(pad(rows).to(model.device), use_cache=False).logits.float()  # (B, T, V)
-        last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
-        at_end = logits[torch.arange(len(rows), device=model.device), last]  # (B, V)
-        found[batch] = at_end[:, list(class_ids)].softmax(-1).cpu().numpy()
-    return found
-
-
-@torch.inference_mode()
-def classifier_probabilities(model, prompts: Sequence[Sequence[int]]) -> np.ndarray:
-    """Class probabilities of a GPT2ForSequenceClassification, read at the last token. (N, C)."""
-    model.eval()
-    found = np.zeros((len(prompts), model.config.num_labels))
-    for batch in batches(prompts):
-        rows = [prompts[i] for i in batch]
-        input_ids = pad(rows, fill=model.config.pad_token_id).to(model.device)  # (B, T)
-        found[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
-    return found

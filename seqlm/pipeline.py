@@ -19,7 +19,7 @@ import papermill
 import yaml
 
 from seqlm.errors import ConfigError, PipelineError
-from seqlm.files import read_json, write_json, write_text
+from seqlm.files import read_json, sha256_of, write_json, write_text
 from seqlm.speed import in_words
 from seqlm.workspace import NOTEBOOKS, Workspace
 
@@ -174,20 +174,30 @@ def _stamp(ws: Workspace, stage: Stage) -> Path:
     return ws.outputs / "notebooks" / f"{stage.name}.json"
 
 
-def _is_fresh(ws: Workspace, stage: Stage, current: str) -> bool:
+def _made(ws: Workspace, stage: Stage) -> list[Path]:
     folders = {"data": ws.data, "outputs": ws.outputs}
     made = [folders[name.split("/", 1)[0]] / name.split("/", 1)[1] for name in stage.makes]
-    whole = all(
-        path.is_file() for path in (_stamp(ws, stage), ws.metrics_path(stage.number), *made)
-    )
-    return whole and read_json(_stamp(ws, stage))["fingerprint"] == current
+    return [ws.metrics_path(stage.number), *made]
+
+
+def _is_fresh(ws: Workspace, stage: Stage, current: str) -> bool:
+    """Was it run with these inputs, and does what it made still lie there as it was left?
+
+    The second matters to those who try other settings in JupyterLab, where a notebook writes to
+    the same places: what they made there is not the profile's.
+    """
+    made = _made(ws, stage)
+    if not all(path.is_file() for path in (_stamp(ws, stage), *made)):
+        return False
+    stamp = read_json(_stamp(ws, stage))
+    return stamp.get("fingerprint") == current and stamp.get("made") == sha256_of(made)
 
 
 def _run(ws: Workspace, stage: Stage, parameters: dict, current: str) -> float:
     executed = ws.outputs / "notebooks" / f"{stage.name}.ipynb"
     executed.parent.mkdir(parents=True, exist_ok=True)
-    _stamp(ws, stage).unlink(missing_ok=True)
-    started = time.perf_counter()
+    _forget(ws, stage)
+    started, before = time.perf_counter(), time.time_ns()
     try:
         papermill.execute_notebook(
             str(_source(ws, stage)),
@@ -213,8 +223,22 @@ def _run(ws: Workspace, stage: Stage, parameters: dict, current: str) -> float:
         ) from error
     seconds = time.perf_counter() - started
     write_text(executed.with_suffix(".html"), as_html(executed))
-    write_json(_stamp(ws, stage), {"fingerprint": current, "seconds": round(seconds, 1)})
+    stamp = {
+        "fingerprint": current,
+        "made": sha256_of(_made(ws, stage)),
+        "figures": [p.name for p in ws.figures.glob("*") if p.stat().st_mtime_ns >= before],
+        "seconds": round(seconds, 1),
+    }
+    write_json(_stamp(ws, stage), stamp)
     return seconds
+
+
+def _forget(ws: Workspace, stage: Stage) -> None:
+    """Take away the stage's last stamp and figures: a figure it no longer makes must not linger."""
+    if _stamp(ws, stage).is_file():
+        for name in read_json(_stamp(ws, stage)).get("figures", []):
+            (ws.figures / name).unlink(missing_ok=True)
+        _stamp(ws, stage).unlink()
 
 
 def as_html(notebook: Path) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
+import seaborn
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -38,21 +39,19 @@ def confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
     accuracy = proportion(np.arange(total) < right)
     figure = canvas(4.95, f"{heading}: {short(accuracy.value, 'share')} right, n = {total}", 6.8)
     ax = figure.add_subplot()
-    shown = ax.imshow(shares, cmap="gray_r", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        if count:
-            dark, wrong = shares[row, column] > 0.5, row != column
-            ax.text(column, row, count, ha="center", va="center", color="white" if dark else INK,
-                    fontweight="bold" if wrong else None)  # fmt: skip
-            if wrong:
-                corner = (column - 0.46, row - 0.46)
-                ax.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, ec=VERMILLION, lw=1.3))
-    ax.set_xticks(range(len(counts)))
-    ax.set_yticks(range(len(counts)), [f"{k}  (n = {n})" for k, n in enumerate(rows)])
+    seaborn.heatmap(
+        shares, vmin=0, vmax=1, cmap="gray_r", square=True, ax=ax,
+        annot=np.where(counts, counts.astype(str), ""), fmt="",
+        yticklabels=[f"{k}  (n = {n})" for k, n in enumerate(rows)],
+        cbar_kws={"shrink": 0.8, "label": "share of the row", "format": "{x:.0%}"},
+    )  # fmt: skip
+    for row, column in np.argwhere(counts):
+        if row != column:
+            corner = (column + 0.04, row + 0.04)
+            ax.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, ec=VERMILLION, lw=1.3))
     ax.set(xlabel="read as (framed: mistakes)", ylabel="is really")
-    ax.tick_params(length=0)
+    ax.tick_params(length=0, rotation=0)
     ax.spines[:].set(visible=True, color=PALE)
-    figure.colorbar(shown, ax=ax, shrink=0.8, label="share of the row", format="{x:.0%}")
     off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     worst = [np.unravel_index(i, off.shape) for i in np.argsort(-off, axis=None, kind="stable")[:3]]
     told = [f"{true} read as {guess} ({off[true, guess]} of {rows[true]})"

@@ -174,9 +174,12 @@ def drawings(
 ) -> Figure:
     """Drawn pictures (N, H, W), a row for each class in `labels`; mistaken ones are marked.
 
-    `judged` (N,) is what a judge took each for.
+    `judged` (N,) is the class a judge took each for. Raises TypeError for booleans: whether it was
+    right is found out here, and False would pass for class 0.
     """
     labels, judged = np.asarray(labels), np.asarray(judged)
+    if judged.dtype == bool:
+        raise TypeError("judged: give the class each was taken for, not whether that is right")
     classes = np.unique(labels)
     members = [np.flatnonzero(labels == k) for k in classes]
     wrong = judged != labels

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqlm.metrics import Estimate
+from seqlm.estimates import Estimate
 
 WIDTH, DPI = 9.0, 130  # inches, dots an inch
 SMALL, HEADING = 9, 12  # points
@@ -93,7 +93,7 @@ def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
 
 def estimate(numbers: Numbers) -> Estimate:
     """An Estimate, whether it comes fresh or out of a metrics file."""
-    return numbers if isinstance(numbers, Estimate) else Estimate(**numbers)
+    return numbers if isinstance(numbers, Estimate) else Estimate.from_json(numbers)
 
 
 def as_share(numbers: Numbers) -> Estimate:
@@ -120,7 +120,9 @@ def short(value: float, unit: str) -> str:
 
 
 def interval(e: Estimate) -> str:
-    """Its 95 % interval: "94.6% to 98.3%"."""
+    """Its 95 % interval: "94.6% to 98.3%", or "unknown" where n = 1 gives none."""
+    if not e.has_interval:
+        return "unknown"
     return f"{short(e.low, e.unit)} to {short(e.high, e.unit)}"
 
 

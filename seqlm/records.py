@@ -12,7 +12,6 @@ import zlib
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,10 +24,10 @@ from seqlm.layout import (
     EOS,
     IMG_END,
     PAD,
-    STRUCTURAL,
     UNK,
     class_of,
     class_token,
+    is_code,
     layout_of,
     shorten,
 )
@@ -56,12 +55,7 @@ class Record:
     @property
     def codes(self) -> tuple[str, ...]:
         """The code tokens alone: two rows with the same codes are the same picture."""
-        return tuple(t for t in self.tokens if t == UNK or _is_code(t))
-
-
-@lru_cache(maxsize=1 << 16)  # asked once for every token of every row, of few different ones
-def _is_code(token: str) -> bool:
-    return token not in STRUCTURAL and class_of(token) is None
+        return tuple(t for t in self.tokens if t == UNK or is_code(t))
 
 
 def lacks_class_token(record: Record) -> bool:
@@ -281,7 +275,7 @@ def describe(records: Sequence[Record], vocab: Mapping[str, int]) -> dict[str, A
         "unlabelled": len(records) - labels.total(),
         "layouts": dict(Counter(layout_of(record.tokens) for record in records).most_common()),
         "codes_used": len(used),
-        "codes_known": sum(map(_is_code, vocab)),
+        "codes_known": sum(map(is_code, vocab)),
         "unknown_tokens": sum(record.tokens.count(UNK) for record in records),
         "missing_class": sum(map(lacks_class_token, records)),
         "repaired_tail": sum("repaired_tail" in record.meta for record in records),

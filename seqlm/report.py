@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from seqlm.cards import PROCESS
 from seqlm.errors import DataError
 from seqlm.files import atomic_path, read_json, read_text, write_json, write_text
 from seqlm.page import to_html
@@ -17,11 +18,11 @@ from seqlm.plots_style import as_share, estimate, in_plain
 from seqlm.plots_summary import performance_summary
 from seqlm.plots_training import MEASURES
 from seqlm.speed import in_words
-from seqlm.tables import escaped, results_table
+from seqlm.tables import escaped, results_table, write_readme_results
 from seqlm.training import RECORD
 from seqlm.workspace import NOTEBOOKS, Workspace
 
-SUMMARY, PROCESS = "performance_summary", "training_process"
+SUMMARY = "performance_summary"
 
 
 def build_report(ws: Workspace) -> dict[str, Path]:
@@ -55,7 +56,8 @@ def build_report(ws: Workspace) -> dict[str, Path]:
 def publish(ws: Workspace) -> Path | None:
     """Copy figures, their alt texts, report.md and training_data.json to figures/, file by file.
 
-    A figure there that this run did not make goes, with its alt text; other files stay. Only for
+    A figure there that this run did not make goes, with its alt text; other files stay. README's
+    table of results is written anew between its markers. Only for
     the laptop profile, whose results README shows; any other is left where it is (None).
     """
     if ws.profile != "laptop":
@@ -68,6 +70,9 @@ def publish(ws: Workspace) -> Path | None:
     text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
     write_text(ws.published / "report.md", text)
     _remove_stale(ws.published, {path.stem for path in figures})
+    readme = ws.root / "README.md"
+    if readme.is_file():
+        write_readme_results(ws, readme)
     return ws.published
 
 
@@ -246,7 +251,8 @@ def _drawing_limits(six: Mapping) -> list[str]:
     ]
     settings = (six.get("settings") or {}).get("default")
     if settings:
-        told = ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in settings.items() if k != "seed")
+        shown = ("strategy", "temperature", "top_k", "top_p", "guidance")
+        told = ", ".join(f"{k} {settings[k]}" for k in shown if k in settings)
         limits.append(f"Default drawings use {told}. Guidance above 1 exaggerates what sets a "
                       "class apart: drawings get clearer, and less varied.")  # fmt: skip
     near = six.get("nearest_train")
@@ -256,6 +262,10 @@ def _drawing_limits(six: Mapping) -> list[str]:
             f"{near['test_median']:.2f} from a real test digit (median distances). Drawings much "
             "nearer than real digits would be copies; much farther, they are not quite like them."
         )
+    repeated = six.get("repeated")
+    if repeated:
+        told = "; ".join(f"{name}: {estimate(share)}" for name, share in repeated.items())
+        limits.append(f"Pictures that repeat a training sentence code for code: {told}.")
     free = six.get("free")
     if free:
         counts = free["class_counts"]
@@ -282,11 +292,18 @@ def _figures(ws: Workspace, paths: Sequence[Path], number: int) -> str:
 
 def _again(ws: Workspace, record: Mapping, metrics: Mapping) -> list[str]:
     seed, data = metrics["03"].get("seed"), metrics["03"].get("data")
+    chosen = record["precision"]
+    timed = (
+        f" The precision was chosen by timing (here {chosen['chosen']}); to be sure of the same, "
+        "set the notebooks' `precision` to it."
+        if chosen["asked"] == "auto"
+        else ""
+    )
     print_of = f" The fingerprint of the sentences is `{data}`." if data else ""
     return [
         f"    make report PROFILE={ws.profile}",
         f"The seed is {seed}.{print_of} The same machine should give the same numbers; another "
-        "one, or another number of threads, rounds differently, so that they drift a little. "
-        "Every number above is also in training_data.json.",
+        "one, or another number of threads, rounds differently, so that they drift a little."
+        f"{timed} Every number above is also in training_data.json.",
         "Versions: " + ", ".join(f"{k} {v}" for k, v in record["versions"].items()) + ".",
     ]

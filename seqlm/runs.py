@@ -2,22 +2,39 @@
 
 import json
 import shutil
+import warnings
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
+
 from seqlm.cards import model_card, run_report
+from seqlm.classes import classifier_probabilities, measure_classes
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import CODEBOOK
+from seqlm.errors import DataError, DataWarning
 from seqlm.experiment import (
     evaluate_classes,
     evaluate_lm,
     train_classifier,
     train_lm,
 )
-from seqlm.files import atomic_path, write_json, write_text
-from seqlm.metrics import Estimate, classifier_probabilities
-from seqlm.model import load_classifier, load_lm
+from seqlm.files import atomic_path, read_json, write_json, write_text
+from seqlm.model import check_model_directory, load_classifier, load_lm
+from seqlm.plots_style import estimate
+from seqlm.rivals import bag_of_codes, fit_class_rivals
 from seqlm.speed import processes
+from seqlm.tokenizer import load_tokenizer
+
+METRICS = "metrics.json"
+RIVAL_ROWS = 5_000  # what an SVM learns from in seconds; its time grows with the square
+RIVALS = {
+    "dummy": "always the commonest class",
+    "logistic": "logistic regression on counts of codes",
+    "svm": "RBF-SVM on counts of codes",
+}
 
 
 def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfig) -> None:
@@ -39,8 +56,13 @@ def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfi
 def train_sequence_classifier(
     files: DataFiles, size: ModelConfig, config: TrainConfig, start_from: Path | None
 ) -> None:
-    """Train a classifier whose input ends at ``<CLS>``, then measure it once on test."""
-    corpus = load_corpus(files, config.max_length)
+    """Train a classifier whose input ends at ``<CLS>``, then measure it once on test.
+
+    Beside it stand rivals that see only how often each code comes in a row. Rows are cut to what
+    the model in `start_from` was trained on, if that is less than `config.max_length`.
+    """
+    length = config.max_length if start_from is None else fitting(start_from, config.max_length)
+    corpus = load_corpus(files, length)
     _say_what(corpus, files)
     record = train_classifier(corpus, size, config, start_from, say=_flushed)
     if processes().is_main_process:
@@ -48,9 +70,11 @@ def train_sequence_classifier(
         prompts, labels = corpus.to_classify(split)
         model = load_classifier(Path(config.output_dir) / "best_model")
         values = evaluate_classes(classifier_probabilities(model, prompts), labels)
+        values["rivals"] = measure_rivals(corpus, split, model.config.num_labels)
         _leave(Path(config.output_dir), "classifier", record, values, corpus, files)
-        print(f"accuracy {Estimate(**values['accuracy'])}")
-        print(f"macro F1 {Estimate(**values['macro_f1'])}")
+        for name, found in {"the classifier": values, **values["rivals"]}.items():
+            print(f"{name}: accuracy {estimate(found['accuracy'])}")
+            print(f"{name}: macro F1 {estimate(found['macro_f1'])}")
 
 
 def evaluate_model(
@@ -60,13 +84,49 @@ def evaluate_model(
     split: str,
     floors: bool,
     as_json: bool,
-    max_length: int,
+    max_length: int | None = None,
 ) -> None:
-    """Measure a saved language model on one split of `files`; print a table, or JSON."""
+    """Measure a saved language model on one split of `files`; print a table, or JSON.
+
+    Rows are cut to what the model was trained on, or to `max_length` if that is less. Warns when
+    the model was trained on another division of the same file.
+    """
     model = load_lm(directory)
-    corpus = load_corpus(files, min(max_length, model.config.n_positions))
+    corpus = load_corpus(files, fitting(directory, max_length))
+    _warn_of_other_splits(corpus, files, Path(directory))
     values = evaluate_lm(model, corpus, split, floors)
     print(json.dumps(values, indent=2) if as_json else "\n".join(_table(values)))
+
+
+def fitting(directory: Path, wanted: int | None = None) -> int:
+    """The longest row that the model in `directory` has learned from, or `wanted` if it is less.
+
+    Positions beyond that are random numbers still, whatever the model has room for.
+    """
+    room = check_model_directory(directory).n_positions
+    known = min(room, load_tokenizer(directory).model_max_length)
+    return known if wanted is None else min(known, wanted)
+
+
+def measure_rivals(corpus: Corpus, split: str, n_classes: int) -> dict[str, dict]:
+    """Name -> `measure_classes` on `split` of classifiers that learned from the train rows.
+
+    They see how often each code comes and no order. Of many train rows they see a random
+    `RIVAL_ROWS`, and the name says so.
+    """
+    prompts, labels = corpus.to_classify("train")
+    one_of_each = np.unique(labels, return_index=True)[1]  # no class may be lost by the draw
+    drawn = np.random.default_rng(0).permutation(len(prompts))
+    chosen = list(dict.fromkeys([*one_of_each, *drawn]))[:RIVAL_ROWS]
+    rows = [prompts[i] for i in chosen]
+    fitted = fit_class_rivals(bag_of_codes(rows, corpus.kinds), labels[chosen], kind="bag")
+    fewer = f" ({RIVAL_ROWS:,} of the train rows)" if len(prompts) > RIVAL_ROWS else ""
+    asked, truth = corpus.to_classify(split)
+    bag = bag_of_codes(asked, corpus.kinds)
+    return {
+        RIVALS[name] + fewer: measure_classes(truth, rival.predict(bag), n_classes)
+        for name, rival in fitted.items()
+    }
 
 
 def _flushed(line: str) -> None:
@@ -82,6 +142,32 @@ def _say_what(corpus: Corpus, files: DataFiles) -> None:
 def _measured_split(corpus: Corpus) -> str:
     """test; or val where the user kept no test rows, though val also chose the checkpoint."""
     return "test" if corpus.splits["test"] else "val"
+
+
+def _split_settings(files: DataFiles) -> dict:
+    """What decides who is a test row, where the rows do not say so themselves."""
+    names = ("test_size", "val_size", "split_seed")
+    return {"file": Path(files.data_path).name, **{name: getattr(files, name) for name in names}}
+
+
+def _warn_of_other_splits(corpus: Corpus, files: DataFiles, directory: Path) -> None:
+    held = {}
+    with suppress(DataError):  # a model on its own, without its run, is fine
+        held = read_json(directory.resolve().parent / METRICS)
+    trained = held.get("data") if isinstance(held, Mapping) else None
+    now = _split_settings(files)
+    if not isinstance(trained, Mapping) or trained.get("file") != now["file"]:
+        return
+    own = any(r.meta.get("split") is not None for r in corpus.splits["train"])
+    other = [k for k, v in now.items() if trained.get(k, v) != v]
+    if other and not own:
+        told = ", ".join(f"{name} {trained[name]} then and {now[name]} now" for name in other)
+        warnings.warn(
+            f"{files.data_path}: the model was trained on another division of this file ({told}), "
+            "so it may have learned from rows that are measured here; use the same settings",
+            DataWarning,
+            stacklevel=3,
+        )
 
 
 def finish_model(
@@ -114,7 +200,8 @@ def _leave(
     note = f" of {Path(files.data_path).name}, measured on {split}"
     if split == "val":
         note += ", which also chose the checkpoint and so flatters a little"
-    write_json(directory / "metrics.json", {"kind": kind, "split": split, "values": values})
+    data = _split_settings(files)
+    write_json(directory / METRICS, {"kind": kind, "split": split, "data": data, "values": values})
     finish_model(directory, record, corpus, values, note=note, kind=kind)
     run_report(directory, record, values)
 
@@ -124,15 +211,13 @@ def _table(values: dict) -> list[str]:
     lines = []
     for layout in ("read", "draw", "other"):
         for kind, measured in values.get(layout, {}).items():
-            loss, perplexity = (Estimate(**measured[name]) for name in ("nll", "perplexity"))
+            loss, perplexity = (estimate(measured[name]) for name in ("nll", "perplexity"))
             lines.append(
-                f"{layout:>5} {kind:<10} NLL {loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]  "
-                f"perplexity {perplexity.value:,.2f}  top-1 {measured['top1']['value']:.1%}  "
-                f"n = {loss.n} rows, {measured['tokens']:,} tokens"
+                f"{layout:>5} {kind:<10} NLL {loss}, perplexity {perplexity.value:,.2f}, "
+                f"top-1 {measured['top1']['value']:.1%} of {measured['tokens']:,} tokens"
             )
     for name, floor in values.get("floors", {}).items():
-        loss = Estimate(**floor["code"]["nll"])
-        lines.append(f"floor {name}: code NLL {loss.value:.3f} [{loss.low:.3f}, {loss.high:.3f}]")
+        lines.append(f"floor {name}: code NLL {estimate(floor['code']['nll'])}")
     if "below_best_floor" in values:
-        lines.append(f"below the best floor by {Estimate(**values['below_best_floor'])}")
+        lines.append(f"below the best floor by {estimate(values['below_best_floor'])}")
     return lines

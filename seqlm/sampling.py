@@ -29,7 +29,7 @@ class NextToken:
 @torch.inference_mode()
 def next_token_probabilities(model, ids: Sequence[int]) -> np.ndarray:
     """p(next token | ids), for every token of the vocabulary. (V,) float64, sums to 1."""
-    _check_prompt(model, ids, 0)
+    _check_prompt(model, ids)
     model.eval()
     logits = model(torch.tensor([list(ids)], device=model.device), use_cache=False).logits
     return logits[0, -1].double().softmax(-1).cpu().numpy()
@@ -101,6 +101,8 @@ def generate(
 ) -> list[list[int]]:
     """Continue each prompt by up to `config.max_new_tokens` ids; returns the new ids alone.
 
+    None there means as many as fit the model, for each prompt by its own length.
+
     Args:
         prompts: rows of ids, of any lengths.
         allowed: only these ids may be chosen; None allows all.
@@ -122,11 +124,13 @@ def generate(
     lengths = np.array([len(prompt) for prompt in prompts])
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
+        room = int(model.config.n_positions - length + 1)  # as _check_prompt counts
+        fitted = config if config.max_new_tokens else replace(config, max_new_tokens=room)
         for start in range(0, len(members), ROWS_A_BATCH):
             batch = members[start : start + ROWS_A_BATCH]
             given = [list(prompts[i]) for i in batch]
             free = [list(free_prompts[i]) for i in batch] if config.guidance != 1 else []
-            new = _generate_batch(model, given, free, batch, config, allowed, stop_id)
+            new = _generate_batch(model, given, free, batch, fitted, allowed, stop_id)
             for i, ids in zip(batch, new, strict=True):
                 written[i] = _until(ids, stop_id)
     return written
@@ -165,13 +169,20 @@ def _until(ids: list[int], stop_id: int | None) -> list[int]:
     return ids[: ids.index(stop_id) + 1] if stop_id in ids else ids
 
 
-def _check_prompt(model, ids: Sequence[int], room: int) -> None:
+def _check_prompt(model, ids: Sequence[int], new: int | None = None) -> None:
+    """Raises DataError when `ids` and `new` tokens after them (None: one or more) do not fit."""
     longest = model.config.n_positions
     if not len(ids):
         raise DataError("the prompt is empty; give at least one token, such as <IMG>")
-    if len(ids) + room > longest:
+    if len(ids) > longest:
         raise DataError(
-            f"a prompt of {len(ids)} tokens and {room} new ones do not fit the model's "
+            f"a prompt of {len(ids)} tokens does not fit the model's {longest} positions; shorten "
+            "the prompt"
+        )
+    # The last new token needs no position: it is never read by the model.
+    if new is not None and len(ids) + new - 1 > longest:
+        raise DataError(
+            f"a prompt of {len(ids)} tokens and {new} new ones do not fit the model's "
             f"{longest} positions; shorten the prompt or lower max_new_tokens"
         )
 

@@ -4,11 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from seqlm.errors import SeqlmError
 from seqlm.files import read_text, write_text
-from seqlm.metrics import proportion
 from seqlm.plots_style import Numbers, as_share, estimate, in_plain, interval, short
 from seqlm.speed import in_words
 from seqlm.workspace import NOTEBOOKS, Workspace
@@ -128,21 +125,19 @@ def _drawing_rows(values: Mapping) -> list[Row]:
     return rows
 
 
-def _commonest(values: Mapping) -> Numbers:
-    """What one gets right who always names the commonest class of a confusion matrix."""
-    rows = np.asarray(values["confusion"]).sum(axis=1)
-    return proportion(np.arange(rows.sum()) < rows.max())
-
-
 def run_rows(values: Mapping) -> list[Row]:
     """A user's own run: a language model's values, or a classifier's."""
     if "accuracy" not in values:
         return _code_rows(values) + _more_code_rows(values)
-    return [
-        ("classes named right", "**the classifier**", values["accuracy"]),
-        ("classes named right", "rival: always the commonest class", _commonest(values)),
-        ("macro F1 over the classes", "**the classifier**", values["macro_f1"]),
-    ]
+    measures = {"classes named right": "accuracy", "macro F1 over the classes": "macro_f1"}
+    rows: list[Row] = []
+    for measure, key in measures.items():
+        rows.append((measure, "**the classifier**", values[key]))
+        rows += [
+            (measure, f"rival: {name}", rival[key])
+            for name, rival in (values.get("rivals") or {}).items()
+        ]
+    return rows
 
 
 def readme_results(ws: Workspace) -> str:

@@ -35,7 +35,8 @@ from seqlm.trainer import (
 from seqlm.versions import machine, versions
 
 RECORD = "training.json"
-_DECIDING = ("training", "trainer", "metrics")  # modules whose change makes it another run
+# Modules whose change makes it another run.
+_DECIDING = ("training", "trainer", "experiment", "metrics", "classes", "model")
 
 
 def train(
@@ -46,6 +47,7 @@ def train(
     best_metric: str,
     config: TrainConfig,
     say: Callable[[str], None] = print,
+    also: object = None,
 ) -> dict:
     """Train `model` on `rows`; write best_model/, final_model/ and training.json to output_dir.
 
@@ -57,6 +59,8 @@ def train(
         best_metric: the entry of what `measure` returns that decides which model is kept.
         config: how to train.
         say: where progress goes, a line at a time.
+        also: whatever else decides the outcome, such as the rows that `measure` looks at; with
+            another `also` it is another run.
 
     A run of the very same settings that was killed goes on from its newest checkpoint, and one
     that is finished is not run again (`resume=False` starts anew). Returns the record that is also
@@ -64,7 +68,7 @@ def train(
     """
     directory = Path(config.output_dir)
     check_length(model, max(map(len, rows.ids)))
-    identity = _identity(model, rows, best_metric, config)
+    identity = _identity(model, tokenizer, rows, best_metric, config, also)
     record = _earlier(directory, identity) if config.resume else {}
     if record.get("finished"):
         say(f"{directory}: already trained with these very settings (resume=False trains anew)")
@@ -220,13 +224,15 @@ def _is_whole(state: Path) -> bool:
         return False
 
 
-def _identity(model, rows: Rows, best_metric: str, config: TrainConfig) -> str:
+def _identity(model, tokenizer, rows: Rows, best_metric: str, config: TrainConfig, also) -> str:
     """The same for two runs exactly when they would do the same."""
     settings = {k: v for k, v in asdict(config).items() if k not in ("output_dir", "resume")}
     size = {k: v for k, v in model.config.to_dict().items() if k != "transformers_version"}
     # Rounded, because the last digits of a sum change with the number of threads that take it.
     weights = [round(float(weight.detach().double().sum()), 4) for weight in model.parameters()]
-    whole = json.dumps([settings, best_metric, size, weights, rows.ids, rows.classes], default=str)
+    names = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
+    decides = [settings, best_metric, size, weights, names, rows.ids, rows.classes, also]
+    whole = json.dumps(decides, default=str)
     code = sha256_of([Path(__file__).with_name(f"{name}.py") for name in _DECIDING])
     return hashlib.sha256((whole + code).encode()).hexdigest()[:16]
 

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from seqlm.metrics import measure_classes, proportion
+from seqlm.classes import measure_classes
+from seqlm.metrics import proportion
 
 
 def share(value: float, n: int = 360) -> dict:
@@ -119,7 +120,7 @@ def values(number_of_notebook: str) -> dict:
             "judge": {"test": share(0.992), "reconstructed": share(0.989)},
             "settings": {
                 "default": {"strategy": "sample", "temperature": 0.7, "top_k": 0, "top_p": 0.9,
-                            "guidance": 3.0, "max_new_tokens": 64, "seed": 42},
+                            "guidance": 3.0, "max_new_tokens": None, "seed": 42},
                 "plain": {"strategy": "sample", "temperature": 1.0, "top_k": 0, "top_p": 1.0,
                           "guidance": 1.0, "max_new_tokens": 64, "seed": 42},
             },

@@ -11,7 +11,7 @@ from nltk.util import ngrams
 from seqlm import baselines, metrics
 from seqlm.baselines import RECIPES, fit_floors, mixture_weights
 from seqlm.errors import DataError
-from seqlm.layout import default_vocab, draw_layout, read_layout, token_kinds
+from seqlm.layout import KIND_CODE, default_vocab, draw_layout, read_layout, token_kinds
 
 V = 12
 
@@ -172,6 +172,36 @@ def test_mixing_weights_sum_to_one_and_cannot_be_bettered_on_val(floors):
             nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in floor.weights.items()}
             rival = baselines.Floor("nudged", "", nudged, floor._counts)
             assert rival.score(val).nll.mean() >= best - 1e-9
+
+
+def test_with_kinds_the_weights_cannot_be_bettered_on_codes_whatever_that_costs_elsewhere():
+    """The codes are noise; what stands around them follows a rule that bigrams know."""
+    vocab = default_vocab(n_codes=30, n_classes=2)
+    kinds = token_kinds(vocab)
+    train, val = (
+        [
+            [vocab[t] for t in read_layout(np.random.default_rng((seed, i)).integers(0, 30, 6), 0)]
+            for i in range(40)
+        ]
+        for seed in (0, 1)
+    )
+    tuned = fit_floors(train, val, len(vocab), kinds)
+    careless = fit_floors(train, val, len(vocab))
+    assert careless["bigram"].weights["bigram"] > tuned["bigram"].weights["bigram"] + 0.1
+    for name in ("bigram", "trigram", "position_ngram"):
+        best = tuned[name].score(val).of_kind(kinds, KIND_CODE).nll.mean()
+        assert best < careless[name].score(val).of_kind(kinds, KIND_CODE).nll.mean()
+        for part in tuned[name].weights:
+            nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in tuned[name].weights.items()}
+            rival = baselines.Floor("nudged", "", nudged, tuned[name]._counts)
+            assert rival.score(val).of_kind(kinds, KIND_CODE).nll.mean() >= best - 1e-9
+
+
+def test_val_rows_without_a_code_cannot_tune_a_floor_for_codes():
+    vocab = default_vocab(n_codes=8, n_classes=2)
+    bare = [[vocab[t] for t in ("<IMG>", "</IMG>", "<CLS>", "<CLS_0>", "<EOS>")]]
+    with pytest.raises(DataError, match="no code tokens in the val rows"):
+        fit_floors(bare, bare, len(vocab), token_kinds(vocab))
 
 
 def test_em_finds_the_weights_that_made_the_data():

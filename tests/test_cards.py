@@ -1,7 +1,7 @@
 """A model's card and a run's report say what was measured, and on what."""
 
 import yaml
-from invented import classes, number, record, values
+from invented import classes, number, record, share, values
 
 from seqlm.cards import model_card, run_report
 
@@ -24,15 +24,32 @@ def test_a_model_card_before_the_test_owns_up_to_validation():
     assert f"val codes {record()['best']['code_nll']:.3f}" in card
 
 
-def test_a_classifiers_card_and_report_hold_a_rival(tmp_path):
-    found = classes(0.9)
+COMMONEST, SVM = "always the commonest class", "RBF-SVM on counts of codes"
+
+
+def classifier(ours: float, svm: float) -> dict:
+    """What a classifier's run leaves; both numbers are invented."""
+    lazy = {**classes(0.0), "accuracy": share(0.1)}
+    return {**classes(ours), "rivals": {COMMONEST: lazy, SVM: classes(svm)}}
+
+
+def test_a_classifiers_card_and_report_hold_its_rivals(tmp_path):
+    found = classifier(0.9, 0.7)
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     card = model_card("seqlm classifier", held, found, 516, "rows")
     assert "GPT2ForSequenceClassification" in card and "text-classification" in card
     written = run_report(tmp_path, held, found)
     text = written["markdown"].read_text()
-    assert "always the commonest class | 10.0% | 7.3% to 13.5% | 360 |" in text
-    assert "macro F1" in text
+    for place in (card, text):
+        assert f"rival: {COMMONEST} | 10.0% | 7.3% to 13.5% | 360 |" in place
+        assert place.count(f"| rival: {SVM} |") == 2  # accuracy and macro F1
+    assert f"names more rows right than the best rival, {SVM}" in text
+
+
+def test_a_classifier_that_does_not_beat_a_rival_is_told_so(tmp_path):
+    held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
+    text = run_report(tmp_path, held, classifier(0.7, 0.9))["markdown"].read_text()
+    assert f"does not beat the best rival, {SVM}" in text and "no GPT is needed" in text
 
 
 def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):

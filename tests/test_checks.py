@@ -11,6 +11,13 @@ import pytest
 from seqlm import checks
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
+CHECKS = [
+    checks.nearest_patch,
+    checks.labels,
+    checks.classifier_input,
+    checks.perplexity,
+    checks.nucleus,
+]
 
 
 def distances(patch, centers):
@@ -52,11 +59,11 @@ def unscaled_nucleus(p, top_p):
 
 
 WRONG = [
-    (checks.nearest_patch, lambda p, c: int((c @ p).argmax()), "dot product"),
+    (checks.nearest_patch, lambda p, c: int((c @ p).argmax()), "centres full of ink"),
     (checks.nearest_patch, lambda p, c: int(distances(p, c).argmax()), "farthest"),
     (checks.nearest_patch, lambda p, c: int(distances(p, c).argmin()) + 1, "from 0"),
     (checks.nearest_patch, lambda p, c: distances(p, c).min(), "distance itself"),
-    (checks.nearest_patch, lambda p, c: 2, "dark patch"),
+    (checks.nearest_patch, lambda p, c: 2, "nearly empty patch"),
     (checks.nearest_patch, lambda p, c: p.nonsense, "AttributeError"),
     (checks.labels, lambda ids, pad: list(ids), "Padding is still"),
     (checks.labels, shifted, "Shifted by hand"),
@@ -84,6 +91,107 @@ def test_a_wrong_answer_is_told_its_misconception(check, answer, words, capsys):
     assert words in capsys.readouterr().out
 
 
+def given_only_once(right):
+    """A function that answers the first question rightly and the second with None."""
+    left = [right]
+    return lambda *arguments: left.pop() if left else None
+
+
+def second(answer, first):
+    answers = iter([first, answer])
+    return lambda *arguments: next(answers)
+
+
+P = np.array([0, 0.6, 0, 0.4, 0])
+SENTENCE = ["<IMG>", "<Z_007>", "<Z_004>", "</IMG>", "<CLS>"]
+ONE_CENTRE, NINE = "where the number of one centre is wanted", "where a list of nine whole numbers"
+TOKENS, FIVE = "where a list of tokens is wanted", "where an array of five probabilities is wanted"
+NUMBER = "where one number is wanted"
+UNFIT = [
+    (checks.nearest_patch, "2", f"a string, {ONE_CENTRE}"),
+    (checks.nearest_patch, True, f"a bool, {ONE_CENTRE}"),
+    (checks.nearest_patch, np.array([2]), f"an array of shape (1,), {ONE_CENTRE}"),
+    (checks.nearest_patch, [2, 0], f"a list of 2, {ONE_CENTRE}"),
+    (checks.nearest_patch, second([0, 1], 2), f"a list of 2, {ONE_CENTRE}"),
+    (checks.nearest_patch, given_only_once(2), f"None, {ONE_CENTRE}"),
+    (checks.labels, [2, 45], f"a list of 2, {NINE}"),
+    (checks.labels, [], f"a list of 0, {NINE}"),
+    (checks.labels, [1, [2, 3]], f"a list of 2, {NINE}"),
+    (checks.labels, ["2"] * 9, f"a list of 9, {NINE}"),
+    (checks.labels, [None] * 9, f"a list of 9, {NINE}"),
+    (checks.labels, "2 45 6", f"a string, {NINE}"),
+    (checks.labels, {2: 45}, f"a dict, {NINE}"),
+    (checks.labels, np.ndarray, f"a type, {NINE}"),
+    (checks.classifier_input, 5, f"an int, {TOKENS}"),
+    (checks.classifier_input, [1, 2], f"a list of 2, {TOKENS}"),
+    (checks.classifier_input, "<IMG> <CLS>", f"a string, {TOKENS}"),
+    (checks.classifier_input, second(5, SENTENCE), f"an int, {TOKENS}"),
+    (checks.perplexity, np.ones(3), f"an array of shape (3,), {NUMBER}"),
+    (checks.perplexity, "22.2", f"a string, {NUMBER}"),
+    (checks.perplexity, 2j, f"a complex, {NUMBER}"),
+    (checks.nucleus, np.ones((2, 5)), f"an array of shape (2, 5), {FIVE}"),
+    (checks.nucleus, 0.7, f"a float, {FIVE}"),
+    (checks.nucleus, "0.7", f"a string, {FIVE}"),
+    (checks.nucleus, ["0.7"] * 5, f"a list of 5, {FIVE}"),
+    (checks.nucleus, [0.6, [0.4]], f"a list of 2, {FIVE}"),
+    (checks.nucleus, second(np.ones(3), P), f"an array of shape (3,), {FIVE}"),
+    (checks.nucleus, given_only_once(P), f"None, {FIVE}"),
+]
+
+
+@pytest.mark.parametrize(("check", "answer", "words"), UNFIT)
+def test_an_answer_of_the_wrong_kind_gets_one_sentence(check, answer, words, capsys):
+    function = answer if callable(answer) and answer is not np.ndarray else lambda *given: answer
+    assert check(function) is False
+    said = capsys.readouterr().out
+    assert said.startswith("✗ Not yet. That is ") and words in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("answer", ["10.8", [10.8], np.ones(2), math.log, True])
+def test_an_initial_loss_of_the_wrong_kind_gets_one_sentence(answer, capsys):
+    assert checks.initial_loss(answer, 516) is False
+    said = capsys.readouterr().out
+    assert said.startswith("✗ Not yet. That is a") and said.endswith(f"{NUMBER}.\n")
+
+
+def test_a_nucleus_that_drops_places_is_told_to_keep_them(capsys):
+    assert checks.nucleus(lambda p, top_p: np.array([0.6, 0.4])) is False
+    assert "keeps its five places" in capsys.readouterr().out
+
+
+def failing(*arguments):
+    raise RuntimeError("no idea")
+
+
+def failing_later(first):
+    answers = iter([first])
+    return lambda *arguments: next(answers)  # StopIteration at the second question
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_an_exception_ends_the_check_with_one_message(check, capsys):
+    assert check(failing) is False
+    assert capsys.readouterr().out == (
+        "✗ Not yet. Your function stopped with RuntimeError: no idea\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "right"),
+    [(checks.nearest_patch, 2), (checks.classifier_input, SENTENCE), (checks.nucleus, P)],
+)
+def test_so_does_one_at_the_second_question(check, right, capsys):
+    assert check(failing_later(right)) is False
+    said = capsys.readouterr().out
+    assert "stopped with StopIteration" in said and said.count("✗") == said.count("\n") == 1
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_result_in_place_of_the_function_is_told(check, capsys):
+    assert check([1, 2]) is False
+    assert "That is a list of 2, where a function is wanted." in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("answer", "words"),
     [
@@ -100,11 +208,7 @@ def test_a_wrong_initial_loss_is_told_its_misconception(answer, words, capsys):
     assert words in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    "check",
-    [checks.nearest_patch, checks.labels, checks.classifier_input, checks.perplexity,
-     checks.nucleus],
-)  # fmt: skip
+@pytest.mark.parametrize("check", CHECKS)
 def test_an_answer_not_given_yet_is_no_mistake(check, capsys):
     assert check(lambda *arguments: ...) is False
     said = capsys.readouterr().out

@@ -1,15 +1,21 @@
 """The command line, used as a person would: flags, files, mistakes."""
 
+import io
 import json
+import re
 import subprocess
 import sys
+import textwrap
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import yaml
 
+from seqlm import cli
 from seqlm.cli import main
 
+ROOT = Path(__file__).parents[1]
 TINY = "--n_layer 1 --n_head 2 --n_embd 16 --n_positions 64 --batch_size 16 --precision fp32"
 
 
@@ -102,6 +108,86 @@ def test_infer_generates_the_same_sentence_for_the_same_seed(trained, capsys):
     assert said[0].startswith("<CLS> <CLS_3> <IMG> ")
 
 
+def infer_settings(capsys, *words) -> dict:
+    with pytest.raises(SystemExit):
+        main(["infer", *words, "--print_config"])
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_infer_draws_as_the_readme_and_notebook_6_do(capsys):
+    notebook = json.loads((ROOT / "notebooks/06_sample.ipynb").read_text())
+    (parameters,) = (
+        "".join(cell["source"])
+        for cell in notebook["cells"]
+        if "parameters" in cell["metadata"].get("tags", [])
+    )
+    wanted: dict = {}
+    exec(parameters, wanted)
+    found = infer_settings(capsys)
+    for name in ("temperature", "top_k", "top_p", "guidance"):
+        assert found[name] == wanted[name], name
+    assert found["max_new_tokens"] is None
+    assert infer_settings(capsys, "--guidance", "1", "--max_new_tokens", "9")["guidance"] == 1
+
+
+def test_infer_without_settings_draws_with_the_defaults_and_to_the_end(trained, capsys):
+    words = ["infer", "--model_path", str(trained / "best_model"), "--mode", "generate"]
+    words += ["--label", "3", "--n", "3"]
+    said = []
+    default = ["--temperature", "0.9", "--top_p", "0.95", "--guidance", "1.5"]
+    itself = ["--temperature", "1", "--top_p", "1", "--guidance", "1"]
+    for more in ([], default, itself):
+        assert main([*words, *more]) == 0
+        said.append(capsys.readouterr().out)
+    assert said[0] == said[1] != said[2]
+    for line in said[0].splitlines():
+        assert line.endswith("<EOS>") or len(line.split()) == 65
+
+
+def test_a_reader_that_leaves_early_ends_infer_quietly(built, trained):
+    lines = (built.directory / "sequences.jsonl").read_text().splitlines()
+    rows = [line for line in lines if json.loads(line)["tokens"].startswith("<IMG>")][:2]
+    asked = [sys.executable, "-m", "seqlm", "infer", "--mode", "classify"]
+    asked += ["--model_path", str(trained / "best_model")]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(asked, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as running:
+        running.stdout.close()  # before it can have written: it waits for its rows
+        running.stdin.write("\n".join(rows))
+        running.stdin.close()
+        said = running.stderr.read()
+    assert running.returncode == 141
+    assert "BrokenPipe" not in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize("name", list(cli.COMMANDS))
+def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
+    def interrupted(given):
+        """Stopped by hand."""
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, name, replace(cli.COMMANDS[name], run=interrupted))
+    needed = ["--data_path", "a"] if name in ("train", "classify", "evaluate") else []
+    needed += ["--vocab_path", "b"] if name in ("train", "classify") else []
+    assert main([name, *needed]) == 130
+    said = capsys.readouterr().err
+    if name in ("train", "classify", "report"):
+        assert said == "\nstopped; the same command goes on from the newest checkpoint\n"
+    else:
+        assert said == "\nstopped\n"
+
+
+def test_the_python_in_the_page_on_data_runs(capsys):
+    page = (ROOT / "data/README.md").read_text()
+    (block,) = re.findall(r"^ *```python\n(.*?)^ *```", page, re.M | re.S)
+    sample = ROOT / "data/sample"
+    for mine, ours in (("rows.jsonl", "sequences.jsonl"), ("vocab.json", "vocab.json")):
+        assert f'"data/mine/{mine}"' in block
+        block = block.replace(f"data/mine/{mine}", str(sample / ours))
+    exec(textwrap.dedent(block), {})
+    said = capsys.readouterr().out
+    assert "'rows': 200" in said and "{'train': 140, 'val': 20, 'test': 40}" in said
+
+
 def test_infer_classifies_rows_from_a_pipe(built, trained):
     lines = (built.directory / "sequences.jsonl").read_text().splitlines()
     rows = [line for line in lines if json.loads(line)["tokens"].startswith("<IMG>")][:3]
@@ -115,8 +201,6 @@ def test_infer_classifies_rows_from_a_pipe(built, trained):
 
 
 def test_infer_tables_come_without_prompts_in_a_pipe(trained, monkeypatch, capsys):
-    import io
-
     monkeypatch.setattr(sys, "stdin", io.StringIO("<CLS> <CLS_3>\n<NOPE>\nquit\n"))
     assert main(["infer", "--model_path", str(trained / "best_model"), "--top", "4"]) == 0
     said = capsys.readouterr()

@@ -177,6 +177,12 @@ def test_every_field_has_its_line_in_the_docstring(config):
     assert told == [field.name for field in fields(config)]
 
 
+def test_a_sample_is_by_default_the_model_itself_as_long_as_it_fits():
+    config = SampleConfig()
+    assert (config.temperature, config.top_k, config.top_p, config.guidance) == (1, 0, 1, 1)
+    assert config.max_new_tokens is None
+
+
 def test_the_default_model_is_the_full_one():
     size = ModelConfig()
     assert (size.n_layer, size.n_head, size.n_embd, size.n_positions) == (6, 8, 384, 1024)

@@ -318,4 +318,3 @@ def test_the_committed_sample_follows_the_contract_and_is_whole():
     splits = split_records(read_records(sample / "sequences.jsonl", vocab))
     assert vocab == default_vocab()
     assert [len(splits[name]) for name in ("train", "val", "test")] == [140, 20, 40]
-    assert is_built(DataConfig(n_images=100, copies=0), sample)

@@ -1,18 +1,23 @@
 """From sentences to numbers: what the notebooks and the command line share."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Model
 
+from seqlm import experiment
 from seqlm.baselines import fit_floors
 from seqlm.config import DataFiles, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import SEQUENCES, VOCAB
-from seqlm.errors import DataError
-from seqlm.experiment import evaluate_lm, first_loss, lm_measure, train_classifier
+from seqlm.errors import ConfigError, DataError
+from seqlm.experiment import evaluate_lm, first_loss, lm_measure, train_classifier, train_lm
 from seqlm.layout import KIND_CODE, class_of
 from seqlm.metrics import score_tokens
 from seqlm.model import build_lm
+from seqlm.records import Record
 
 
 @pytest.fixture(scope="module")
@@ -63,9 +68,103 @@ def test_how_far_below_the_best_floor_is_one_minus_the_ratio(corpus, model):
 
 def test_floors_learn_from_the_rows_the_model_learned_from(corpus, model):
     found = evaluate_lm(model, corpus, "test")["floors"]["position"]["code"]["nll"]["value"]
-    floor = fit_floors(corpus.rows("train"), corpus.rows("val"), len(corpus.vocab))["position"]
+    rows = (corpus.rows("train"), corpus.rows("val"))
+    floor = fit_floors(*rows, len(corpus.vocab), corpus.kinds)["position"]
     scores = floor.score(corpus.rows("test", "read")).of_kind(corpus.kinds, KIND_CODE)
     assert found == pytest.approx(scores.nll.mean())
+
+
+def test_floors_are_tuned_for_the_codes_they_are_judged_on(corpus, model):
+    found = evaluate_lm(model, corpus, "test")["floors"]["bigram"]["code"]["nll"]["value"]
+    rows, test = (corpus.rows("train"), corpus.rows("val")), corpus.rows("test", "read")
+    tuned, careless = (
+        fit_floors(*rows, len(corpus.vocab), kinds)["bigram"].score(test)
+        for kinds in (corpus.kinds, None)
+    )
+    assert found == pytest.approx(tuned.of_kind(corpus.kinds, KIND_CODE).nll.mean())
+    assert found != pytest.approx(careless.of_kind(corpus.kinds, KIND_CODE).nll.mean())
+
+
+def doubled(corpus, named: bool) -> Corpus:
+    """Every row twice; `named`, both say that they come from one source."""
+    splits = {
+        name: [
+            replace(record, meta={"source_id": (name, place)} if named else {})
+            for place, record in enumerate(corpus.records(name, "read"))
+            for _ in range(2)
+        ]
+        for name in corpus.splits
+    }
+    return Corpus(corpus.vocab, splits)
+
+
+def test_rows_of_one_source_count_as_one_in_every_interval(corpus, model):
+    n = len(corpus.rows("test", "read"))
+    honest, careless = (evaluate_lm(model, doubled(corpus, named)) for named in (True, False))
+    for pick in (
+        lambda found: found["read"]["code"]["nll"],
+        lambda found: found["read"]["class"]["top1"],
+        lambda found: found["floors"]["bigram"]["code"]["nll"],
+        lambda found: found["below_best_floor"],
+    ):
+        one, two = pick(honest), pick(careless)
+        assert one["value"] == pytest.approx(two["value"])
+        assert (one["n"], two["n"]) == (n, 2 * n)
+    nll = [found["read"]["code"]["nll"] for found in (careless, honest)]
+    assert nll[0]["high"] - nll[0]["low"] < 0.8 * (nll[1]["high"] - nll[1]["low"])
+
+
+def test_rows_without_a_source_are_never_taken_for_one_that_has_that_number():
+    records = [Record(("<IMG>",), meta=meta) for meta in ({}, {"source_id": 0}, {"source_id": 0})]
+    found = Corpus({}, {"test": records}).sources("test")
+    assert found.tolist() == [0, 1, 1]
+
+
+def test_an_empty_split_is_refused_in_a_sentence(corpus, model):
+    bare = Corpus(corpus.vocab, {**corpus.splits, "test": []})
+    with pytest.raises(DataError, match="the test split is empty; use --split val, or mark some"):
+        evaluate_lm(model, bare, "test")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("train", [train_lm, train_classifier])
+def test_a_row_that_does_not_fit_is_refused_before_anything_runs(
+    corpus, tiny, split, train, tmp_path, monkeypatch
+):
+    """A row beyond the positions would be an index error deep inside the model."""
+    first = corpus.records(split, "read")[0]
+    long = replace(first, tokens=(*first.tokens[:1], *["<Z_001>"] * 60, *first.tokens[1:]))
+    lengthened = Corpus(corpus.vocab, {**corpus.splits, split: [*corpus.splits[split], long]})
+    monkeypatch.setattr(GPT2Model, "forward", None)
+    said = []
+    config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
+    with pytest.raises(ConfigError, match="do not fit n_positions = 64"):
+        train(lengthened, tiny, config, say=said.append)
+    assert not said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("train", [train_lm, train_classifier])
+def test_other_val_rows_make_it_another_run(corpus, tiny, train, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(experiment, "train", lambda *_, also, **__: given.append(also))
+    config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
+    fewer = Corpus(corpus.vocab, {**corpus.splits, "val": corpus.splits["val"][:-4]})
+    for some in (corpus, fewer, corpus):
+        train(some, tiny, config)
+    assert given[0] == given[2] != given[1]
+
+
+def test_all_rows_are_had_without_asking_for_the_layout_of_each(corpus, monkeypatch):
+    monkeypatch.setattr("seqlm.corpus.layout_of", None)
+    assert corpus.records("val") == corpus.splits["val"]
+    assert corpus.records("val") is not corpus.splits["val"]
+
+
+def test_the_tokenizer_carries_the_length_that_rows_were_cut_to(built):
+    files = DataFiles(built.directory / SEQUENCES, built.directory / VOCAB)
+    assert load_corpus(files, 19).tokenizer.model_max_length == 19
+    assert load_corpus(files, 19).longest == 19
+    assert load_corpus(files).tokenizer.model_max_length == 1024
 
 
 def test_the_first_loss_is_held_against_ln_v(corpus, tiny):

@@ -23,6 +23,7 @@ from seqlm.layout import (
     default_vocab,
     draw_layout,
     drawing_prompt,
+    is_code,
     layout_of,
     read_layout,
     reading_prompt,
@@ -64,6 +65,11 @@ def test_only_class_tokens_name_a_class():
     assert [class_of(class_token(label)) for label in (0, 3, 12)] == [0, 3, 12]
     for token in (*STRUCTURAL, code_token(3), "<CLS_>", "<CLS_x>", "<CLS_3", "x<CLS_3>", "3"):
         assert class_of(token) is None, token
+
+
+def test_a_code_is_what_is_neither_structural_nor_a_class():
+    assert all(map(is_code, ("<Z_017>", "cat", "<CLS_x>", "CLS_3")))
+    assert not any(map(is_code, (*STRUCTURAL, "<CLS_3>", "<CLS_44>")))
 
 
 def test_every_id_is_structural_a_code_or_a_class():

@@ -5,8 +5,6 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, f1_score
-from transformers import GPT2ForSequenceClassification
 
 from seqlm import metrics
 from seqlm.config import ModelConfig
@@ -15,16 +13,14 @@ from seqlm.layout import (
     KIND_CLASS,
     KIND_CODE,
     KIND_STRUCTURAL,
-    class_ids,
     class_of,
     default_vocab,
     draw_layout,
     read_layout,
-    reading_prompt,
     token_kinds,
 )
 from seqlm.metrics import TokenScores
-from seqlm.model import build_classifier, build_lm
+from seqlm.model import build_lm
 
 VOCAB = default_vocab()
 KINDS = token_kinds(VOCAB)
@@ -39,6 +35,7 @@ class BigramModel(torch.nn.Module):
     def __init__(self, table):
         super().__init__()
         self.table = torch.as_tensor(table)
+        self.config = SimpleNamespace(vocab_size=len(table))
 
     def forward(self, input_ids, use_cache=True):
         return SimpleNamespace(logits=self.table[input_ids])
@@ -151,6 +148,31 @@ def test_a_model_that_cannot_choose_has_guessed_nothing_right(level):
     scores = metrics.score_tokens(model, [[0, 1, 2, 3]])
     assert metrics.top_k_accuracy(scores, 5).value == 0
     assert scores.rank.tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("vocab_size", [516, 100_000])
+@pytest.mark.parametrize("length", [20, 100])
+def test_the_logits_of_a_batch_fit_into_64_megabytes_whatever_the_vocabulary(vocab_size, length):
+    rows = [[1] * length] * 2_000
+    found = metrics.batches(rows, vocab_size=vocab_size)
+    assert sorted(np.concatenate(found)) == list(range(2_000))
+    assert 2**23 < len(found[0]) * length * vocab_size * 4 <= 2**26
+    large = metrics.batches([[1] * 1_000] * 3, vocab_size=10**6)
+    assert [len(batch) for batch in large] == [1, 1, 1]
+
+
+def test_scoring_goes_by_the_models_own_vocabulary(monkeypatch):
+    sizes = []
+
+    class Watched(BigramModel):
+        def forward(self, input_ids, use_cache=True):
+            sizes.append(len(input_ids))
+            return super().forward(input_ids)
+
+    rows = [[1, 2, 3, 4]] * 12
+    monkeypatch.setattr(metrics, "LOGITS_A_BATCH", 4 * 8 * 3)  # three rows of four tokens of eight
+    metrics.score_tokens(Watched(np.eye(8)), rows)
+    assert sizes == [3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("rows", [[], [[2, 3], [2]]])
@@ -279,6 +301,18 @@ def test_pairing_two_models_gives_the_ratio_of_their_nlls_and_a_narrow_interval(
     assert (found.high - found.low) / found.value < 0.2 * (alone.high - alone.low) / alone.value
 
 
+def test_pairing_takes_two_rows_of_one_image_for_one_unit():
+    rng = np.random.default_rng(0)
+    hard = rng.gamma(4.0, 1.0, 60)
+    easier = hard * rng.normal(0.8, 0.1, 60)
+    ours, theirs = scores_of(easier.repeat(2)), scores_of(hard.repeat(2))
+    careless = metrics.paired_ratio(ours, theirs)
+    honest = metrics.paired_ratio(ours, theirs, images=np.arange(120) // 2)
+    assert (careless.n, honest.n) == (120, 60)
+    assert honest.value == pytest.approx(careless.value)
+    assert careless.high - careless.low < 0.8 * (honest.high - honest.low)
+
+
 def test_models_scored_on_different_tokens_are_never_paired():
     ours, theirs = scores_of([1.0, 2.0]), scores_of([1.0, 2.0], target=np.array([0, 3]))
     with pytest.raises(DataError, match="cannot be paired"):
@@ -312,112 +346,3 @@ def test_wilsons_interval_has_width_even_when_nothing_went_wrong():
 def test_a_share_of_nothing_is_refused():
     with pytest.raises(DataError, match="share of nothing"):
         metrics.proportion(np.array([], dtype=bool))
-
-
-def test_an_estimate_says_its_interval_its_n_and_its_unit():
-    share = metrics.Estimate(0.9833, 0.9641, 0.9923, 360, "share")
-    assert str(share) == "98.3% (95 % interval 96.4% to 99.2%, n = 360)"
-    loss = metrics.Estimate(3.25, 3.2, 3.3, 180, "nats a token")
-    assert f"{loss}" == "3.250 nats a token (95 % interval 3.200 to 3.300, n = 180)"
-    assert loss.to_json() == {
-        "value": 3.25,
-        "low": 3.2,
-        "high": 3.3,
-        "n": 180,
-        "unit": "nats a token",
-    }
-
-
-# Classes
-
-
-def labels_and_guesses(n=200, classes=10):
-    rng = np.random.default_rng(3)
-    labels = rng.integers(0, classes, n)
-    return labels, np.where(rng.random(n) < 0.8, labels, rng.integers(0, 10, n))
-
-
-@pytest.mark.parametrize("classes", [10, 7])  # with 7, three are guessed that are never true
-def test_macro_f1_equals_scikit_learns(classes):
-    labels, guesses = labels_and_guesses(classes=classes)
-    found = metrics.macro_f1(labels, guesses)
-    theirs = f1_score(labels, guesses, average="macro", labels=np.unique(labels), zero_division=0)
-    assert found.value == pytest.approx(theirs, abs=1e-12)
-    assert found.low < found.value < found.high and found.n == 200
-
-
-def test_the_bootstrap_of_macro_f1_resamples_label_and_guess_together():
-    """Apart, the guesses would be noise, and the interval would lie near chance."""
-    labels, guesses = labels_and_guesses()
-    found = metrics.macro_f1(labels, guesses)
-    assert found.low > 0.7 and found.high < 0.95
-
-
-def test_macro_f1_of_nothing_is_refused():
-    with pytest.raises(DataError, match="F1 of nothing"):
-        metrics.macro_f1(np.array([]), np.array([]))
-
-
-def test_measure_classes_equals_scikit_learns_confusion_and_recall():
-    labels, guesses = labels_and_guesses()
-    measured = metrics.measure_classes(labels, guesses)
-    theirs = confusion_matrix(labels, guesses, labels=range(10))
-    np.testing.assert_array_equal(measured["confusion"], theirs)
-    assert not np.array_equal(theirs, theirs.T), "a symmetric matrix cannot tell rows from columns"
-    assert measured["accuracy"]["value"] == pytest.approx(np.mean(labels == guesses))
-    for k in range(10):
-        assert measured["recall"][str(k)]["value"] == pytest.approx(theirs[k, k] / theirs[k].sum())
-        assert measured["recall"][str(k)]["n"] == theirs[k].sum()
-
-
-def reading_prompts(n=12):
-    rng = np.random.default_rng(5)
-    sentences = [
-        read_layout(rng.integers(0, 500, rng.integers(1, 15)), int(rng.integers(10)))
-        for _ in range(n)
-    ]
-    return [ids(reading_prompt(sentence)) for sentence in sentences]
-
-
-def test_the_classifiers_input_never_holds_the_class():
-    answers = set(class_ids(VOCAB))
-    for label in range(10):
-        prompt = ids(reading_prompt(read_layout([3, 1, 4, 1], label)))
-        assert not answers & set(prompt)
-        assert prompt == ids(reading_prompt(read_layout([3, 1, 4, 1], 9 - label)))
-    with pytest.raises(DataError):
-        reading_prompt(draw_layout([3, 1, 4, 1], 7))
-
-
-def test_class_probabilities_are_a_softmax_over_the_class_logits_at_cls(lm):
-    prompts, answers = reading_prompts(), class_ids(VOCAB)
-    found = metrics.class_probabilities(lm, prompts, answers)
-    assert found.shape == (12, 10)
-    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
-    for prompt, row in zip(prompts, found, strict=True):
-        with torch.no_grad():
-            logits = lm(torch.tensor([prompt])).logits[0, -1].double().numpy()
-        likelihoods = np.exp(logits[answers])
-        np.testing.assert_allclose(row, likelihoods / likelihoods.sum(), atol=1e-5)
-    assert found.std(axis=0).max() > 0.01, "prompts must differ, or their order is not tested"
-
-
-def test_classifier_probabilities_do_not_depend_on_padding_or_batch():
-    model = sharpened(build_classifier(TINY, VOCAB))
-    prompts = reading_prompts()
-    together = metrics.classifier_probabilities(model, prompts)
-    alone = np.concatenate([metrics.classifier_probabilities(model, [p]) for p in prompts])
-    np.testing.assert_allclose(together, alone, atol=1e-5)
-    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
-    assert together.std(axis=0).max() > 0.01
-
-
-def test_classifier_probabilities_are_read_at_the_last_real_token():
-    model = sharpened(build_classifier(TINY, VOCAB))
-    assert isinstance(model, GPT2ForSequenceClassification)
-    prompt, longest = reading_prompts()[0], [2] * 60
-    with torch.no_grad():
-        hidden = model.transformer(torch.tensor([prompt])).last_hidden_state[0, -1]
-        by_hand = model.score(hidden).softmax(-1).numpy()
-    found = metrics.classifier_probabilities(model, [prompt, longest])[0]
-    np.testing.assert_allclose(found, by_hand, atol=1e-5)

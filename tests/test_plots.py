@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from invented import FLOORS, classes, number, record, share, values
 from matplotlib.image import imread
+from matplotlib.patches import Rectangle
 
 from seqlm import plots
 from seqlm.codebook import PatchCodebook
@@ -182,12 +183,22 @@ def test_a_drawing_judged_right_is_not_flagged_and_a_wrong_one_says_what_it_was_
     assert "66.7%" in figure.alt
 
 
+def test_drawings_take_what_was_judged_and_never_whether_it_was_right():
+    with pytest.raises(TypeError, match="not whether that is right"):
+        plots.drawings(DIGITS[:3], [0, 1, 2], np.array([True, True, False]), "Drawn")
+
+
 def test_a_confusion_matrix_writes_counts_and_names_the_commonest_mistake():
     counts = np.diag([5, 5, 5])
     counts[1, 2] = 3
     figure = plots.confusion_matrix(counts, "Reading")
     assert "83.3% right, n = 18" in words(figure)
     assert "1 read as 2 (3 of 8)" in figure.alt
+    (ax, _) = figure.axes
+    assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["3", "5", "5", "5"]
+    (frame,) = (patch for patch in ax.patches if isinstance(patch, Rectangle))
+    assert frame.get_center() == pytest.approx((2.5, 1.5))  # read as 2, is really 1
+    assert [label.get_text() for label in ax.get_yticklabels()][1] == "1  (n = 8)"
 
 
 def test_the_summary_leaves_out_what_was_not_measured():

@@ -563,12 +563,48 @@ def test_an_empty_prompt_is_refused(lm, vocab):
 
 def test_a_prompt_that_leaves_no_room_is_refused(lm, vocab):
     prompt = [vocab[IMG]] * 54
-    generate(lm, [prompt], SampleConfig(max_new_tokens=10))
-    with pytest.raises(DataError, match="54 tokens and 11 new ones do not fit .* 64 positions"):
-        generate(lm, [prompt], SampleConfig(max_new_tokens=11))
-    with pytest.raises(DataError, match="65 tokens"):
-        next_token_probabilities(lm, [2] * 65)
+    with pytest.raises(DataError, match="54 tokens and 12 new ones do not fit .* 64 positions"):
+        generate(lm, [prompt], SampleConfig(max_new_tokens=12))
+    for ask in (
+        lambda: next_token_probabilities(lm, [2] * 65),
+        lambda: generate(lm, [[2] * 65], SampleConfig()),
+        lambda: generate(lm, [[2], [2] * 65], SampleConfig()),
+        lambda: generate(lm, [[2] * 65], SampleConfig(max_new_tokens=1)),
+    ):
+        with pytest.raises(DataError, match="65 tokens does not fit the model's 64 positions"):
+            ask()
     assert len(next_token_probabilities(lm, [2] * 64)) == 66
+
+
+@pytest.mark.parametrize("length", [1, 54, 63, 64])
+def test_the_last_new_token_needs_no_position(lm, vocab, length):
+    """So the longest continuation is one longer than what the prompt leaves of the positions."""
+    prompt, most = [vocab[IMG]] * length, 64 - length + 1
+    config = SampleConfig(temperature=2.0, max_new_tokens=most)
+    (new,) = generate(lm, [prompt], config)
+    assert new == by_hand(lm, prompt, 0, config) and len(new) == most
+    with pytest.raises(DataError, match=f"{most + 1} new ones do not fit"):
+        generate(lm, [prompt], SampleConfig(max_new_tokens=most + 1))
+
+
+def test_without_a_number_rows_are_as_long_as_fit_each_by_its_own_length(lm, vocab):
+    prompts = [[vocab[IMG]] * length for length in (60, 3, 64, 60)]
+    config = SampleConfig(temperature=2.0)
+    new = generate(lm, prompts, config)
+    assert [len(row) for row in new] == [5, 62, 1, 5]
+    assert generate(lm, prompts[:1], config) == new[:1]  # a neighbour's length changes nothing
+    fixed = SampleConfig(temperature=2.0, max_new_tokens=5)
+    assert generate(lm, prompts[1:2] * 2, fixed)[1] == new[1][:5]
+
+
+def test_without_a_number_rows_still_end_with_the_stop_token():
+    new = generate(always([0.5, 0.3, 0.2]), [[0]] * 200, SampleConfig(), stop_id=2)
+    assert max(map(len, new)) < 100 and all(row[-1] == 2 for row in new)
+
+
+def test_a_drawing_has_its_patches_whatever_number_is_set(lm, vocab):
+    for most in (None, 3, 60):
+        assert draw(lm, vocab, [1], 16, SampleConfig(max_new_tokens=most)).shape == (1, 16)
 
 
 def test_next_token_probabilities_are_the_models_softmax(lm, vocab):

@@ -11,6 +11,7 @@ import pytest
 
 from seqlm import pipeline
 from seqlm.errors import PipelineError
+from seqlm.files import read_json, write_json
 from seqlm.report import build_report
 from seqlm.workspace import NOTEBOOKS, Workspace
 
@@ -76,6 +77,20 @@ def test_a_lost_output_is_made_again_and_nothing_else(smoke):
     ws.metrics_path("02").unlink()
     done = pipeline.run_pipeline(ws, say=lambda line: None)
     assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "02": "ran"}
+
+
+def test_what_a_reader_overwrote_is_made_again(smoke):
+    ws = smoke[0]
+    extra = ws.figures / "no_longer_made.png"
+    extra.write_bytes((ws.figures / "drawn_default.png").read_bytes())
+    write_json(ws.metrics_path("06"), {**ws.metrics("06"), "seed": 99})
+    stamp_path = ws.outputs / "notebooks" / "06_sample.json"
+    stamp = read_json(stamp_path)
+    write_json(stamp_path, {**stamp, "figures": [*stamp["figures"], extra.name]})
+    done = pipeline.run_pipeline(ws, say=lambda line: None)
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "06": "ran"}
+    assert ws.metrics("06")["seed"] != 99
+    assert (ws.figures / "drawn_default.png").exists() and not extra.exists()
 
 
 def test_a_failing_cell_is_named_and_the_notebook_kept(smoke, tmp_path, monkeypatch):

@@ -1,0 +1,126 @@
+"""A trained model asked at the terminal: long rows, long prefixes, drawings to the end."""
+
+import io
+import json
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from seqlm.classes import class_probabilities, classifier_probabilities
+from seqlm.config import SampleConfig
+from seqlm.errors import DataError
+from seqlm.inference import classify_rows, interact, write_sentences
+from seqlm.layout import class_ids, code_token, read_layout, reading_prompt, shorten
+from seqlm.model import build_classifier, build_lm, load_classifier, load_lm
+from seqlm.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
+
+
+def saved(model, vocab, directory, longest):
+    model.save_pretrained(directory)
+    save_tokenizer(build_tokenizer(vocab, model_max_length=longest), directory)
+    return directory
+
+
+@pytest.fixture
+def directory(tiny, vocab, tmp_path):
+    """An untrained model of 64 positions, its tokenizer told of 1024."""
+    return saved(build_lm(tiny, vocab, seed=3), vocab, tmp_path / "lm", 1024)
+
+
+def long_row(n_codes, label=3, seed=0):
+    return read_layout(np.random.default_rng(seed).integers(0, 50, n_codes), label)
+
+
+def asked(directory, rows, tmp_path, capsys):
+    """The probabilities (N, C) that `classify_rows` prints, and what it says beside them."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(json.dumps({"tokens": " ".join(row)}) for row in rows))
+    classify_rows(directory, str(path))
+    said = capsys.readouterr()
+    answers = [json.loads(line) for line in said.out.splitlines()]
+    return np.array([answer["probabilities"] for answer in answers]), said.err
+
+
+def as_in_training(directory, rows, longest, vocab):
+    prompts = [encode_tokens(reading_prompt(shorten(row, longest)), vocab) for row in rows]
+    return class_probabilities(load_lm(directory), prompts, class_ids(vocab))
+
+
+def test_rows_longer_than_the_model_are_cut_as_in_training(directory, vocab, tmp_path, capsys):
+    rows = [long_row(n, seed=n) for n in (16, 58, 59, 60, 61, 200)]
+    found, said = asked(directory, rows, tmp_path, capsys)
+    assert np.allclose(found, as_in_training(directory, rows, 64, vocab), atol=1e-5)
+    assert said.splitlines() == [
+        f"{tmp_path / 'rows.jsonl'}: 3 of 6 rows lost codes from the left, because the model reads "
+        "at most 64 tokens a row"
+    ]
+
+
+def test_a_long_row_gets_the_same_answer_with_and_without_its_class(directory, tmp_path, capsys):
+    rows = [long_row(n) for n in (59, 60, 61, 62, 90)]
+    whole, _ = asked(directory, rows, tmp_path, capsys)
+    bare, said = asked(directory, [reading_prompt(row) for row in rows], tmp_path, capsys)
+    assert np.array_equal(whole, bare) and "4 of 5 rows" in said
+
+
+def test_rows_are_cut_to_the_length_of_training_where_the_tokenizer_knows_it(
+    tiny, vocab, tmp_path, capsys
+):
+    directory = saved(build_lm(tiny, vocab, seed=3), vocab, tmp_path / "lm", 20)
+    rows = [long_row(n, seed=n) for n in (15, 16, 30)]
+    found, said = asked(directory, rows, tmp_path, capsys)
+    assert np.allclose(found, as_in_training(directory, rows, 20, vocab), atol=1e-5)
+    assert not np.allclose(found, as_in_training(directory, rows, 64, vocab), atol=1e-3)
+    assert "2 of 3 rows" in said and "at most 20 tokens" in said
+
+
+def test_a_tokenizer_that_knows_no_length_leaves_it_to_the_model(tiny, vocab, tmp_path, capsys):
+    directory = saved(build_lm(tiny, vocab, seed=3), vocab, tmp_path / "lm", int(1e30))
+    rows = [long_row(100)]
+    found, said = asked(directory, rows, tmp_path, capsys)
+    assert np.allclose(found, as_in_training(directory, rows, 64, vocab), atol=1e-5)
+    assert "at most 64 tokens" in said
+
+
+def test_a_classifier_is_asked_about_long_rows_too(tiny, vocab, tmp_path, capsys):
+    directory = saved(build_classifier(tiny, vocab, seed=3), vocab, tmp_path / "c", 1024)
+    rows = [long_row(80)]
+    found, _ = asked(directory, rows, tmp_path, capsys)
+    prompts = [encode_tokens(reading_prompt(shorten(row, 64)), vocab) for row in rows]
+    wanted = classifier_probabilities(load_classifier(directory), prompts)
+    assert np.allclose(found, wanted, atol=1e-5)
+
+
+def test_rows_that_fit_are_read_without_a_word(directory, tmp_path, capsys):
+    _, said = asked(directory, [long_row(16), long_row(59)], tmp_path, capsys)
+    assert said == ""
+
+
+def test_a_model_too_short_for_one_code_is_told_by_the_row(tiny, vocab, tmp_path, capsys):
+    short = build_lm(replace(tiny, n_positions=5), vocab, seed=3)
+    directory = saved(short, vocab, tmp_path / "lm", 1024)
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: tokens: the model reads at most 5 tokens"):
+        asked(directory, [long_row(16)], tmp_path, capsys)
+
+
+def test_a_prefix_longer_than_the_model_gets_a_sentence_and_the_next_its_table(
+    directory, monkeypatch, capsys
+):
+    lines = [" ".join([code_token(1)] * 65), " ".join([code_token(1)] * 64), "quit"]
+    monkeypatch.setattr(sys, "stdin", io.StringIO("\n".join(lines)))
+    interact(directory, top=3)
+    said = capsys.readouterr()
+    assert said.err == (
+        "a prompt of 65 tokens does not fit the model's 64 positions; shorten the prompt\n"
+    )
+    assert len(said.out.splitlines()) == 3
+
+
+def test_sentences_go_on_to_their_end_when_no_length_is_given(directory, vocab, capsys):
+    hot = SampleConfig(temperature=100)
+    write_sentences(directory, None, 3, 30, hot)
+    lengths = [len(line.split()) for line in capsys.readouterr().out.splitlines()]
+    # By chance alone one token in 66 is <EOS>: some rows end by it, some fill the model.
+    assert len(lengths) == 30 and max(lengths) == 65 and min(lengths) < 65
