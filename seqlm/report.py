@@ -1,4 +1,4 @@
-"""Metrics files in, a report out: its prose, its page, and what of it is published.
+"""Metrics files in, a report out: its prose, its tables, its page.
 
 No number is typed here: each comes out of a metrics file or a training record, with its interval
 and its n, so the text cannot drift from what was measured.
@@ -6,19 +6,19 @@ and its n, so the text cannot drift from what was measured.
 
 import os
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seqlm.cards import PROCESS
 from seqlm.errors import DataError
-from seqlm.files import atomic_path, read_json, read_text, write_json, write_text
+from seqlm.files import read_json, read_text, write_json, write_text
 from seqlm.page import to_html
 from seqlm.plots_style import as_share, estimate, in_plain
 from seqlm.plots_summary import performance_summary
 from seqlm.plots_training import MEASURES
+from seqlm.publish import publish
 from seqlm.speed import in_words
-from seqlm.tables import escaped, results_table, write_readme_results
+from seqlm.tables import escaped, results_table
 from seqlm.training import RECORD
 from seqlm.workspace import NOTEBOOKS, Workspace
 
@@ -51,38 +51,6 @@ def build_report(ws: Workspace) -> dict[str, Path]:
     if ws.profile == "laptop":
         written["published"] = publish(ws)
     return written
-
-
-def publish(ws: Workspace) -> Path | None:
-    """Copy figures, their alt texts, report.md and training_data.json to figures/, file by file.
-
-    A figure there that this run did not make goes, with its alt text; other files stay. README's
-    table of results is written anew between its markers. Only for
-    the laptop profile, whose results README shows; any other is left where it is (None).
-    """
-    if ws.profile != "laptop":
-        return None
-    figures = sorted([*ws.figures.glob("*.png"), *ws.figures.glob("*.txt")])
-    for source in [*figures, ws.outputs / "training_data.json"]:
-        with atomic_path(ws.published / source.name) as aside:
-            shutil.copyfile(source, aside)
-    # There the report lies beside its figures, not above them.
-    text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
-    write_text(ws.published / "report.md", text)
-    _remove_stale(ws.published, {path.stem for path in figures})
-    readme = ws.root / "README.md"
-    if readme.is_file():
-        write_readme_results(ws, readme)
-    return ws.published
-
-
-def _remove_stale(folder: Path, current: set[str]) -> None:
-    """Remove the pairs of .png and .txt that are not `current`; one without the other stays."""
-    for picture in folder.glob("*.png"):
-        words = picture.with_suffix(".txt")
-        if picture.stem not in current and words.is_file():
-            picture.unlink()
-            words.unlink()
 
 
 def _without_paths(held, root: Path):

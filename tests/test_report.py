@@ -11,6 +11,7 @@ from invented import record, values
 from seqlm import page, plots, report, tables
 from seqlm.errors import DataError, SeqlmError
 from seqlm.files import read_json, write_json, write_text
+from seqlm.publish import publish
 from seqlm.workspace import Workspace
 
 
@@ -161,8 +162,19 @@ def test_only_the_laptop_profile_publishes(built, tmp_path):
     assert "performance_summary.txt" in published
     ws = workspace(tmp_path, "smoke", ("03", "05"))
     assert "published" not in report.build_report(ws)
-    assert report.publish(ws) is None
+    assert publish(ws) is None
     assert not ws.published.exists()
+
+
+def test_publishing_writes_the_table_of_a_readme_that_has_a_place_for_it(tmp_path):
+    ws = workspace(tmp_path, numbers=("03", "05"))
+    readme = ws.root / "README.md"
+    write_text(readme, "# Top\n\n<!-- results -->\n<!-- /results -->\n")
+    report.build_report(ws)
+    assert "| Measure |" in readme.read_text()
+    write_text(readme, "# No place for a table\n")
+    report.build_report(ws)
+    assert readme.read_text() == "# No place for a table\n"
 
 
 def test_figures_of_an_earlier_run_go_and_nothing_else(tmp_path):
@@ -176,7 +188,7 @@ def test_figures_of_an_earlier_run_go_and_nothing_else(tmp_path):
     (ws.published / "more").mkdir()
     for name in ("old.png", "old.txt"):
         write_text(ws.published / "more" / name, name)
-    report.publish(ws)
+    publish(ws)
     assert {path.name for path in ws.published.iterdir()} == made | theirs | {"more"}
     assert len(list((ws.published / "more").iterdir())) == 2
     (ws.figures / "01_next_tokens.png").unlink()

@@ -1,0 +1,40 @@
+"""What of a report is committed: the figures, their words, and the table in README."""
+
+import shutil
+from pathlib import Path
+
+from seqlm.files import atomic_path, read_text, write_text
+from seqlm.tables import OPEN, write_readme_results
+from seqlm.workspace import Workspace
+
+
+def publish(ws: Workspace) -> Path | None:
+    """Copy figures, their alt texts, report.md and training_data.json to figures/, file by file.
+
+    A figure there that this run did not make goes, with its alt text; other files stay. README's
+    table of results is written anew between its markers, if it has them. Only for the laptop
+    profile, whose results README shows; any other is left where it is (None).
+    """
+    if ws.profile != "laptop":
+        return None
+    figures = sorted([*ws.figures.glob("*.png"), *ws.figures.glob("*.txt")])
+    for source in [*figures, ws.outputs / "training_data.json"]:
+        with atomic_path(ws.published / source.name) as aside:
+            shutil.copyfile(source, aside)
+    # There the report lies beside its figures, not above them.
+    text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
+    write_text(ws.published / "report.md", text)
+    _remove_stale(ws.published, {path.stem for path in figures})
+    readme = ws.root / "README.md"
+    if readme.is_file() and OPEN in read_text(readme):
+        write_readme_results(ws, readme)
+    return ws.published
+
+
+def _remove_stale(folder: Path, current: set[str]) -> None:
+    """Remove the pairs of .png and .txt that are not `current`; one without the other stays."""
+    for picture in folder.glob("*.png"):
+        words = picture.with_suffix(".txt")
+        if picture.stem not in current and words.is_file():
+            picture.unlink()
+            words.unlink()
