@@ -246,5 +246,5 @@ def as_html(notebook: Path) -> str:
     from nbconvert import HTMLExporter
 
     scripts = ("mathjax", "require_js", "mermaid_js", "mermaid_layout_elk_js", "jquery")
-    exporter = HTMLExporter(embed_images=True, **{f"{name}_url": "" for name in scripts})
+    exporter = HTMLExporter(**{f"{name}_url": "" for name in scripts})
     return exporter.from_filename(str(notebook))[0]

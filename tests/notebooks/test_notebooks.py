@@ -51,6 +51,9 @@ def test_executed_notebooks_are_kept_with_pages_that_open_offline(smoke):
         assert all(cell.execution_count for cell in code)
         page = (ws.outputs / "notebooks" / f"{name}.html").read_text()
         assert 'src="http' not in page and "cdnjs" not in page
+        folded = re.findall(r"<details>.*?</details>", page, re.S)
+        solved = [part for part in folded if "return" in part or "my_initial_loss" in part]
+        assert solved, f"{name}: the solution lies open"
 
 
 def test_every_figure_has_a_picture_and_alt_text(smoke):
