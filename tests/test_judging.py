@@ -17,6 +17,13 @@ def test_two_halves_of_one_source_cannot_be_told_apart():
     assert area.low < 0.5 < area.high and area.n == 300
 
 
+def test_pictures_sorted_by_class_do_not_mislead_it():
+    """Folds cut in order would each hold a class that the forest never saw drawn."""
+    classes = np.repeat(np.arange(5), 30)[:, None, None] * 3.0
+    area = real_versus_drawn(classes + pictures(150, 1), classes + pictures(150, 2))
+    assert area.low < 0.5 < area.high
+
+
 def test_another_source_is_told_apart_the_better_the_more_it_differs():
     real = pictures(80, 1)
     little, much = (real_versus_drawn(real, pictures(80, 2, shift)) for shift in (0.3, 2.0))
