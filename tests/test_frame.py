@@ -169,7 +169,11 @@ def test_the_workflow_runs_the_same_script_and_keeps_the_report() -> None:
     steps = {name: job["steps"] for name, job in yaml.safe_load(text)["jobs"].items()}
     assert "bash .ci/run" in [step.get("run") for step in steps["test"]]
     assert "make report PROFILE=smoke" in [step.get("run") for step in steps["report"]]
-    assert "outputs/smoke/report" in steps["report"][-1]["with"]["path"].split()
+    kept = steps["report"][-1]["with"]
+    # What `seqlm report` writes; a path that nothing makes would be kept in silence.
+    for name in ("report.html", "report.md", "training_data.json", "figures", "notebooks"):
+        assert f"outputs/smoke/{name}" in kept["path"].split()
+    assert kept["if-no-files-found"] == "error"
 
 
 def run_make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
