@@ -241,7 +241,7 @@ def _spelled_out(arguments: Sequence[str]) -> list[str]:
     """A bare `--repair_tail` means `--repair_tail=true`."""
     options = {option for command in COMMANDS.values() for option in command.options}
     switches = {f"--{f.name}" for option in options for f in fields(option) if f.type is bool}
-    following = [*arguments[1:], ""]
+    following = [*arguments, ""][1:]
     return [
         f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word
         for word, after in zip(arguments, following, strict=True)
@@ -278,7 +278,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"seqlm {asked.subcommand}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        after = "; the same command goes on from the newest checkpoint" if command.resumes else ""
+        after = (
+            "; the same command goes on from its newest checkpoint, if any"
+            if command.resumes
+            else ""
+        )
         print(f"\nstopped{after}", file=sys.stderr)
         return 130
     except BrokenPipeError:

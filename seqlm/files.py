@@ -206,3 +206,17 @@ def _files_at(path: str | Path) -> list[Path]:
 def json_name(value: Any) -> str:
     names = {bool: "true/false", type(None): "null", dict: "object", str: "text", int: "number"}
     return {**names, float: "number", list: "list"}[type(value)]
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise SeqlmError unless a folder at `path` is there, or could be made, and can be written.
+
+    Makes nothing: for asking early, before long work whose result is to go there.
+    """
+    nearest = Path(os.path.realpath(path))
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise SeqlmError(f"{path}: {nearest} is a file, not a folder; choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise SeqlmError(f"{path}: {nearest} is not writable; choose another place")

@@ -11,7 +11,7 @@ from seqlm.codebook import PatchCodebook
 from seqlm.config import SampleConfig
 from seqlm.dataset import CODEBOOK
 from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.layout import class_ids, codes_of, drawing_prompt, reading_prompt, shorten
+from seqlm.layout import class_ids, class_token, codes_of, drawing_prompt, reading_prompt, shorten
 from seqlm.model import check_model_directory, load_classifier, load_lm
 from seqlm.records import Record, read_records
 from seqlm.sampling import next_token_table, write_sentences_from
@@ -27,6 +27,8 @@ def interact(directory: Path, top: int = 10) -> None:
 
     Asks with a prompt only when a person is at the terminal; ends at `quit` or end of input.
     """
+    if top < 1:
+        raise ConfigError(f"top: must be at least 1, got {top}")
     tokenizer, model = load_tokenizer(directory), load_lm(directory)
     vocab = vocabulary_of(tokenizer)
     asking = sys.stdin.isatty()
@@ -76,6 +78,10 @@ def write_sentences(
     tokenizer, model = load_tokenizer(directory), load_lm(directory)
     tokens = tuple(prompt.split()) if prompt is not None else drawing_prompt(label)
     vocab = vocabulary_of(tokenizer)
+    if label is not None and class_token(label) not in vocab:
+        known = len(class_ids(vocab))
+        classes = f"its classes are 0 to {known - 1}" if known else "it knows no classes"
+        raise ConfigError(f"label: this model has no {class_token(label)}; {classes}")
     for sentence in write_sentences_from(model, vocab, tokens, n, config):
         print(" ".join(sentence))
         picture = _picture(directory, sentence)

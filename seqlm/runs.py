@@ -21,7 +21,7 @@ from seqlm.experiment import (
     train_classifier,
     train_lm,
 )
-from seqlm.files import atomic_path, read_json, write_json, write_text
+from seqlm.files import atomic_path, check_folder, read_json, write_json, write_text
 from seqlm.model import check_model_directory, load_classifier, load_lm
 from seqlm.plots_style import estimate
 from seqlm.rivals import bag_of_codes, fit_class_rivals
@@ -42,6 +42,7 @@ def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfi
 
     Under torchrun every process trains; the first alone measures and writes.
     """
+    check_folder(config.output_dir)
     corpus = load_corpus(files, config.max_length)
     _say_what(corpus, files)
     record = train_lm(corpus, size, config, say=_flushed)
@@ -61,6 +62,7 @@ def train_sequence_classifier(
     Beside it stand rivals that see only how often each code comes in a row. Rows are cut to what
     the model in `start_from` was trained on, if that is less than `config.max_length`.
     """
+    check_folder(config.output_dir)
     length = config.max_length if start_from is None else fitting(start_from, config.max_length)
     corpus = load_corpus(files, length)
     _say_what(corpus, files)
@@ -219,5 +221,7 @@ def _table(values: dict) -> list[str]:
     for name, floor in values.get("floors", {}).items():
         lines.append(f"floor {name}: code NLL {estimate(floor['code']['nll'])}")
     if "below_best_floor" in values:
-        lines.append(f"below the best floor by {estimate(values['below_best_floor'])}")
+        share = estimate(values["below_best_floor"])
+        verdict = "beats" if share.value > 0 else "does not beat"
+        lines.append(f"{verdict} the best floor; the share of its nats that is saved: {share}")
     return lines

@@ -67,9 +67,8 @@ def processes() -> PartialState:
 
 
 def in_words(seconds: float) -> str:
-    """Seconds as a person says them: "under a second", "40 s", "9 min", "2 h 5 min"."""
-    if seconds < 1:
-        return "under a second"
+    """Seconds as a person says them: "1 s", "40 s", "9 min", "2 h 5 min"."""
+    seconds = max(1, seconds)
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -19,7 +19,7 @@ from transformers import TrainingArguments
 
 from seqlm.config import TrainConfig
 from seqlm.errors import DataError
-from seqlm.files import atomic_dir, read_json, sha256_of, write_json
+from seqlm.files import atomic_dir, check_folder, read_json, sha256_of, write_json
 from seqlm.model import check_length, count_parameters, default_device, fit_attention
 from seqlm.speed import choose_precision, in_words
 from seqlm.tokenizer import save_tokenizer
@@ -67,12 +67,15 @@ def train(
     in training.json: history, evaluations, best step, seconds, precision, versions.
     """
     directory = Path(config.output_dir)
+    check_folder(directory)
     check_length(model, max(map(len, rows.ids)))
     identity = _identity(model, tokenizer, rows, best_metric, config, also)
     record = _earlier(directory, identity) if config.resume else {}
     if record.get("finished"):
-        say(f"{directory}: already trained with these very settings (resume=False trains anew)")
+        say(f"{directory}: already trained with these very settings (--resume false trains anew)")
         return record
+    if not record and (directory / RECORD).is_file():
+        say(f"{directory}: holds a run of other settings; this one takes its place")
     checkpoint = newest_checkpoint(directory) if record else None
 
     trainer, precision = _wired(model, tokenizer, rows, measure, best_metric, config, record, say)
@@ -207,6 +210,8 @@ def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) 
         model.save_pretrained(aside)
         save_tokenizer(tokenizer, aside)
         torch.save(arguments, aside / "training_args.bin")
+        for path in aside.iterdir():
+            path.chmod(0o644)  # safetensors keeps its file to its owner; a model is for sharing
 
 
 def newest_checkpoint(directory: Path) -> Path | None:

@@ -90,7 +90,7 @@ def test_evaluate_prints_numbers_and_json(built, trained, capsys):
     words = ["evaluate", "--data_path", str(built.directory / "sequences.jsonl")]
     words += ["--model_path", str(trained / "best_model")]
     assert main(words) == 0
-    assert "below the best floor" in capsys.readouterr().out
+    assert "does not beat the best floor" in capsys.readouterr().out
     assert main([*words, "--json", "--floors", "false"]) == 0
     values = json.loads(capsys.readouterr().out)
     held = json.loads((trained / "metrics.json").read_text())["values"]
@@ -171,7 +171,7 @@ def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
     assert main([name, *needed]) == 130
     said = capsys.readouterr().err
     if name in ("train", "classify", "report"):
-        assert said == "\nstopped; the same command goes on from the newest checkpoint\n"
+        assert said == "\nstopped; the same command goes on from its newest checkpoint, if any\n"
     else:
         assert said == "\nstopped\n"
 
@@ -226,6 +226,22 @@ def test_torchrun_trains_in_two_processes_and_writes_once(built, tmp_path):
     assert record["steps"] == 4 and record["tokens"] == 4 * 2 * 16 * 21
 
 
+def test_a_run_that_replaces_another_says_so(built, tmp_path, capsys):
+    assert main(train_words(built, tmp_path / "r")) == 0
+    assert "takes its place" not in capsys.readouterr().out
+    assert main(train_words(built, tmp_path / "r", "--seed", "7")) == 0
+    assert "holds a run of other settings; this one takes its place" in capsys.readouterr().out
+
+
+def test_an_output_folder_that_cannot_be_is_refused_before_any_work(built, tmp_path, capsys):
+    blocked = tmp_path / "afile"
+    blocked.write_text("here first")
+    assert main(train_words(built, blocked / "out")) == 2
+    said = capsys.readouterr()
+    assert "is a file, not a folder" in said.err and not said.out
+    assert blocked.read_text() == "here first"
+
+
 MISTAKES = [
     ("train --data_path nowhere.jsonl --vocab_path VOCAB", "nowhere.jsonl"),
     ("train --data_path DATA --vocab_path nowhere.json", "nowhere.json"),
@@ -236,6 +252,8 @@ MISTAKES = [
     ("train --data_path DATA --vocab_path VOCAB --max_length 5", "max_length"),
     ("infer --model_path nowhere --mode generate --label 3", "nowhere"),
     ("infer --model_path MODEL --mode generate", "--prompt"),
+    ("infer --model_path MODEL --top 0", "top"),
+    ("infer --model_path MODEL --mode generate --label 12", "its classes are 0 to 9"),
     ("infer --model_path MODEL --mode generate --label 44", "<CLS_44>"),
     ("infer --model_path MODEL --mode generate --prompt <IMG> --max_new_tokens 99", "positions"),
     ("infer --model_path MODEL --mode generate --prompt <Z_999>", "<Z_999>"),
@@ -271,7 +289,7 @@ def test_a_broken_row_is_named_with_file_line_and_field(built, tmp_path, capsys)
     assert f"{data}:17: tokens: " in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["train", "--nonsense", "1"], ["dance"], ["train"]])
+@pytest.mark.parametrize("words", [["train", "--nonsense", "1"], ["dance"], ["train"], []])
 def test_an_unknown_flag_or_command_exits_with_2(words, capsys):
     with pytest.raises(SystemExit) as ended:
         main(words)
