@@ -165,13 +165,14 @@ def _against_floors(
 ) -> dict:
     """The floors on the very rows that the model's `scores` are about, and how they compare."""
     rows, sources = corpus.rows(split, layout), corpus.sources(split, layout)
-    below = {name: floor.score(rows) for name, floor in floors.items()}
-    codes = {name: scored.of_kind(corpus.kinds, KIND_CODE) for name, scored in below.items()}
+    codes = {
+        name: floor.score(rows).of_kind(corpus.kinds, KIND_CODE) for name, floor in floors.items()
+    }
     mine = scores.of_kind(corpus.kinds, KIND_CODE)
     best = min(codes, key=lambda name: codes[name].nll.mean())
     ratio = paired_ratio(mine, codes[best], sources)
     share = Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n, "share")
-    measured = {name: measure_tokens(below[name], corpus.kinds, sources) for name in floors}
+    measured = {name: measure_tokens(codes[name], corpus.kinds, sources) for name in floors}
     return {
         "floors": {
             name: {"description": floor.description, "code": measured[name]["code"]}

@@ -74,7 +74,7 @@ def train(
     if record.get("finished"):
         say(f"{directory}: already trained with these very settings (--resume false trains anew)")
         return record
-    if not record and (directory / RECORD).is_file():
+    if config.resume and not record and (directory / RECORD).is_file():
         say(f"{directory}: holds a run of other settings; this one takes its place")
     checkpoint = newest_checkpoint(directory) if record else None
 
