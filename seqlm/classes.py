@@ -1,47 +1,23 @@
-"""Which class is it? A model's probabilities, and the numbers that say how often it is right."""
+"""Which class is it? A model's probabilities; what they are worth is counted in class_metrics."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import torch
 
+from seqlm.class_metrics import macro_f1, measure_classes
 from seqlm.errors import DataError
-from seqlm.estimates import Estimate
-from seqlm.metrics import batches, bootstrap_interval, pad, proportion
+from seqlm.scores import batches, pad
 
+__all__ = [
+    "agreed",
+    "class_probabilities",
+    "classifier_probabilities",
+    "macro_f1",
+    "measure_classes",
+]
 
-def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """The mean over classes of 2PR / (P + R), each class counting alike; bootstrap over images."""
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    if not len(labels):
-        raise DataError("macro F1 of nothing is not a number: no cases were given")
-    classes = np.unique(labels)
-
-    def statistic(truth, guess, axis=-1):
-        scores = []
-        for k in classes:
-            true, guessed = truth == k, guess == k
-            both = (true & guessed).sum(axis=axis)
-            either = true.sum(axis=axis) + guessed.sum(axis=axis)
-            scores.append(2 * both / np.maximum(either, 1))  # 2PR / (P + R), and 0 for 0 / 0
-        return np.mean(scores, axis=0)
-
-    low, high = bootstrap_interval(statistic, (labels, predicted))
-    return Estimate(float(statistic(labels, predicted)), low, high, len(labels), "F1")
-
-
-def measure_classes(labels: np.ndarray, predicted: np.ndarray, n_classes: int = 10) -> dict:
-    """Accuracy, macro F1, recall of every class, confusion matrix [true][predicted] of counts."""
-    labels, predicted = np.asarray(labels), np.asarray(predicted)
-    confusion = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(confusion, (labels, predicted), 1)
-    recalls = {str(k): proportion(predicted[labels == k] == k).to_json() for k in np.unique(labels)}
-    return {
-        "accuracy": proportion(labels == predicted).to_json(),
-        "macro_f1": macro_f1(labels, predicted).to_json(),
-        "recall": recalls,
-        "confusion": confusion.tolist(),
-    }
+_NEVER = 1e-300  # so that what one rules out wholly can still be compared
 
 
 @torch.inference_mode()
@@ -73,3 +49,18 @@ def classifier_probabilities(model, prompts: Sequence[Sequence[int]]) -> np.ndar
         input_ids = pad(rows, fill=model.config.pad_token_id).to(model.device)  # (B, T)
         found[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
     return found
+
+
+def agreed(*opinions: np.ndarray) -> np.ndarray:
+    """What several classifiers say together: the geometric mean of (N, C) each. (N, C), sums to 1.
+
+    Each has a veto: a class that one of them all but rules out stays unlikely. Source: G. Hinton,
+    Products of Experts, ICANN 1999. Raises DataError when they do not answer for the same images
+    and classes.
+    """
+    if len({np.shape(opinion) for opinion in opinions}) != 1:
+        shapes = " and ".join(str(np.shape(opinion)) for opinion in opinions) or "nothing"
+        raise DataError(f"opinions of one shape can agree, and these have {shapes}")
+    logs = np.mean([np.log(np.maximum(opinion, _NEVER)) for opinion in opinions], axis=0)  # (N, C)
+    product = np.exp(logs - logs.max(axis=1, keepdims=True))
+    return product / product.sum(axis=1, keepdims=True)

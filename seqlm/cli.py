@@ -96,10 +96,12 @@ class ReportOptions:
         profile: smoke (a minute or two), laptop (what README shows), original (the user's
             hyperparameters), gpu.
         force: run every notebook, also where nothing changed.
+        laboratory: also run the long notebooks: rivals, few labels, two recipes.
     """
 
     profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop"
     force: bool = False
+    laboratory: bool = False
 
 
 def build(given: dict) -> None:
@@ -171,7 +173,7 @@ def report(given: dict) -> None:
 
     options = _take(ReportOptions, given)
     ws = Workspace(options.profile)
-    run_pipeline(ws, force=options.force)
+    run_pipeline(ws, force=options.force, laboratory=options.laboratory)
     for path in build_report(ws).values():
         print(f"wrote {path}")
 

@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
+from threadpoolctl import threadpool_limits
 
 from seqlm.errors import ConfigError, DataError
 from seqlm.files import atomic_path
@@ -49,7 +50,8 @@ class PatchCodebook:
                 f"n_codes: {n_codes} codes asked for, but the images hold only {different} "
                 "different patches; ask for fewer codes or larger patches"
             )
-        centers = KMeans(n_codes, n_init=1, random_state=seed).fit(patches).cluster_centers_
+        with threadpool_limits(1):  # sums taken by more threads end in other codes
+            centers = KMeans(n_codes, n_init=1, random_state=seed).fit(patches).cluster_centers_
         # Ordered by darkness, so that a code's number already says something to the eye.
         centers = centers[np.argsort(centers.mean(axis=1), kind="stable")].astype(np.float32)
         return cls(centers, (height, width), patch)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedModel
 
 from seqlm.baselines import Floor, fit_floors
 from seqlm.classes import class_probabilities, classifier_probabilities, measure_classes
@@ -64,12 +65,14 @@ def train_lm(
     size: ModelConfig,
     config: TrainConfig,
     say: Callable[[str], None] = print,
+    build: Callable[[ModelConfig, dict[str, int], int], PreTrainedModel] = build_lm,
 ) -> dict:
     """Train a language model from scratch on the train split; returns training.py's record.
 
-    Raises ConfigError, before anything runs, when a row of any split is longer than the model.
+    `build(size, vocab, seed)` makes it: a GPT-2, or one of its rivals from `neural_rivals`. Raises
+    ConfigError, before anything runs, when a row of any split is longer than the model.
     """
-    model = build_lm(size, corpus.vocab, config.seed)
+    model = build(size, corpus.vocab, config.seed)
     check_length(model, corpus.longest)
     rows, val = Rows(corpus.rows("train")), corpus.rows("val")
     if processes().is_main_process:
@@ -195,4 +198,4 @@ def _by_position(codes: TokenScores) -> list[float]:
 
 def evaluate_classes(probabilities: np.ndarray, labels: np.ndarray) -> dict:
     """Accuracy, macro F1, recalls, confusion of class probabilities (N, C) against labels (N,)."""
-    return measure_classes(labels, probabilities.argmax(1), probabilities.shape[1])
+    return measure_classes(labels, probabilities.argmax(1), probabilities.shape[1], probabilities)

@@ -1,6 +1,6 @@
 """GPT-2, small, from scratch: as a language model and as a classifier."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -44,7 +44,8 @@ def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Conf
     )
 
 
-def _seeded(build, seed: int) -> PreTrainedModel:
+def seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
+    """What `build` makes with random weights from `seed`; other random numbers are left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build()
@@ -52,7 +53,7 @@ def _seeded(build, seed: int) -> PreTrainedModel:
 
 def build_lm(config: ModelConfig, vocab: dict[str, int], seed: int = 42) -> GPT2LMHeadModel:
     """A causal language model with random weights; the same seed gives the same weights."""
-    model = _seeded(lambda: GPT2LMHeadModel(gpt2_config(config, vocab)), seed)
+    model = seeded(lambda: GPT2LMHeadModel(gpt2_config(config, vocab)), seed)
     model.generation_config.max_length = config.n_positions
     return counted_right(model)
 
@@ -76,7 +77,7 @@ def build_classifier(
 ) -> GPT2ForSequenceClassification:
     """A classifier with random weights; it reads the class at the last token that is no padding."""
     wide = gpt2_config(config, vocab, num_labels=n_classes)
-    return counted_right(_seeded(lambda: GPT2ForSequenceClassification(wide), seed))
+    return counted_right(seeded(lambda: GPT2ForSequenceClassification(wide), seed))
 
 
 def classifier_from_lm(
@@ -86,8 +87,8 @@ def classifier_from_lm(
     check_model_directory(directory)
     extra = {} if dropout is None else {"resid_pdrop": dropout, "embd_pdrop": dropout}
     kind = GPT2ForSequenceClassification
-    model = _seeded(
-        lambda: _loaded(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra), seed
+    model = seeded(
+        lambda: loaded(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra), seed
     )
     return counted_right(model)
 
@@ -97,7 +98,7 @@ def load_lm(directory: Path) -> GPT2LMHeadModel:
     config = check_model_directory(directory)
     if "GPT2LMHeadModel" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a language model")
-    return counted_right(_loaded(GPT2LMHeadModel, directory)).to(default_device()).eval()
+    return counted_right(loaded(GPT2LMHeadModel, directory)).to(default_device()).eval()
 
 
 def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
@@ -105,11 +106,11 @@ def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
     config = check_model_directory(directory)
     if "GPT2ForSequenceClassification" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
-    model = _loaded(GPT2ForSequenceClassification, directory)
+    model = loaded(GPT2ForSequenceClassification, directory)
     return counted_right(model).to(default_device()).eval()
 
 
-def _loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
+def loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
     """A model of `kind` from `directory`, every weight of it but the `new` ones.
 
     Transformers alone would fill in what is missing at random and only mention it.

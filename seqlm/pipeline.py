@@ -21,7 +21,7 @@ import yaml
 from seqlm.errors import ConfigError, PipelineError
 from seqlm.files import read_json, sha256_of, write_json, write_text
 from seqlm.speed import in_words
-from seqlm.workspace import NOTEBOOKS, Workspace
+from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace
 
 PACKAGE = Path(__file__).parent
 
@@ -47,22 +47,33 @@ STAGES = (
     Stage("04", ("01", "03")),
     Stage("05", ("01", "03")),
     Stage("06", ("01", "03")),
+    Stage("08", ("01", "03")),
+    Stage("10", ("01", "03", "05")),
+    Stage("11", ("01", "03")),
+    Stage("12", ("01", "03", "05")),
 )
 
 
 def run_pipeline(
-    ws: Workspace, *, force: bool = False, say: Callable[[str], None] = print
+    ws: Workspace,
+    *,
+    force: bool = False,
+    laboratory: bool = False,
+    say: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Run every notebook whose inputs, parameters or code changed. Returns number -> "ran"/"kept".
 
-    Raises ConfigError for a profile that names an unknown notebook or parameter (before anything
-    runs), PipelineError with the failing cell's error when a notebook fails. Executed notebooks
-    are kept in outputs/<profile>/notebooks/, the failed one included.
+    The long ones of the laboratory are left out unless `laboratory` asks for them. Raises
+    ConfigError for a profile that names an unknown notebook or parameter (before anything runs),
+    PipelineError with the failing cell's error when a notebook fails. Executed notebooks are kept
+    in outputs/<profile>/notebooks/, the failed one included.
     """
     parameters = read_profile(ws)
     prints: dict[str, str] = {}
     done = {}
     for stage in STAGES:
+        if stage.number in LABORATORY and not laboratory:
+            continue
         given = {"profile": ws.profile, **parameters.get(stage.name, {})}
         before = [prints[number] for number in stage.needs]
         prints[stage.number] = fingerprint(_source(ws, stage), given, before)

@@ -10,7 +10,10 @@ from seqlm.plots_classes import (
     dots_by_class,
     next_token_bars,
 )
+from seqlm.plots_drawings import diversity_curves, neighbour_distances
+from seqlm.plots_lab import comparison_ladder, reliability_diagram
 from seqlm.plots_ladder import floors_ladder
+from seqlm.plots_learning import learning_curves, recipes
 from seqlm.plots_pictures import (
     augmented_copies,
     code_frequencies,
@@ -20,23 +23,32 @@ from seqlm.plots_pictures import (
     encoding_steps,
     picture_grid,
 )
+from seqlm.plots_ruler import closing_gap, reported_against_true
 from seqlm.plots_summary import performance_summary
 from seqlm.plots_training import nll_by_position, training_process
 
 __all__ = [
     "augmented_copies",
     "class_probabilities",
+    "closing_gap",
     "code_frequencies",
     "codebook_patches",
+    "comparison_ladder",
     "completions",
     "confusion_matrix",
+    "diversity_curves",
     "dots_by_class",
     "drawings",
     "encoding_steps",
     "floors_ladder",
+    "learning_curves",
+    "neighbour_distances",
     "next_token_bars",
     "nll_by_position",
     "performance_summary",
     "picture_grid",
+    "recipes",
+    "reliability_diagram",
+    "reported_against_true",
     "training_process",
 ]

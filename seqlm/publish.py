@@ -5,13 +5,14 @@ from pathlib import Path
 
 from seqlm.files import atomic_path, read_text, write_text
 from seqlm.tables import OPEN, write_readme_results
-from seqlm.workspace import Workspace
+from seqlm.workspace import LABORATORY, Workspace
 
 
 def publish(ws: Workspace) -> Path | None:
     """Copy figures, their alt texts, report.md and training_data.json to figures/, file by file.
 
-    A figure there that this run did not make goes, with its alt text; other files stay. README's
+    A figure there that this run did not make goes, with its alt text; other files stay, and so do
+    figures of laboratory notebooks that have not been run here ("10_…" and so on). README's
     table of results is written anew between its markers, if it has them. Only for the laptop
     profile, whose results README shows; any other is left where it is (None).
     """
@@ -24,17 +25,22 @@ def publish(ws: Workspace) -> Path | None:
     # There the report lies beside its figures, not above them.
     text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
     write_text(ws.published / "report.md", text)
-    _remove_stale(ws.published, {path.stem for path in figures})
+    absent = tuple(f"{n}_" for n in LABORATORY if not ws.metrics_path(n).is_file())
+    _remove_stale(ws.published, {path.stem for path in figures}, absent)
     readme = ws.root / "README.md"
     if readme.is_file() and OPEN in read_text(readme):
         write_readme_results(ws, readme)
     return ws.published
 
 
-def _remove_stale(folder: Path, current: set[str]) -> None:
-    """Remove the pairs of .png and .txt that are not `current`; one without the other stays."""
+def _remove_stale(folder: Path, current: set[str], absent: tuple[str, ...]) -> None:
+    """Remove the pairs of .png and .txt that are not `current`; one without the other stays.
+
+    So does one whose name starts as those in `absent` do.
+    """
     for picture in folder.glob("*.png"):
         words = picture.with_suffix(".txt")
-        if picture.stem not in current and words.is_file():
+        kept = picture.stem in current or picture.stem.startswith(absent)
+        if not kept and words.is_file():
             picture.unlink()
             words.unlink()

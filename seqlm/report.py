@@ -17,6 +17,7 @@ from seqlm.plots_style import as_share, estimate, in_plain
 from seqlm.plots_summary import performance_summary
 from seqlm.plots_training import MEASURES
 from seqlm.publish import publish
+from seqlm.report_lab import laboratory
 from seqlm.speed import in_words
 from seqlm.tables import escaped, results_table
 from seqlm.training import RECORD
@@ -84,6 +85,7 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
         _figures(ws, shown[1:2], 2),
         "## How to read the numbers",
         *_how_to_read(values["05"]),
+        *laboratory(values),
         "## What the numbers do not say",
         "\n".join(f"- {limit}" for limit in _limits(ws, values)),
         "## All other figures",

@@ -34,6 +34,7 @@ RIVALS = {
     "dummy": "always the commonest class",
     "logistic": "logistic regression on counts of codes",
     "svm": "RBF-SVM on counts of codes",
+    "bayes": "naive Bayes on counts of codes",
 }
 
 

@@ -31,7 +31,7 @@ def results_table(values: Mapping[str, Mapping], brief: bool = False) -> str:
     if values.get("04"):
         rows += _class_rows(values["04"])
     if values.get("06"):
-        rows += _drawing_rows(values["06"])
+        rows += _drawing_rows(values["06"], brief)
     return table_of(rows)
 
 
@@ -105,23 +105,45 @@ def _class_rows(values: Mapping) -> list[Row]:
             ("digits named right", named.get(name, f"rival: {name}"), group[name]["accuracy"])
             for name in order
         ]
-    if best in routes:
-        rows.append(("macro F1 over the classes", named[best], routes[best]["macro_f1"]))
+    measures = {
+        "macro F1 over the classes": "macro_f1",
+        "calibration error: how far sureness lies from truth": "calibration_error",
+    }
+    for measure, key in measures.items():
+        if key in routes.get(best, {}):
+            rows.append((measure, named[best], routes[best][key]))
     return rows
 
 
-def _drawing_rows(values: Mapping) -> list[Row]:
+def _drawing_rows(values: Mapping, brief: bool) -> list[Row]:
     measure = "drawings judged to be what was asked"
     rows = []
     for place, (name, found) in enumerate(values["drawn"].items()):
         rows.append((measure, f"**{name}**" if place == 0 else name, found["accuracy"]))
     for name, found in (values.get("completed") or {}).items():
         rows.append(("completions judged right", name, found["judged"]))
+    rows += [] if brief else _more_drawing_rows(values)
     for name, area in (values.get("told_apart") or {}).items():
         rows.append(("told from real digits (area; 0.5 is not at all, 1 is always)", name, area))
     ceilings = {"test": "on real test digits", "reconstructed": "on digits re-drawn from codes"}
     for name, numbers in (values.get("judge") or {}).items():
         rows.append(("the judge itself is right", ceilings.get(name, name), numbers))
+    return rows
+
+
+def _more_drawing_rows(values: Mapping) -> list[Row]:
+    """What completions share with the truth, how near drawings come to training images."""
+    rows: list[Row] = []
+    for name, found in (values.get("overlap") or {}).items():
+        rows.append(("codes shared with the true half, BLEU (0 to 100)", name, found["bleu"]))
+    for key, unit in (("rouge1", "ROUGE-1"), ("rougeL", "ROUGE-L")):
+        for name, found in (values.get("overlap") or {}).items():
+            rows.append((f"codes shared with the true half, {unit} (0 to 1)", name, found[key]))
+    copies = (values.get("nearest_train") or {}).get("copies") or {}
+    for place, (name, found) in enumerate(copies.items()):
+        near = "near copies of training images"
+        rows += [(near, "real test images", found["real"])] if place == 0 else []
+        rows.append((near, f"drawn, {name}", found["drawn"]))
     return rows
 
 

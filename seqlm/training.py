@@ -36,7 +36,7 @@ from seqlm.versions import machine, versions
 
 RECORD = "training.json"
 # Modules whose change makes it another run.
-_DECIDING = ("training", "trainer", "experiment", "metrics", "classes", "model")
+_DECIDING = ("training", "trainer", "experiment", "scores", "classes", "model")
 
 
 def train(
@@ -238,7 +238,8 @@ def _identity(model, tokenizer, rows: Rows, best_metric: str, config: TrainConfi
     names = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     decides = [settings, best_metric, size, weights, names, rows.ids, rows.classes, also]
     whole = json.dumps(decides, default=str)
-    code = sha256_of([Path(__file__).with_name(f"{name}.py") for name in _DECIDING])
+    modules = [*_DECIDING, *type(model).__module__.split("seqlm.")[1:]]  # a rival's own code, too
+    code = sha256_of([Path(__file__).with_name(f"{name}.py") for name in modules])
     return hashlib.sha256((whole + code).encode()).hexdigest()[:16]
 
 

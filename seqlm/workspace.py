@@ -19,7 +19,12 @@ NOTEBOOKS = {
     "04": "04_classify_sequences",
     "05": "05_evaluate",
     "06": "06_sample",
+    "08": "08_how_to_be_fooled",
+    "10": "10_rivals",
+    "11": "11_few_labels",
+    "12": "12_two_recipes",
 }
+LABORATORY = ("10", "11", "12")  # long ones, run only when asked for
 
 
 def find_root(start: Path | None = None) -> Path:

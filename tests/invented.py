@@ -1,9 +1,15 @@
-"""Invented metrics and an invented training record, in the shape of the real ones."""
+"""Invented metrics, an invented training record, and models and scores that a hand can check."""
+
+from types import SimpleNamespace
 
 import numpy as np
+import torch
 
 from seqlm.classes import measure_classes
-from seqlm.metrics import proportion
+from seqlm.layout import default_vocab, draw_layout, read_layout
+from seqlm.metrics import TokenScores, proportion
+
+VOCAB = default_vocab()
 
 
 def share(value: float, n: int = 360) -> dict:
@@ -182,3 +188,49 @@ def record(steps: int = 1611, evals: int = 12) -> dict:
         "machine": {"system": "Linux", "cores": 2, "threads": 2, "gpus": 0, "gpu": "none"},
         "versions": {"python": "3.11.7", "seqlm": "0.1.0", "torch": "2.13.0+cpu"},
     }  # fmt: skip
+
+
+class BigramModel(torch.nn.Module):
+    """A language model whose logits are a table that anyone can read: table[previous token]."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, table):
+        super().__init__()
+        self.table = torch.as_tensor(table)
+        self.config = SimpleNamespace(vocab_size=len(table))
+
+    def forward(self, input_ids, use_cache=True):
+        return SimpleNamespace(logits=self.table[input_ids])
+
+
+def ids(tokens):
+    return [VOCAB[token] for token in tokens]
+
+
+def ragged_rows(seed=0, n=15):
+    """Sentences of both layouts with 1 to 14 codes, shuffled in length."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for i in range(n):
+        codes = rng.integers(0, 500, rng.integers(1, 15))
+        layout = draw_layout if i % 2 else read_layout
+        rows.append(ids(layout(codes, int(rng.integers(10)))))
+    return rows
+
+
+def scores_of(values, row=None, **columns):
+    """A table of scores with the given NLL; what is not said is 0."""
+    values = np.asarray(values, dtype=float)
+    zeros = np.zeros(len(values), dtype=int)
+    row = np.arange(len(values)) if row is None else np.asarray(row)
+    columns = {"position": zeros, "target": zeros, "rank": zeros} | columns
+    return TokenScores(row=row, nll=values, n_rows=int(row.max(initial=-1)) + 1, **columns)
+
+
+def sharpened(model):
+    """Larger weights, so that what a token sees makes a difference well above rounding."""
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(4)
+    return model.eval()

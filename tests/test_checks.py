@@ -8,7 +8,7 @@ import nbformat
 import numpy as np
 import pytest
 
-from seqlm import checks
+from seqlm import checks, checks_lab
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 CHECKS = [
@@ -17,6 +17,7 @@ CHECKS = [
     checks.classifier_input,
     checks.perplexity,
     checks.nucleus,
+    checks.catches_wrong_rulers,
 ]
 
 
@@ -58,6 +59,15 @@ def unscaled_nucleus(p, top_p):
     return np.where(np.isin(np.arange(len(p)), kept), p, 0)
 
 
+EVEN = (np.array([[1.0, 3.0], [5.0, 7.0]]), np.ones((2, 2), bool))
+PADDED = (np.array([[1.0, 3.0, 9.0], [5.0, 7.0, 9.0]]), np.array([[1, 1, 0], [1, 1, 0]], bool))
+RAGGED = (np.array([[1.0, 2.0, 3.0], [6.0, 0.0, 0.0]]), np.array([[1, 1, 1], [1, 0, 0]], bool))
+
+
+def row_by_row(batch):
+    return [(nll[None], real[None]) for nll, real in zip(*batch, strict=True)]
+
+
 WRONG = [
     (checks.nearest_patch, lambda p, c: int((c @ p).argmax()), "centres full of ink"),
     (checks.nearest_patch, lambda p, c: int(distances(p, c).argmax()), "farthest"),
@@ -82,6 +92,18 @@ WRONG = [
     (checks.nucleus, unscaled_nucleus, "sum to 1 again"),
     (checks.nucleus, lambda p, top_p: np.where(p > top_p, p, 0), "sum counts"),
     (checks.nucleus, lambda p, top_p: p, "sort by probability"),
+    (checks.catches_wrong_rulers, lambda ruler: True, "counts padding passes"),
+    (checks.catches_wrong_rulers, lambda ruler: False, "rejects an honest ruler"),
+    (checks.catches_wrong_rulers, lambda ruler: ruler([RAGGED]) == 4, "rejects an honest ruler"),
+    (checks.catches_wrong_rulers, lambda ruler: ruler([EVEN]) == 4, "counts padding passes"),
+    (checks.catches_wrong_rulers, lambda ruler: ruler([PADDED]) == 4, "mean of batch means"),
+    (checks.catches_wrong_rulers, lambda ruler: ruler([RAGGED]) == 3, "mean of batch means"),
+    (
+        checks.catches_wrong_rulers,
+        lambda ruler: ruler([PADDED]) == 4 and ruler([EVEN, row_by_row(EVEN)[0]]) == 10 / 3,
+        "mean of row means",
+    ),
+    (checks.catches_wrong_rulers, lambda ruler: ruler(3), "stopped with TypeError"),
 ]
 
 
@@ -106,7 +128,7 @@ P = np.array([0, 0.6, 0, 0.4, 0])
 SENTENCE = ["<IMG>", "<Z_007>", "<Z_004>", "</IMG>", "<CLS>"]
 ONE_CENTRE, NINE = "where the number of one centre is wanted", "where a list of nine whole numbers"
 TOKENS, FIVE = "where a list of tokens is wanted", "where an array of five probabilities is wanted"
-NUMBER = "where one number is wanted"
+NUMBER, YES_NO = "where one number is wanted", "where True or False is wanted"
 UNFIT = [
     (checks.nearest_patch, "2", f"a string, {ONE_CENTRE}"),
     (checks.nearest_patch, True, f"a bool, {ONE_CENTRE}"),
@@ -136,7 +158,22 @@ UNFIT = [
     (checks.nucleus, [0.6, [0.4]], f"a list of 2, {FIVE}"),
     (checks.nucleus, second(np.ones(3), P), f"an array of shape (3,), {FIVE}"),
     (checks.nucleus, given_only_once(P), f"None, {FIVE}"),
+    (checks.catches_wrong_rulers, 1, f"an int, {YES_NO}"),
+    (checks.catches_wrong_rulers, "True", f"a string, {YES_NO}"),
+    (checks.catches_wrong_rulers, np.array([True]), f"an array of shape (1,), {YES_NO}"),
+    (checks.catches_wrong_rulers, second(0, True), f"an int, {YES_NO}"),
+    (checks.catches_wrong_rulers, given_only_once(True), f"None, {YES_NO}"),
 ]
+
+
+@pytest.mark.parametrize("row_wise", [False, True])
+def test_a_test_that_asks_together_and_apart_catches_every_wrong_ruler(row_wise, capsys):
+    apart = row_by_row(RAGGED) if row_wise else [RAGGED, row_by_row(RAGGED)[1]]
+    mean = 3.0 if row_wise else 18 / 5
+    assert checks.catches_wrong_rulers(
+        lambda ruler: np.isclose(ruler([RAGGED]), 3) and np.isclose(ruler(apart), mean)
+    )
+    assert "✓ Right." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("check", "answer", "words"), UNFIT)
@@ -234,7 +271,8 @@ def test_every_notebook_has_an_exercise_with_a_solution():
 @pytest.mark.parametrize(("name", "call", "solution"), exercises())
 def test_the_solution_in_the_notebook_passes_its_own_checker(name, call, solution, capsys):
     asked = call.split("checks.", 1)[1]
-    space = {"np": np, "checks": checks}
+    module = checks_lab if "import checks_lab" in call else checks
+    space = {"np": np, "checks": module}
     exec(solution, space)
     exec("checks." + asked, space)
     assert "✓" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from seqlm.codebook import PatchCodebook, psnr
 from seqlm.errors import ConfigError, DataError
@@ -183,3 +184,12 @@ def test_psnr_is_minus_ten_times_log10_of_the_mean_squared_error():
     one_pixel[0, 0, 0] = 0.8  # MSE 0.64 / 8 = 0.08
     assert psnr(images, one_pixel) == pytest.approx(-10 * np.log10(0.08))
     assert psnr(images, images) == np.inf
+
+
+def test_the_code_book_does_not_depend_on_the_number_of_threads():
+    images = load_digits()[0][:600]
+    books = []
+    for threads in (1, 2, 4):
+        with threadpool_limits(threads):
+            books.append(PatchCodebook.fit(images, 200, 2, seed=42).centers)
+    assert np.array_equal(books[0], books[1]) and np.array_equal(books[0], books[2])

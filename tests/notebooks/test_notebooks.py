@@ -14,7 +14,7 @@ from seqlm import pipeline
 from seqlm.errors import PipelineError
 from seqlm.files import read_json, write_json
 from seqlm.report import build_report
-from seqlm.workspace import NOTEBOOKS, Workspace
+from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def smoke(tmp_path_factory):
     os.environ["SEQLM_HOME"] = str(home)
     ws = Workspace("smoke", home)
     said = []
-    done = pipeline.run_pipeline(ws, say=said.append)
+    done = pipeline.run_pipeline(ws, laboratory=True, say=said.append)
     made = build_report(ws)
     yield ws, done, said, made
     os.environ.pop("SEQLM_HOME")
@@ -73,13 +73,19 @@ def test_the_smoke_profile_publishes_nothing(smoke):
 
 def test_what_has_not_changed_is_not_run_again(smoke):
     ws = smoke[0]
-    assert pipeline.run_pipeline(ws, say=lambda line: None) == dict.fromkeys(NOTEBOOKS, "kept")
+    done = pipeline.run_pipeline(ws, laboratory=True, say=lambda line: None)
+    assert done == dict.fromkeys(NOTEBOOKS, "kept")
+
+
+def test_the_long_notebooks_run_only_when_asked_for(smoke):
+    done = pipeline.run_pipeline(smoke[0], say=lambda line: None)
+    assert done == dict.fromkeys(set(NOTEBOOKS) - set(LABORATORY), "kept")
 
 
 def test_a_lost_output_is_made_again_and_nothing_else(smoke):
     ws = smoke[0]
     ws.metrics_path("02").unlink()
-    done = pipeline.run_pipeline(ws, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, laboratory=True, say=lambda line: None)
     assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "02": "ran"}
 
 
@@ -91,7 +97,7 @@ def test_what_a_reader_overwrote_is_made_again(smoke):
     stamp_path = ws.outputs / "notebooks" / "06_sample.json"
     stamp = read_json(stamp_path)
     write_json(stamp_path, {**stamp, "figures": [*stamp["figures"], extra.name]})
-    done = pipeline.run_pipeline(ws, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, laboratory=True, say=lambda line: None)
     assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "06": "ran"}
     assert ws.metrics("06")["seed"] != 99
     assert (ws.figures / "drawn_default.png").exists() and not extra.exists()

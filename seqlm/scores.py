@@ -1,0 +1,111 @@
+"""Every token of every sentence, with what a model thought of it: one table for all numbers.
+
+Padding is never in the table, so it cannot be counted; there are no batches in it, so they cannot
+be averaged; and a floor hands back the same table as the model that stands on it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.nn.functional import log_softmax
+
+from seqlm.errors import DataError
+
+TOKENS_A_BATCH = 16_384
+LOGITS_A_BATCH = 2**24  # as float32 64 MB, however long the rows and however large the vocabulary
+
+
+@dataclass(frozen=True, eq=False)
+class TokenScores:
+    """One line a predicted token, over a whole split. All arrays are (M,).
+
+    Attributes:
+        row: which sentence the token stands in.
+        position: where in the sentence, counted from 0; the first token is never predicted.
+        target: its id.
+        nll: -ln p(token | all before it), in nats.
+        rank: how many other tokens came before it in the model's order; 0 means that its first
+            guess was right.
+        n_rows: sentences in the split.
+    """
+
+    row: np.ndarray
+    position: np.ndarray
+    target: np.ndarray
+    nll: np.ndarray
+    rank: np.ndarray
+    n_rows: int
+
+    def where(self, mask: np.ndarray) -> "TokenScores":
+        """Only the tokens that `mask` (M,) bool keeps."""
+        columns = (self.row, self.position, self.target, self.nll, self.rank)
+        return TokenScores(*(column[mask] for column in columns), self.n_rows)
+
+    def of_kind(self, kinds: np.ndarray, *wanted: int) -> "TokenScores":
+        """Only tokens of the `wanted` kinds; `kinds` (V,) comes from `layout.token_kinds`."""
+        return self.where(np.isin(kinds[self.target], wanted))
+
+
+def batches(
+    rows: Sequence[Sequence[int]], batch_size: int | None = None, *, vocab_size: int = 1
+) -> list[np.ndarray]:
+    """Indices of `rows`, grouped so that rows of like length share a batch.
+
+    Unless `batch_size` is given, the longer the rows and the larger the vocabulary, the fewer
+    share one, and never fewer than one. Raises DataError when there is no row, or
+    one of fewer than two tokens.
+    """
+    if not len(rows) or min(map(len, rows)) < 2:
+        raise DataError("there is nothing to score: no rows, or a row of fewer than two tokens")
+    order = np.argsort([len(row) for row in rows], kind="stable")
+    longest = max(map(len, rows))
+    size = batch_size or max(1, min(TOKENS_A_BATCH, LOGITS_A_BATCH // vocab_size) // longest)
+    return [order[start : start + size] for start in range(0, len(order), size)]
+
+
+def pad(rows: Sequence[Sequence[int]], fill: int = 0) -> torch.Tensor:
+    """Rows of ids -> (B, T) int64, filled up on the right.
+
+    On the right nothing real can see the filling: attention is causal. So no mask is needed.
+    """
+    longest = max(map(len, rows))
+    return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
+
+
+@torch.inference_mode()
+def score_tokens(
+    model, rows: Sequence[Sequence[int]], batch_size: int | None = None
+) -> TokenScores:
+    """Let a causal language model predict every token of every row but the first.
+
+    `rows` are lists of ids of any lengths. The result does not depend on `batch_size` nor on how
+    rows are padded, beyond rounding. A tie counts against the model: one that holds all tokens
+    equally likely (or whose logits are not numbers) has guessed nothing right.
+    """
+    was_training = model.training
+    model.eval()
+    parts: list[TokenScores] = []
+    for batch in batches(rows, batch_size, vocab_size=model.config.vocab_size):
+        input_ids = pad([rows[i] for i in batch]).to(model.device)  # (B, T)
+        logits = model(input_ids, use_cache=False).logits[:, :-1].float()  # (B, T-1, V)
+        labels = input_ids[:, 1:]  # (B, T-1)
+        log_probs = log_softmax(logits, dim=-1)
+        of_label = log_probs.gather(-1, labels[..., None])  # (B, T-1, 1)
+        rank = (~(log_probs < of_label)).sum(-1) - 1  # the label itself is not before itself
+        lengths = torch.tensor([len(rows[i]) for i in batch], device=model.device)
+        place = torch.arange(1, input_ids.shape[1], device=model.device).expand_as(labels)
+        real = place < lengths[:, None]  # (B, T-1)
+        row = torch.as_tensor(batch, device=model.device)[:, None].expand_as(labels)
+        columns = (row, place, labels, -of_label[..., 0].double(), rank)
+        parts.append(TokenScores(*(c[real].cpu().numpy() for c in columns), len(rows)))
+    model.train(was_training)
+    return _joined(parts)
+
+
+def _joined(parts: Sequence[TokenScores]) -> TokenScores:
+    names = ("row", "position", "target", "nll", "rank")
+    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
+    order = np.lexsort((columns[1], columns[0]))
+    return TokenScores(*(column[order] for column in columns), parts[0].n_rows)
