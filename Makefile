@@ -6,6 +6,7 @@
 # before the first `make`: the pinned version is then taken from there.
 
 PROFILE ?= laptop
+BESIDE ?= original
 CONSTRAINTS = constraints.txt
 VENV = .venv
 STAMP = $(VENV)/.installed
@@ -21,15 +22,19 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help report test lint lab clean
+.PHONY: help report laboratory test lint lab clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT that reads and draws handwritten digits."
 	@echo
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-7s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|original|gpu)
 	$(BIN)/seqlm report --profile $(PROFILE)
+
+laboratory: $(STAMP) ## the long experiments too, and the recipe to compare with (an hour and more)
+	$(BIN)/seqlm report --profile $(BESIDE)
+	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
 test: lint ## check the style, then run every test
 	$(BIN)/python -m pytest
