@@ -6,7 +6,6 @@
 # before the first `make`: the pinned version is then taken from there.
 
 PROFILE ?= laptop
-BESIDE ?= original
 CONSTRAINTS = constraints.txt
 VENV = .venv
 STAMP = $(VENV)/.installed
@@ -33,7 +32,7 @@ report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke
 	$(BIN)/seqlm report --profile $(PROFILE)
 
 laboratory: $(STAMP) ## the long experiments too, and the recipe to compare with (an hour and more)
-	$(BIN)/seqlm report --profile $(BESIDE)
+	$(BIN)/seqlm report --profile original
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
 test: lint ## check the style, then run every test

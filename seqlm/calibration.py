@@ -4,7 +4,7 @@ import numpy as np
 
 from seqlm.errors import DataError
 from seqlm.estimates import (
-    CONFIDENCE,
+    ENDS,
     RESAMPLED_AT_ONCE,
     RESAMPLES,
     Estimate,
@@ -12,8 +12,8 @@ from seqlm.estimates import (
     proportion,
 )
 
+BINS = 10  # the calibration error sums up the very bins that the diagram shows
 LEAST = 1e-300  # a probability of nothing would cost infinitely many nats; this one costs 691
-ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)
 
 
 def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
@@ -30,7 +30,7 @@ def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
     return Estimate(float(nats.mean()), low, high, len(nats), "nats an image")
 
 
-def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = 15) -> Estimate:
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Estimate:
     """How far confidence and accuracy lie apart: expected calibration error of the top guess.
 
     Images are put into `bins` of equal width by the probability of their likeliest class; the
@@ -82,7 +82,7 @@ def _in_parts(n: int, draw) -> np.ndarray:
     return np.concatenate([draw(k) for k in sizes])
 
 
-def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = 10) -> list[dict]:
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:
     """The reliability diagram: of each bin that holds an image, what was claimed and what came.
 
     Each is {"low", "high", "n", "confidence", "accuracy"}: the bin is (low, high], `confidence`

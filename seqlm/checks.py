@@ -189,7 +189,7 @@ def _counting_padding(batches) -> float:
 
 
 def _averaging_batches(batches) -> float:
-    return float(np.mean([_honest([batch]) for batch in batches]))
+    return float(np.mean([_honest([batch]) for batch in batches if np.any(batch[1])]))
 
 
 def _averaging_rows(batches) -> float:

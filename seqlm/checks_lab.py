@@ -21,11 +21,11 @@ def sign_test(function: Answer) -> bool:
         return False
     answer, want = number(answer), _sign_test(a, b)
     n = a + b
-    of_tie = math.comb(n, a) / 2**n
+    of_it = math.comb(n, a) / 2**n
     wrong = {
         want / 2: "That is one side only: a difference the other way would also have struck you.",
-        2 * (want / 2 - of_tie): "The outcome itself belongs to the tail: count 0 to k, with k.",
-        of_tie: "That is the probability of just this outcome; add those that are more extreme.",
+        2 * (want / 2 - of_it): "The outcome itself belongs to the tail: count 0 to k, with k.",
+        of_it: "That is the probability of just this outcome; add those that are more extreme.",
         1 - want: "That is 1 - p.",
         math.erfc(abs(a - b) / math.sqrt(2 * n)): "That is the normal approximation; the counts "
         "are small, so add up the exact probabilities.",
@@ -36,7 +36,10 @@ def sign_test(function: Answer) -> bool:
             return tell(False, "With the two counts exchanged the answer should be the same.")
         if not math.isclose(also[1], 1.0):
             return tell(False, "Right here, but for equal counts it is more than 1: cut it at 1.")
-        return tell(True, f"With {a} against {b} p is {want:.2f}: chance alone does that often.")
+        return tell(
+            True,
+            f"With {a} against {b} p is {want:.2f}: chance alone parts equals so often.",
+        )
     for value, words in wrong.items():
         if math.isclose(answer, value, rel_tol=1e-4, abs_tol=1e-9):
             return tell(False, words)

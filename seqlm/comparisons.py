@@ -104,7 +104,7 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
     equally good, each would win half of the images that part them: p is the exact two-sided
     binomial probability, and 1 where nothing parts them. Source: Q. McNemar, Note on the Sampling
     Error of the Difference between Correlated Proportions or Percentages, Psychometrika 12 (1947).
-    The interval of the difference resamples images, so it has no width where nothing parts them.
+    The interval of the difference resamples images; where nothing parts them it is unknown.
 
     Raises DataError when there are no images, or the two do not answer for equally many.
     """
@@ -117,7 +117,8 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p_value = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     gain = a.astype(float) - b  # (N,) 1 where a alone is right, -1 where b alone is
-    low, high = bootstrap_interval(np.mean, (gain,))
+    unknown = float("-inf"), float("inf")
+    low, high = bootstrap_interval(np.mean, (gain,)) if gain.any() else unknown
     difference = Estimate(float(gain.mean()), low, high, len(gain), "share")
     return Comparison(difference, only_a, only_b, len(gain), float(p_value))
 

@@ -21,7 +21,6 @@ KNOBS: dict[str, tuple[float, ...]] = {
     "top_p": (0.5, 0.7, 0.8, 0.9, 0.95, 1.0),
     "guidance": (1.0, 1.5, 2.0, 3.0, 4.0),
 }
-DRAWINGS_A_SETTING = 200  # twenty of each digit: about 40 s on one core, 25 s on two
 
 
 def sweep(

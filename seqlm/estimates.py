@@ -13,6 +13,7 @@ from scipy import stats
 from seqlm.errors import DataError
 
 CONFIDENCE = 0.95
+ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # what is cut off on either side
 RESAMPLES = 2_000
 RESAMPLED_AT_ONCE = 2**22  # numbers; without a limit 14,000 images would need gigabytes
 
@@ -79,7 +80,6 @@ def bootstrap_interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[floa
     gives the same value there is nothing to resample, and the interval is that value. A single
     image has no interval: its ends are infinite.
     """
-    value = float(statistic(*samples))
     if len(samples[0]) < 2:
         return float("-inf"), float("inf")
     with np.errstate(all="ignore"), warnings.catch_warnings():
@@ -94,7 +94,8 @@ def bootstrap_interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[floa
             confidence_level=CONFIDENCE,
             method="BCa",
             rng=np.random.default_rng(0),
-        ).confidence_interval
-    if not np.isfinite([found.low, found.high]).all():
-        return value, value
-    return float(found.low), float(found.high)
+        )
+    low, high = found.confidence_interval
+    if not np.isfinite([low, high]).all():  # BCa has no answer; the plain percentiles have
+        low, high = np.quantile(found.bootstrap_distribution, ENDS)
+    return float(low), float(high)

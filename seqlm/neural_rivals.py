@@ -5,7 +5,7 @@ same tokens, so whatever the GPT does better it owes to its own shape. What each
 tokens before::
 
     LSTM              all of them and their order, pressed into one vector that is carried along
-    attention-free    their plain mean: which came before and where, each with equal weight
+    attention-free    their plain mean: which came before, in whatever order, all alike
     GPT               all of them, each weighed anew at every step
 """
 

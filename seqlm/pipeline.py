@@ -50,7 +50,7 @@ STAGES = (
     Stage("08", ("01", "03")),
     Stage("10", ("01", "03", "05")),
     Stage("11", ("01", "03")),
-    Stage("12", ("01", "03", "05")),
+    Stage("12", ("01", "03", "04", "05")),
 )
 
 
@@ -63,29 +63,52 @@ def run_pipeline(
 ) -> dict[str, str]:
     """Run every notebook whose inputs, parameters or code changed. Returns number -> "ran"/"kept".
 
-    The long ones of the laboratory are left out unless `laboratory` asks for them. Raises
-    ConfigError for a profile that names an unknown notebook or parameter (before anything runs),
-    PipelineError with the failing cell's error when a notebook fails. Executed notebooks are kept
-    in outputs/<profile>/notebooks/, the failed one included.
+    The long ones of the laboratory are left out unless `laboratory` asks for them, and what they
+    measured is put aside when something it rests on has changed since.
+
+    Raises ConfigError for a profile that names an unknown notebook or parameter (before anything
+    runs), PipelineError with the failing cell's error when a notebook fails. Executed notebooks are
+    kept in outputs/<profile>/notebooks/, the failed one included.
     """
     parameters = read_profile(ws)
     prints: dict[str, str] = {}
     done = {}
     for stage in STAGES:
-        if stage.number in LABORATORY and not laboratory:
-            continue
         given = {"profile": ws.profile, **parameters.get(stage.name, {})}
-        before = [prints[number] for number in stage.needs]
+        before = [prints[number] for number in stage.needs] + _beside(ws, stage, given)
         prints[stage.number] = fingerprint(_source(ws, stage), given, before)
         if not force and _is_fresh(ws, stage, prints[stage.number]):
             say(f"{stage.name}: unchanged, kept")
             done[stage.number] = "kept"
+            continue
+        if stage.number in LABORATORY and not laboratory:
+            _set_aside(ws, stage, say)
             continue
         say(f"{stage.name}: running …")
         seconds = _run(ws, stage, given, prints[stage.number])
         say(f"{stage.name}: done in {in_words(seconds)}")
         done[stage.number] = "ran"
     return done
+
+
+def _beside(ws: Workspace, stage: Stage, given: dict) -> list[str]:
+    """What a stage reads from another profile that it names as `beside`, as a fingerprint."""
+    declared = papermill.inspect_notebook(str(_source(ws, stage)))
+    if "beside" not in declared:
+        return []
+    default = ast.literal_eval(declared["beside"]["default"])
+    other = Workspace(given.get("beside", default), ws.root)
+    read = [other.outputs / "training.json", *map(other.metrics_path, ("03", "04", "05"))]
+    return [sha256_of([path for path in read if path.is_file()])]
+
+
+def _set_aside(ws: Workspace, stage: Stage, say: Callable[[str], None]) -> None:
+    """What a laboratory notebook measured on another model must not stand in a report on this."""
+    old = ws.metrics_path(stage.number)
+    if old.is_file():
+        old.replace(old.with_suffix(".old.json"))
+        _forget(ws, stage)
+        say(f"{stage.name}: measured before something changed; put aside, --laboratory runs it")
 
 
 def read_profile(ws: Workspace) -> dict[str, dict]:

@@ -101,7 +101,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Mapping]], heading: str) -
     """Accuracy against labelled images a class, for each route.
 
     `curves` holds for each route and each size ("1", "2", … "all") {"mean": Estimate, "runs":
-    [Estimate, …]}, one run a seed; "all" may say with "n_each" how many a class that is (125).
+    [Estimate, …], "labelled": n}, one run a seed, n labelled images in all of the ten classes.
     """
     routes = {name: _sizes(found) for name, found in curves.items()}
     means = [estimate(cell["mean"]) for found in routes.values() for _, cell in found.values()]
@@ -112,7 +112,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Mapping]], heading: str) -
     labels: list[tuple] = [(None, CHANCE, f"chance: {CHANCE:.0%}", None)]
     ax.axhline(CHANCE, **DASHED)
     for j, ((name, found), look) in enumerate(zip(routes.items(), cycle(SERIES))):
-        ticks |= {x: f"all ({x:g})" if size == "all" else size for size, (x, _) in found.items()}
+        ticks |= {x: f"all ({x:.0f})" if size == "all" else size for size, (x, _) in found.items()}
         aside = 1.09 ** (j - (len(routes) - 1) / 2)  # so that bars at one size stand side by side
         x, last = _route(ax, found, look, aside)
         words = textwrap.fill(f"{name} {short(last.value, 'share')}", 24)
@@ -134,7 +134,7 @@ def learning_curves(curves: Mapping[str, Mapping[str, Mapping]], heading: str) -
 
 def _sizes(found: Mapping[str, Mapping]) -> dict[str, tuple[float, Mapping]]:
     """The sizes that were measured, smallest first, each with its place on the axis."""
-    places = {k: float(cell.get("n_each") or 125) if k == "all" else float(k)
+    places = {k: cell["labelled"] * CHANCE if k == "all" else float(k)
               for k, cell in found.items() if cell and cell.get("mean")}  # fmt: skip
     return {k: (places[k], found[k]) for k in sorted(places, key=places.get)}
 

@@ -84,7 +84,7 @@ def _claims_panel(ax: Axes, rows: Sequence[Mapping]) -> None:
     log = not shares and min(ends(e)[0] for e in everything) > 0
     scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
     left, right = scale([min(ends(e)[0] for e in everything), max(ends(e)[1] for e in everything)])
-    room = 0.2 * (right - left) or 0.5  # for the numbers beside the markers
+    room = 0.27 * (right - left) or 0.5  # for the numbers beside the markers
     if log:
         ax.set_xscale("log")
         log_ticks(ax, *back([left, right]))
@@ -152,8 +152,9 @@ def closing_gap(
 ) -> Figure:
     """NLL of a model on a source of known entropy against tokens seen, and its gap to the limit.
 
-    `points` are {"tokens", "nll"} in nats a code, `limit` the entropy of the source, `floors`
-    name -> nats a code; `n` is the number of sequences the NLL was measured on.
+    `points` are {"tokens", "nll"} in nats a code, `floors` name -> nats a code; `n` is the number
+    of sequences the NLL was measured on. `limit` is the entropy of the source, or, as an Estimate,
+    what the source itself loses on the very same sequences.
     """
     known = estimate(limit) if not isinstance(limit, int | float) else None
     true = known.value if known else float(limit)
@@ -165,7 +166,8 @@ def closing_gap(
     _towards_limit(left, tokens, nats, true, known, floors)
     _gap_panel(right, tokens, nats - true)
     dashed = [f"{in_plain(name)} {value:.3f}" for name, value in floors.items()]
-    said = f"The source's own entropy, {true:.3f} nats a code, is a bold line"
+    whose = "What the source itself loses on these sequences" if known else "The source's entropy"
+    said = f"{whose}, {true:.3f} nats a code, is a bold line"
     said += f" (95 % interval {interval(known)}, n = {known.n:,})." if known else "."
     return finish(
         figure,
@@ -206,7 +208,8 @@ def _towards_limit(
     margin = 0.06 * (max(seen) - min(seen)) or 0.05
     ax.set(ylim=(min(seen) - margin, max(seen) + margin), ylabel="nats a code")
     log_axis(ax, "tokens seen")
-    labels = [(None, true, f"the true limit {true:.3f}", "bold")]
+    limit = "the source itself" if known else "the true limit"
+    labels = [(None, true, f"{limit} {true:.3f}", "bold")]
     labels += [(None, v, f"floor: {in_plain(k)} {v:.3f}", None) for k, v in floors.items()]
     if len(nats):
         labels.append((tokens[-1], nats[-1], f"the model {nats[-1]:.3f}", "bold"))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from seqlm.plots_style import Numbers, estimate, interval, short
 from seqlm.recipes import comparison_table
-from seqlm.tables import NLL, Row, table_of
+from seqlm.tables import Row, table_of
 
 
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:
@@ -24,40 +24,41 @@ def laboratory(values: Mapping[str, Mapping]) -> list[str]:
 
 def traps_page(values: Mapping) -> list[str]:
     """Notebook 08: each way to be fooled, with what it reports and what is true."""
-    lines = [
-        "| The trap | What is told | Reported | True | Why |",
-        "|---|---|--:|--:|---|",
-    ]
-    for trap in values["traps"].values():
-        cells = (
-            trap["name"],
-            trap["quantity"],
-            f"**{_bare(trap['reported'])}**",
-            f"{_told(trap['true'])}",
-            trap["cause"],
-        )
-        lines.append(_row(cells))
     said = [
-        "Each of these was done on purpose, live, in notebook 8: the reported number is what the "
-        "mistake makes of the very model whose true number stands beside it.",
-        "\n".join(lines),
+        "Each of these was done on purpose, live, in notebook 8. The reported number is what the "
+        "mistake makes of a model; beside it stands what is true of the same model, or, where the "
+        "mistake lies in the data, of the same method on honest data.",
+        traps_table(values["traps"].values()),
     ]
     ruler = values.get("ruler")
     if ruler:
         said.append(
             "And the ruler itself: on a source whose entropy is known, a GPT trained and measured "
-            f"by the same code needs {estimate(ruler['gap'])} more than the least any model can."
+            f"by the same code needs {estimate(ruler['gap'])} more than the source itself, and no "
+            "model can need less on average."
         )
     return said
 
 
+def traps_table(traps: Iterable[Mapping]) -> str:
+    """Reported against true, a line a trap (`Trap.to_json`), as a Markdown table."""
+    lines = ["| What was done | What is told | Reported | True | Why |", "|---|---|--:|--:|---|"]
+    for trap in traps:
+        told = _told(trap["reported"]), f"**{_told(trap['true'])}**"
+        lines.append(_row((trap["name"], trap["quantity"], *told, trap["cause"])))
+    return "\n".join(lines)
+
+
 def rivals_page(values: Mapping) -> list[str]:
     """Notebook 10: networks without attention, compressors, and which differences are real."""
-    rows: list[Row] = [(NLL, name, found["nll"]) for name, found in values["rivals"].items()]
-    rows += [("bits a picture", name, found) for name, found in values["bits"].items()]
+    rows: list[Row] = [("bits a picture", name, found) for name, found in values["bits"].items()]
     return [
-        table_of(rows),
+        "Their NLL stands in the first table, among the floors. Here is how far each is from the "
+        "GPT, picture by picture on the same codes, in nats; above 0 the GPT is better.",
         comparisons_table(values["comparisons"]),
+        "And what a picture costs whom, compressors included. They, too, had read the training "
+        "pictures, unless their name says otherwise.",
+        table_of(rows),
     ]
 
 
@@ -99,11 +100,6 @@ def recipes_page(values: Mapping) -> list[str]:
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
-
-
-def _bare(numbers: Numbers) -> str:
-    e = estimate(numbers)
-    return short(e.value, e.unit)
 
 
 def _told(numbers: Numbers) -> str:

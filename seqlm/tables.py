@@ -14,6 +14,7 @@ OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 HEAD = "| Measure | Whose | Value | 95 % interval | n |\n|---|---|--:|--:|--:|"
 
 NLL = "NLL of a code, nats (lower is better)"
+OURS = "our GPT"  # what notebook 10 calls the language model among its rivals
 
 Row = tuple[str, str, Numbers]
 
@@ -21,12 +22,13 @@ Row = tuple[str, str, Numbers]
 def results_table(values: Mapping[str, Mapping], brief: bool = False) -> str:
     """Every number on test beside its floors and rivals, as a Markdown table.
 
-    `values` maps notebooks ("04", "05", "06") to the values they left; those missing are left out.
+    `values` maps notebooks ("04", "05", "06", "10") to the values they left; those missing are left
+    out.
     `brief` keeps the headline numbers only, for README.
     """
     rows: list[Row] = []
     if values.get("05"):
-        rows += _code_rows(values["05"])
+        rows += _code_rows(values["05"], values.get("10"))
         rows += [] if brief else _more_code_rows(values["05"])
     if values.get("04"):
         rows += _class_rows(values["04"])
@@ -56,10 +58,12 @@ def _layout(values: Mapping) -> str:
     return values.get("layout_compared") or present
 
 
-def _code_rows(values: Mapping) -> list[Row]:
-    """The language model first, then the floors, the hardest to beat first."""
+def _code_rows(values: Mapping, laboratory: Mapping | None = None) -> list[Row]:
+    """The language model, the rivals that learn, then the floors, the hardest to beat first."""
     layout, floors = _layout(values), values.get("floors") or {}
     rows: list[Row] = [(NLL, f"**the GPT, {layout} layout**", values[layout]["code"]["nll"])]
+    for name, found in (laboratory or {}).get("rivals", {}).items():
+        rows += [] if name == OURS else [(NLL, f"rival that learns: {name}", found["nll"])]
     for name in sorted(floors, key=lambda name: floors[name]["code"]["nll"]["value"]):
         rows.append((NLL, f"floor: {in_plain(name)}", floors[name]["code"]["nll"]))
     if "below_best_floor" in values:
@@ -140,10 +144,12 @@ def _more_drawing_rows(values: Mapping) -> list[Row]:
         for name, found in (values.get("overlap") or {}).items():
             rows.append((f"codes shared with the true half, {unit} (0 to 1)", name, found[key]))
     copies = (values.get("nearest_train") or {}).get("copies") or {}
-    for place, (name, found) in enumerate(copies.items()):
-        near = "near copies of training images"
-        rows += [(near, "real test images", found["real"])] if place == 0 else []
-        rows.append((near, f"drawn, {name}", found["drawn"]))
+    for name, found in copies.items():
+        way, searched = name.split(", ", 1)
+        near = f"near copies of training images ({searched})"
+        rows.append((near, f"drawn, {way}", found["drawn"]))
+        if (near, "real test images", found["real"]) not in rows:
+            rows.append((near, "real test images", found["real"]))
     return rows
 
 

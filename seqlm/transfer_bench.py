@@ -39,7 +39,10 @@ SVM_BENT = "RBF-SVM on pixels, bent copies too"
 ROUTES = (FROM_LM, SCRATCH, SVM, SVM_BENT)
 
 _WATCHED = 100  # labelled train images on which a training is watched; they choose nothing
-_DECIDING = ("transfer_bench", "experiment", "training", "trainer", "model", "classes", "rivals")
+_DECIDING = (
+    *("transfer_bench", "experiment", "training", "trainer", "model", "classes", "rivals"),
+    *("images", "codebook", "corpus", "scores"),
+)
 
 
 def hash_of(what: object) -> str:

@@ -23,7 +23,7 @@ Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Trap:
-    """One way to be fooled, with the number it reports and the honest one of the same model.
+    """One way to be fooled: the number it reports, and the honest one of the same model or method.
 
     Attributes:
         name: what was done wrong, in a few words.

@@ -5,9 +5,12 @@ from types import SimpleNamespace
 import numpy as np
 import torch
 
+from seqlm import plots
 from seqlm.classes import measure_classes
+from seqlm.files import write_json
 from seqlm.layout import default_vocab, draw_layout, read_layout
 from seqlm.metrics import TokenScores, proportion
+from seqlm.workspace import Workspace
 
 VOCAB = default_vocab()
 
@@ -234,3 +237,18 @@ def sharpened(model):
         for weight in model.parameters():
             weight.mul_(4)
     return model.eval()
+
+
+def workspace(root, profile="laptop", numbers=("01", "03", "04", "05", "06")) -> Workspace:
+    """A profile whose notebooks have left their (invented) metrics, a record and two figures."""
+    ws = Workspace(profile, root)
+    for number in numbers:
+        parameters = {"seed": 42, "n_layer": 6, "cache": str(root / "data" / "cache")}
+        ws.save_metrics(number, parameters, values(number), 60.0)
+    held = record(160, 4)
+    held["settings"]["output_dir"] = str(ws.outputs)
+    write_json(ws.outputs / "training.json", held)
+    ws.save_figure(plots.training_process(held), "training_process")
+    table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
+    ws.save_figure(plots.next_token_bars(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
+    return ws

@@ -37,7 +37,11 @@ BINS = [EMPTY, a_bin(0.4, 10, 0.5), a_bin(0.7, 40, 0.4), a_bin(0.9, 310, 0.97)]
 def curve(first: float, sizes=("1", "2", "5", "10", "20", "50", "all")) -> dict:
     shares = np.linspace(first, 0.98, len(sizes))
     return {
-        size: {"mean": share(value), "runs": [share(value - 0.02), share(value + 0.01)]}
+        size: {
+            "labelled": 1257 if size == "all" else 10 * int(size),
+            "mean": share(value),
+            "runs": [share(value - 0.02), share(value + 0.01)],
+        }
         for size, value in zip(sizes, shares, strict=True)
     }
 
@@ -240,11 +244,18 @@ def test_a_route_that_knows_how_sure_to_be_is_told_so():
 
 
 def test_learning_curves_stand_at_their_number_of_labels_and_all_at_its_own():
-    curves = {SCRATCH: {**curve(0.3), "all": {**curve(0.3)["all"], "n_each": 126}}}
-    figure = plots.learning_curves(curves, "Few labels")
+    figure = plots.learning_curves({SCRATCH: curve(0.3)}, "Few labels")
     (ax,) = figure.axes
     ticks = {t.get_text(): x for t, x in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)}
-    assert ticks == {"1": 1, "2": 2, "5": 5, "10": 10, "20": 20, "50": 50, "all (126)": 126}
+    assert ticks == {
+        "1": 1,
+        "2": 2,
+        "5": 5,
+        "10": 10,
+        "20": 20,
+        "50": 50,
+        "all (126)": pytest.approx(125.7),
+    }
     assert "chance: 10%" in words(figure)
     assert "means of 2 seeds" in figure.alt
 
@@ -259,7 +270,7 @@ def test_learning_curves_say_who_leads_at_every_size():
 def test_seeds_are_dots_of_their_own_and_may_be_missing():
     dots = [line for line in lines_with(drawn("learning_curves"), ".") if len(line.get_xdata())]
     assert sum(len(line.get_xdata()) for line in dots) == 3 * 7 * 2
-    bare = {size: {"mean": cell["mean"], "runs": None} for size, cell in curve(0.3).items()}
+    bare = {size: {**cell, "runs": None} for size, cell in curve(0.3).items()}
     assert "one run each" in plots.learning_curves({SCRATCH: bare}, "Few labels").alt
 
 

@@ -6,28 +6,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from invented import record, values
+from invented import values, workspace
 
-from seqlm import page, plots, report, tables
+from seqlm import page, report, tables
 from seqlm.errors import DataError, SeqlmError
-from seqlm.files import read_json, write_json, write_text
+from seqlm.files import read_json, write_text
 from seqlm.publish import publish
-from seqlm.workspace import Workspace
-
-
-def workspace(root, profile="laptop", numbers=("01", "03", "04", "05", "06")) -> Workspace:
-    """A profile whose notebooks have left their (invented) metrics, a record and two figures."""
-    ws = Workspace(profile, root)
-    for number in numbers:
-        parameters = {"seed": 42, "n_layer": 6, "cache": str(root / "data" / "cache")}
-        ws.save_metrics(number, parameters, values(number), 60.0)
-    held = record(160, 4)
-    held["settings"]["output_dir"] = str(ws.outputs)
-    write_json(ws.outputs / "training.json", held)
-    ws.save_figure(plots.training_process(held), "training_process")
-    table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
-    ws.save_figure(plots.next_token_bars(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
-    return ws
 
 
 class Tags(HTMLParser):

@@ -155,7 +155,7 @@ def test_shifts_that_cancel_report_a_perplexity_of_one(found):
 
 def test_a_class_in_the_input_is_repeated_and_without_it_there_is_nothing_left(found):
     trap = found[NAMES.index("class left in the input")]
-    assert trap.reported.value == 1 and trap.true.low < 0.2
+    assert trap.reported.value == 1 and trap.true.low <= 0.1 <= trap.true.high
 
 
 def test_the_best_of_many_is_flattered_where_it_was_picked(found, guesses):
@@ -350,7 +350,8 @@ def test_candidates_differ_but_are_about_equally_good(built):
     assert hits.mean() > 0.5 and np.ptp(hits.mean(1)) < 0.3
 
 
-def test_the_interval_of_halvings_is_where_most_of_them_lie():
-    estimate = measured_traps.over_halvings(np.arange(1001) / 1000, n=7)
-    numbers = (estimate.value, estimate.low, estimate.high, estimate.n)
-    assert numbers == pytest.approx((0.5, 0.025, 0.975, 7))
+def test_means_over_halvings_of_the_same_images_claim_no_interval(built):
+    hits = measured_traps.candidates(built.pictures, many=5, learn_from=60, seed=0)
+    trap = measured_traps.best_of_many(hits, halvings=40, seed=0)
+    assert not trap.reported.has_interval and not trap.true.has_interval
+    assert trap.reported.n == trap.true.n == 30 and "of 40 halvings" in trap.cause

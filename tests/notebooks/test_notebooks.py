@@ -14,7 +14,7 @@ from seqlm import pipeline
 from seqlm.errors import PipelineError
 from seqlm.files import read_json, write_json
 from seqlm.report import build_report
-from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace
+from seqlm.workspace import NOTEBOOKS, Workspace
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +77,17 @@ def test_what_has_not_changed_is_not_run_again(smoke):
     assert done == dict.fromkeys(NOTEBOOKS, "kept")
 
 
-def test_the_long_notebooks_run_only_when_asked_for(smoke):
-    done = pipeline.run_pipeline(smoke[0], say=lambda line: None)
-    assert done == dict.fromkeys(set(NOTEBOOKS) - set(LABORATORY), "kept")
+def test_the_long_notebooks_are_not_run_unasked_and_old_numbers_of_theirs_are_put_aside(smoke):
+    ws, said = smoke[0], []
+    assert pipeline.run_pipeline(ws, say=said.append) == dict.fromkeys(NOTEBOOKS, "kept")
+    write_json(ws.metrics_path("10"), {**ws.metrics("10"), "seed": 99})
+    done = pipeline.run_pipeline(ws, say=said.append)
+    assert done == dict.fromkeys(set(NOTEBOOKS) - {"10"}, "kept")
+    assert not ws.metrics_path("10").exists() and "10_rivals: measured before" in said[-3]
+    assert read_json(ws.outputs / "metrics" / "10.old.json")["seed"] == 99
+    assert not (ws.figures / "10_rivals.png").exists()
+    done = pipeline.run_pipeline(ws, laboratory=True, say=said.append)
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "10": "ran"}
 
 
 def test_a_lost_output_is_made_again_and_nothing_else(smoke):

@@ -1,0 +1,112 @@
+"""The report's pages on the laboratory say what its notebooks measured, and no more."""
+
+import pytest
+from invented import workspace
+
+from seqlm.estimates import Estimate, proportion
+from seqlm.pipeline import notebooks_folder
+from seqlm.publish import publish
+from seqlm.report import build_report
+from seqlm.report_lab import comparisons_table, few_labels_page, laboratory
+from seqlm.tables import OURS, results_table
+
+
+def told(value, unit="nats a token"):
+    return Estimate(value, value - 0.05, value + 0.05, 360, unit).to_json()
+
+
+TRAP = {
+    "name": "padding counted",
+    "quantity": "perplexity",
+    "unit": "perplexity",
+    "reported": told(1.09, "perplexity"),
+    "true": told(143.8, "perplexity"),
+    "cause": "Padding | is easy.",
+    "caught_by": "test_x",
+    "better": "low",
+}
+EIGHT = {"traps": {"padding counted": TRAP}, "ruler": {"gap": told(0.0036)}}
+GAIN = {"a": "LSTM", "b": "our GPT", "difference": told(0.4), "real": True}
+CHANCE = {"a": "plain mean", "b": "our GPT", "difference": told(0.01), "real": False}
+TEN = {
+    "rivals": {"LSTM": {"nll": told(2.87)}},
+    "bits": {"xz": told(95.9, "bits an image")},
+    "comparisons": [GAIN, CHANCE],
+}
+MEANS = {"1": {"mean": proportion([True, False] * 90).to_json()}}
+ELEVEN = {"curves": {"from the language model": MEANS, "SVM": MEANS}}
+
+
+def test_without_the_laboratory_the_report_says_nothing_of_it():
+    assert laboratory({"05": {"anything": 1}}) == []
+
+
+def test_a_trap_stands_with_what_it_reports_and_what_is_true():
+    text = "\n".join(laboratory({"08": EIGHT}))
+    assert "1.09 (1.04 to 1.14, n = 360)" in text and "**143.8 (143.8 to 143.9, n = 360)**" in text
+    assert "Padding / is easy." in text, "a bar in a cell would break the table"
+    assert "0.004 nats a token" in text, "two decimals would make the gap nought"
+
+
+def test_a_difference_that_may_be_chance_is_called_so():
+    lines = comparisons_table([GAIN, CHANCE]).splitlines()
+    assert lines[2].endswith("| yes |") and lines[3].endswith("| may be chance |")
+    assert len({line.count("|") for line in lines}) == 1
+
+
+def test_every_number_of_labels_has_its_line_and_every_route_its_column():
+    table = few_labels_page(ELEVEN)[1].splitlines()
+    assert table[0] == "| Labels a class | from the language model | SVM |"
+    assert table[2].startswith("| 1 | 50.0% (")
+    assert len({line.count("|") for line in table}) == 1
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    ws = workspace(tmp_path_factory.mktemp("lab"))
+    for number, values in (("08", EIGHT), ("10", TEN), ("11", ELEVEN)):
+        ws.save_metrics(number, {"seed": 1}, values, 1.0)
+    return ws, build_report(ws)["markdown"].read_text()
+
+
+def test_the_report_holds_the_pages_of_the_notebooks_that_ran(whole):
+    text = whole[1]
+    places = [text.index(h) for h in ("Reported against true", "Rivals that learn", "few labels")]
+    assert places == sorted(places)
+    assert "Two recipes" not in text, "notebook 12 has not run"
+
+
+def test_figures_of_a_laboratory_that_was_not_run_here_stay_published(whole):
+    ws = whole[0]
+    for name in ("12_recipes", "10_gone", "gone"):
+        (ws.published / f"{name}.png").write_bytes(b"x")
+        (ws.published / f"{name}.txt").write_text("words")
+    publish(ws)
+    left = {path.stem for path in ws.published.glob("*.png")}
+    assert "12_recipes" in left, "its notebook has not run here"
+    assert not {"10_gone", "gone"} & left, "these would have been made again"
+
+
+def test_what_completions_share_with_the_truth_is_in_the_long_table_only(whole):
+    six = whole[0].metrics("06")["values"]
+    six |= {
+        "overlap": {
+            "by the model": {k: told(0.3, "F1") for k in ("bleu", "rouge1", "rougeL")},
+        },
+        "nearest_train": {"copies": {"plain, all": {"drawn": told(0.02), "real": told(0.05)}}},
+    }
+    long, brief = results_table({"06": six}), results_table({"06": six}, brief=True)
+    for words in ("BLEU", "ROUGE-L", "near copies of training images (all) | real test images"):
+        assert words in long and words not in brief
+
+
+def test_rivals_that_learn_stand_among_the_floors_and_the_model_stands_there_once(whole):
+    values = {n: whole[0].metrics(n)["values"] for n in ("05", "10")}
+    values["10"]["rivals"][OURS] = values["10"]["rivals"]["LSTM"]
+    table = results_table(values)
+    assert (
+        "rival that learns: LSTM" in table
+        and table.count("nats (lower is better) | **the GPT") == 1
+    )
+    notebook = (notebooks_folder() / "10_rivals.ipynb").read_text()
+    assert OURS in notebook, "the table would list the GPT among its own rivals"
