@@ -99,13 +99,17 @@ def _claims_panel(ax: Axes, rows: Sequence[Mapping]) -> None:
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x", which="major")
     ax.set_axisbelow(True)
-    ax.xaxis.set_major_formatter(in_percent if shares else lambda value, _: f"{value:g}")
+    ax.xaxis.set_major_formatter(in_percent if shares else _plain)
     title = f"{rows[0]['quantity'] if one else rows[0]['unit']}"
     if len(ways) == 1:
         title += f"  ({'lower' if ways == {'low'} else 'higher'} is better)"
     ax.set_title(title, fontweight="bold")
     axis = "logarithmic axis, " if log else ""
     ax.set_xlabel(f"{n_of(everything)}, {axis}bars: 95 % intervals", fontsize=SMALL, loc="left")
+
+
+def _plain(value: float, _=None) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
 
 
 def _claim(ax: Axes, y: int, row: Mapping, first: bool) -> None:

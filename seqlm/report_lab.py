@@ -104,4 +104,5 @@ def _row(cells: Iterable[str]) -> str:
 
 def _told(numbers: Numbers) -> str:
     e = estimate(numbers)
-    return f"{short(e.value, e.unit)} ({interval(e)}, n = {e.n:,})"
+    ends = f"{interval(e)}, " if e.has_interval else ""
+    return f"{short(e.value, e.unit)} ({ends}n = {e.n:,})"
