@@ -3,17 +3,31 @@
 import json
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
+
+import numpy as np
 
 from seqlm.classes import class_probabilities, classifier_probabilities
 from seqlm.codebook import PatchCodebook
 from seqlm.config import SampleConfig
 from seqlm.dataset import CODEBOOK
 from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.layout import class_ids, class_token, codes_of, drawing_prompt, reading_prompt, shorten
+from seqlm.files import atomic_path, check_folder
+from seqlm.layout import (
+    class_ids,
+    class_of,
+    class_token,
+    codes_of,
+    drawing_prompt,
+    reading_prompt,
+    shorten,
+)
 from seqlm.model import check_model_directory, load_classifier, load_lm
-from seqlm.records import Record, read_records
+from seqlm.plots_pictures import picture_grid
+from seqlm.records import Record, as_line, read_records, write_records
 from seqlm.sampling import next_token_table, write_sentences_from
 from seqlm.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 
@@ -22,10 +36,12 @@ BAR = 30
 TAIL = 2  # <CLS_k> <EOS>: what a whole row has after the prompt
 
 
-def interact(directory: Path, top: int = 10) -> None:
+def interact(directory: Path, top: int = 10, as_json: bool = False) -> None:
     """Read prefixes, line by line; print the next tokens and their probabilities after each.
 
-    Asks with a prompt only when a person is at the terminal; ends at `quit` or end of input.
+    Asks with a prompt only when a person is at the terminal, who then has a history (arrow keys)
+    and completion of tokens (tab); ends at `quit` or end of input. `as_json` prints an object a
+    line: {"prefix", "next": [{"token", "id", "probability"}]}.
     """
     if top < 1:
         raise ConfigError(f"top: must be at least 1, got {top}")
@@ -33,7 +49,9 @@ def interact(directory: Path, top: int = 10) -> None:
     vocab = vocabulary_of(tokenizer)
     asking = sys.stdin.isatty()
     if asking:
-        print("Tokens, separated by spaces, for example: <CLS> <CLS_3> <IMG>   (quit to leave)")
+        _help_typing(vocab)
+        print("Tokens, separated by spaces, for example: <CLS> <CLS_3> <IMG>")
+        print("Tab completes a token, the arrow keys bring earlier lines back, quit leaves.")
     for line in _lines(asking):
         tokens = line.split()
         unknown = [token for token in tokens if token not in vocab]
@@ -45,9 +63,33 @@ def interact(directory: Path, top: int = 10) -> None:
         except DataError as error:
             print(error, file=sys.stderr)
             continue
+        if as_json:
+            print(json.dumps({"prefix": " ".join(tokens), "next": [asdict(row) for row in table]}))
+            continue
         for row in table:
             bar = "█" * round(row.probability * BAR)
             print(f"{row.token:>10}  {row.probability:7.2%}  {bar}")
+
+
+def _help_typing(vocab: dict[str, int]) -> None:
+    """History and completion for `input`, where the system has readline."""
+    try:
+        import readline
+    except ImportError:  # Windows
+        return
+    readline.set_completer_delims(" ")
+    readline.set_completer(lambda begun, place: completed(begun, vocab, place))
+    libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+
+
+def completed(begun: str, vocab: dict[str, int], place: int) -> str | None:
+    """The `place`-th token that starts as `begun` does, in the order of ids; None after the last.
+
+    ``<`` need not be typed: ``CLS_3`` is completed to ``<CLS_3>``.
+    """
+    fitting = [token for token in vocab if token.startswith((begun, f"<{begun}"))]
+    return fitting[place] + " " if place < len(fitting) else None
 
 
 def _lines(asking: bool) -> Iterable[str]:
@@ -65,12 +107,22 @@ def _lines(asking: bool) -> Iterable[str]:
 
 
 def write_sentences(
-    directory: Path, prompt: str | None, label: int | None, n: int, config: SampleConfig
+    directory: Path,
+    prompt: str | None,
+    label: int | None,
+    n: int,
+    config: SampleConfig,
+    output: Path | None = None,
+    as_json: bool = False,
 ) -> None:
     """Print `n` continuations of `prompt`, or `n` drawings of `label`; pictures beside sentences.
 
-    Raises ConfigError when both or neither are given.
+    `as_json` prints rows of the data contract in place of bare sentences. `output` writes them to
+    a file as well: rows to .jsonl, one grid of all pictures to .png. Raises ConfigError when both
+    prompt and label or neither are given, or for an output of another kind.
     """
+    if output is not None and output.suffix not in (".jsonl", ".png"):
+        raise ConfigError(f"output: {output} should end in .jsonl (rows) or .png (pictures)")
     if (prompt is None) == (label is None):
         raise ConfigError("give either --prompt with tokens, or --label with a class to draw")
     if n < 1:
@@ -82,34 +134,75 @@ def write_sentences(
         known = len(class_ids(vocab))
         classes = f"its classes are 0 to {known - 1}" if known else "it knows no classes"
         raise ConfigError(f"label: this model has no {class_token(label)}; {classes}")
-    for sentence in write_sentences_from(model, vocab, tokens, n, config):
-        print(" ".join(sentence))
-        picture = _picture(directory, sentence)
-        if picture and sys.stdout.isatty():
-            print(picture)
+    sentences = write_sentences_from(model, vocab, tokens, n, config)
+    made = {"model": Path(directory).name, **asdict(config)}
+    rows = [
+        Record(tuple(written), _class_named(written), {**made, "number": number})
+        for number, written in enumerate(sentences)
+    ]
+    if output is not None:
+        _write_out(directory, rows, output)
+    for row in rows:
+        if as_json:
+            print(as_line(row))
+            continue
+        print(" ".join(row.tokens))
+        image = _image(directory, row)
+        if image is not None and sys.stdout.isatty():
+            print(_in_blocks(image))
 
 
-def _picture(directory: Path, sentence: list[str]) -> str | None:
-    """The sentence's picture in block characters, where a code book lies beside the model."""
+def _class_named(tokens: Sequence[str]) -> int | None:
+    """The one class that a sentence names; None where it names none, or contradicts itself."""
+    named = {class_of(token) for token in tokens} - {None}
+    return named.pop() if len(named) == 1 else None
+
+
+def _write_out(directory: Path, rows: list[Record], output: Path) -> None:
+    """Rows as JSON lines, or their pictures as one grid; written aside, then renamed."""
+    check_folder(output.parent)
+    if output.suffix == ".jsonl":
+        write_records(output, rows)
+        return
+    images = [_image(directory, row) for row in rows]
+    if any(image is None for image in images):
+        raise ConfigError(
+            f"output: {output} cannot be drawn: {images.count(None)} of {len(rows)} sentences hold "
+            "no whole picture, or no code book lies beside the model; write .jsonl instead"
+        )
+    titles = [f"{row.meta['number'] + 1}" for row in rows]
+    figure = picture_grid(np.stack(images), titles, heading=f"Drawn by {Path(directory).name}")
+    with atomic_path(output) as aside:
+        figure.savefig(aside, format="png", dpi=130, metadata={"Software": None})
+
+
+def _image(directory: Path, row: Record) -> np.ndarray | None:
+    """The picture (H, W) of a sentence; None where it holds no whole one, or there is no book."""
     if not (Path(directory) / CODEBOOK).is_file():
         return None
     book = PatchCodebook.load(Path(directory) / CODEBOOK)
     try:
-        codes = codes_of(sentence)
-        image = book.decode(codes[None])[0]  # (H, W)
+        return book.decode(codes_of(row.tokens)[None])[0]
     except (DataError, IndexError):
         return None
+
+
+def _in_blocks(image: np.ndarray) -> str:
     shades = (image.clip(0, 1) * (len(_SHADES) - 1)).round().astype(int)
     return "\n".join("".join(_SHADES[shade] * 2 for shade in row) for row in shades)
 
 
-def classify_rows(directory: Path, data_path: str) -> None:
+def classify_rows(directory: Path, data_path: str, batch_size: int = 256) -> None:
     """Rows in the data contract's format in, one JSON object a row out: class and probabilities.
+
+    `batch_size` rows are asked and told at a time; the answers do not depend on it.
 
     With a classifier's directory it is asked directly; with a language model's the class is read
     off its next-token probabilities after ``<CLS>``. A row's own class is never shown to either.
     Long rows lose codes from the left, as in training; standard error says how many did.
     """
+    if batch_size < 1:
+        raise ConfigError(f"batch_size: must be at least 1, got {batch_size}")
     longest = check_model_directory(directory).n_positions
     tokenizer = load_tokenizer(directory)
     vocab = vocabulary_of(tokenizer)
@@ -120,15 +213,17 @@ def classify_rows(directory: Path, data_path: str) -> None:
     # Tokenizers that were never told how long a row may be say 1e30.
     prompts = _prompts(records, data_path, min(longest, tokenizer.model_max_length))
     prompts = [encode_tokens(prompt, vocab) for prompt in prompts]
-    found = _probabilities(directory, prompts, vocab)
-    for record, row in zip(records, found, strict=True):
-        answer = {
-            "line": record.line,
-            "predicted": int(row.argmax()),
-            "label": record.label,
-            "probabilities": [round(float(p), 6) for p in row],
-        }
-        print(json.dumps(answer))
+    probabilities = _asked(directory, vocab)
+    for start in range(0, len(records), batch_size):
+        some = slice(start, start + batch_size)
+        for record, row in zip(records[some], probabilities(prompts[some]), strict=True):
+            answer = {
+                "line": record.line,
+                "predicted": int(row.argmax()),
+                "label": record.label,
+                "probabilities": [round(float(p), 6) for p in row],
+            }
+            print(json.dumps(answer))
 
 
 def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[str, ...]]:
@@ -161,8 +256,9 @@ def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[st
     return prompts
 
 
-def _probabilities(directory: Path, prompts: list[list[int]], vocab: dict[str, int]):
+def _asked(directory: Path, vocab: dict[str, int]) -> Callable[[list[list[int]]], np.ndarray]:
+    """prompts -> class probabilities (N, C), by whichever kind of model lies in `directory`."""
     kind = check_model_directory(directory).architectures or []
     if "GPT2ForSequenceClassification" in kind:
-        return classifier_probabilities(load_classifier(directory), prompts)
-    return class_probabilities(load_lm(directory), prompts, class_ids(vocab))
+        return partial(classifier_probabilities, load_classifier(directory))
+    return partial(class_probabilities, load_lm(directory), class_ids=class_ids(vocab))

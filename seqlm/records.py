@@ -247,9 +247,13 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
         opened = gzip.open if packed else open
         with opened(aside, "wt", encoding="utf-8", newline="\n") as stream:
             for record in records:
-                row = {"tokens": " ".join(record.tokens), "label": record.label}
-                row["meta"] = record.meta
-                stream.write(json.dumps(row, ensure_ascii=False, default=_plain) + "\n")
+                stream.write(as_line(record) + "\n")
+
+
+def as_line(record: Record) -> str:
+    """A record as the data contract has it: one JSON object, on one line."""
+    row = {"tokens": " ".join(record.tokens), "label": record.label, "meta": record.meta}
+    return json.dumps(row, ensure_ascii=False, default=_plain)
 
 
 def _plain(value: Any) -> Any:

@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 
 from seqlm.classes import class_probabilities, classifier_probabilities
-from seqlm.config import SampleConfig
-from seqlm.errors import DataError
-from seqlm.inference import classify_rows, interact, write_sentences
-from seqlm.layout import class_ids, code_token, read_layout, reading_prompt, shorten
+from seqlm.codebook import PatchCodebook
+from seqlm.config import ModelConfig, SampleConfig
+from seqlm.errors import ConfigError, DataError
+from seqlm.images import load_digits
+from seqlm.inference import classify_rows, completed, interact, write_sentences
+from seqlm.layout import (
+    class_ids,
+    code_token,
+    default_vocab,
+    read_layout,
+    reading_prompt,
+    shorten,
+)
 from seqlm.model import build_classifier, build_lm, load_classifier, load_lm
+from seqlm.records import read_records
 from seqlm.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 
 
@@ -124,3 +134,65 @@ def test_sentences_go_on_to_their_end_when_no_length_is_given(directory, vocab, 
     lengths = [len(line.split()) for line in capsys.readouterr().out.splitlines()]
     # By chance alone one token in 66 is <EOS>: some rows end by it, some fill the model.
     assert len(lengths) == 30 and max(lengths) == 65 and min(lengths) < 65
+
+
+def test_interactive_answers_can_be_json_a_line_each(directory, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("<IMG>\n<CLS> <CLS_3>\n"))
+    interact(directory, top=4, as_json=True)
+    first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
+    assert first["prefix"] == "<IMG>" and second["prefix"] == "<CLS> <CLS_3>"
+    assert [set(row) for row in first["next"]] == [{"token", "id", "probability"}] * 4
+
+
+def test_a_begun_token_is_completed_with_and_without_its_bracket(vocab):
+    found = []
+    while (token := completed("<CLS_", vocab, len(found))) is not None:
+        found.append(token)
+    assert found == [f"<CLS_{k}> " for k in range(10)]
+    assert completed("CLS_3", vocab, 0) == "<CLS_3> " and completed("CLS_3", vocab, 1) is None
+
+
+def test_what_is_written_as_json_is_a_row_of_the_data_contract(directory, vocab, tmp_path, capsys):
+    way = SampleConfig(max_new_tokens=5, seed=9)
+    write_sentences(directory, None, 3, 4, way, tmp_path / "some" / "rows.jsonl", as_json=True)
+    (tmp_path / "printed.jsonl").write_text(capsys.readouterr().out)
+    kept = read_records(tmp_path / "some" / "rows.jsonl", vocab)
+    assert kept == read_records(tmp_path / "printed.jsonl", vocab) and len(kept) == 4
+    assert 3 in {row.label for row in kept} and kept[2].meta["seed"] == 9
+    assert [row.meta["number"] for row in kept] == [0, 1, 2, 3]
+
+
+def test_pictures_are_written_as_one_grid_where_there_is_a_code_book(tmp_path, capsys):
+    images = load_digits()[0][:100]
+    book = PatchCodebook.fit(images, 12, 2)
+    names = default_vocab(12)
+    tiny = ModelConfig(n_layer=1, n_head=1, n_embd=8, n_positions=64)
+    directory = saved(build_lm(tiny, names, seed=3), names, tmp_path / "lm", 64)
+    whole = " ".join(["<CLS>", "<CLS_3>", "<IMG>", *[code_token(1)] * 16, "</IMG>"])
+    way = SampleConfig(max_new_tokens=1)
+    with pytest.raises(ConfigError, match="no code book lies beside"):
+        write_sentences(directory, whole, None, 2, way, tmp_path / "grid.png")
+    book.save(directory / "codebook.npz")
+    write_sentences(directory, whole, None, 2, way, tmp_path / "grid.png")
+    assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
+    with pytest.raises(ConfigError, match="2 of 2 sentences hold no whole picture"):
+        write_sentences(directory, "<IMG>", None, 2, way, tmp_path / "none.png")
+    assert not (tmp_path / "none.png").exists()
+
+
+def test_an_output_of_another_kind_is_refused_before_anything_is_loaded(tmp_path):
+    with pytest.raises(ConfigError, match="should end in .jsonl"):
+        write_sentences(tmp_path / "missing", None, 3, 1, SampleConfig(), tmp_path / "a.gif")
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 100])
+def test_answers_do_not_depend_on_how_many_rows_are_asked_at_a_time(
+    size, directory, tmp_path, capsys
+):
+    rows = [long_row(n, seed=n) for n in range(1, 8)]
+    together, _ = asked(directory, rows, tmp_path, capsys)
+    classify_rows(directory, str(tmp_path / "rows.jsonl"), batch_size=size)
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert np.allclose([answer["probabilities"] for answer in answers], together, atol=2e-6)
+    with pytest.raises(ConfigError, match="batch_size"):
+        classify_rows(directory, str(tmp_path / "rows.jsonl"), batch_size=0)
