@@ -58,5 +58,5 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 			"apt install python3 python3-venv); install it, or name one with" \
 			"make PYTHON=/path/to/python3." >&2; exit 1; }; \
 	$(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,serve,export]"
 	@touch $(STAMP)

@@ -1,7 +1,7 @@
 """The command line: `seqlm <command>`.
 
-Every flag is a field of a dataclass in config.py, so a flag, a line of a --config file and a
-keyword in a notebook are one and the same thing, checked in one place.
+Every flag is a field of a dataclass in config.py or options.py, so a flag, a line of a --config
+file and a keyword in a notebook are one and the same thing, checked in one place.
 """
 
 import os
@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Literal
 
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
@@ -21,87 +20,17 @@ from seqlm.config import (
     SampleConfig,
     TrainConfig,
 )
-from seqlm.errors import DataWarning, PipelineError, SeqlmError
-
-
-@dataclass(frozen=True)
-class BuildOptions:
-    """Where the data set goes.
-
-    Attributes:
-        output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz.
-    """
-
-    output_dir: Path = Path("data/digits")
-
-
-@dataclass(frozen=True)
-class ClassifyOptions:
-    """What a classifier starts from.
-
-    Attributes:
-        start_from: directory of a trained language model; without it, random weights.
-    """
-
-    start_from: Path | None = None
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What to measure.
-
-    Attributes:
-        model_path: directory of a trained language model.
-        split: which rows to measure.
-        floors: also measure what a model must beat, fitted on the train rows.
-        json: print JSON instead of a table.
-        max_length: longer rows lose codes from the left.
-    """
-
-    model_path: Path = Path("outputs/best_model")
-    split: Literal["val", "test"] = "test"
-    floors: bool = True
-    json: bool = False
-    max_length: int = 1024
-
-
-@dataclass(frozen=True)
-class InferOptions:
-    """What to ask a trained model.
-
-    Attributes:
-        model_path: directory of a trained model.
-        mode: interactive (next-token tables), generate (new sentences), classify (rows to JSONL).
-        prompt: generate: the tokens to go on from, separated by spaces.
-        label: generate: draw this class; stands for the prompt "<CLS> <CLS_k> <IMG>".
-        n: generate: how many sentences.
-        top: interactive: how many next tokens to show.
-        data_path: classify: a JSONL file of rows, or - for standard input.
-    """
-
-    model_path: Path = Path("outputs/best_model")
-    mode: Literal["interactive", "generate", "classify"] = "interactive"
-    prompt: str | None = None
-    label: int | None = None
-    n: int = 1
-    top: int = 10
-    data_path: str = "-"
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """Which notebooks to run, and how large.
-
-    Attributes:
-        profile: smoke (a minute or two), laptop (what README shows), original (the user's
-            hyperparameters), gpu.
-        force: run every notebook, also where nothing changed.
-        laboratory: also run the long notebooks: rivals, few labels, two recipes.
-    """
-
-    profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop"
-    force: bool = False
-    laboratory: bool = False
+from seqlm.errors import ConfigError, DataWarning, PipelineError, SeqlmError
+from seqlm.options import (
+    DRAWING,
+    BuildOptions,
+    ClassifyOptions,
+    EvaluateOptions,
+    ExportOptions,
+    InferOptions,
+    ReportOptions,
+    ServeOptions,
+)
 
 
 def build(given: dict) -> None:
@@ -157,12 +86,54 @@ def infer(given: dict) -> None:
 
     options = _take(InferOptions, given)
     if options.mode == "interactive":
-        interact(options.model_path, options.top)
+        interact(options.model_path, options.top, options.json, options.runtime)
     elif options.mode == "generate":
-        sampling = _take(SampleConfig, given)
-        write_sentences(options.model_path, options.prompt, options.label, options.n, sampling)
+        write_sentences(
+            options.model_path,
+            options.prompt,
+            options.label,
+            options.n,
+            _take(SampleConfig, given),
+            options.output,
+            options.json,
+            options.runtime,
+        )
     else:
-        classify_rows(options.model_path, options.data_path)
+        classify_rows(options.model_path, options.data_path, options.batch_size, options.runtime)
+
+
+def export(given: dict) -> None:
+    """Write a trained model as ONNX, checked against torch, for other runtimes."""
+    from seqlm.corpus import load_corpus
+    from seqlm.exporting import export_model
+    from seqlm.runs import fitting
+
+    options, corpus = _take(ExportOptions, given), None
+    if options.data_path is not None:
+        files = DataFiles(options.data_path, options.model_path / "vocab.json")
+        corpus = load_corpus(files, fitting(options.model_path))
+    print(
+        export_model(
+            options.model_path,
+            options.output_dir,
+            options.format,
+            options.cache,
+            options.int8,
+            corpus,
+        )
+    )
+
+
+def serve(given: dict) -> None:
+    """Answer over HTTP what infer answers at the terminal, for many at once."""
+    try:
+        from seqlm.serving import serve_model
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"serving needs the package {error.name}, which is not installed; install seqlm with "
+            'its extra: pip install -e ".[serve]"'
+        ) from error
+    serve_model(_take(ServeOptions, given))
 
 
 def report(given: dict) -> None:
@@ -202,13 +173,9 @@ COMMANDS = {
         resumes=True,
     ),
     "evaluate": Command(evaluate, (EvaluateOptions, DataFiles), skip=frozenset({"vocab_path"})),
-    # Drawings as in README and notebook 6, which weighed them (docs/experiments.md); SampleConfig's
-    # own defaults are the model itself.
-    "infer": Command(
-        infer,
-        (InferOptions, SampleConfig),
-        {"temperature": 0.9, "top_p": 0.95, "guidance": 1.5},
-    ),
+    "infer": Command(infer, (InferOptions, SampleConfig), DRAWING),
+    "export": Command(export, (ExportOptions,)),
+    "serve": Command(serve, (ServeOptions,)),
     "report": Command(report, (ReportOptions,), resumes=True),
 }
 

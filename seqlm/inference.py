@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from transformers import GPT2Config
 
 from seqlm.classes import class_probabilities, classifier_probabilities
 from seqlm.codebook import PatchCodebook
@@ -26,6 +27,8 @@ from seqlm.layout import (
     shorten,
 )
 from seqlm.model import check_model_directory, load_classifier, load_lm
+from seqlm.onnx_runtime import is_classifier, load_onnx, load_onnx_lm, onnx_config
+from seqlm.options import Runtime
 from seqlm.plots_pictures import picture_grid
 from seqlm.records import Record, as_line, read_records, write_records
 from seqlm.sampling import next_token_table, write_sentences_from
@@ -36,7 +39,9 @@ BAR = 30
 TAIL = 2  # <CLS_k> <EOS>: what a whole row has after the prompt
 
 
-def interact(directory: Path, top: int = 10, as_json: bool = False) -> None:
+def interact(
+    directory: Path, top: int = 10, as_json: bool = False, runtime: Runtime = "torch"
+) -> None:
     """Read prefixes, line by line; print the next tokens and their probabilities after each.
 
     Asks with a prompt only when a person is at the terminal, who then has a history (arrow keys)
@@ -45,7 +50,7 @@ def interact(directory: Path, top: int = 10, as_json: bool = False) -> None:
     """
     if top < 1:
         raise ConfigError(f"top: must be at least 1, got {top}")
-    tokenizer, model = load_tokenizer(directory), load_lm(directory)
+    tokenizer, model = load_tokenizer(directory), _language_model(directory, runtime)
     vocab = vocabulary_of(tokenizer)
     asking = sys.stdin.isatty()
     if asking:
@@ -114,6 +119,7 @@ def write_sentences(
     config: SampleConfig,
     output: Path | None = None,
     as_json: bool = False,
+    runtime: Runtime = "torch",
 ) -> None:
     """Print `n` continuations of `prompt`, or `n` drawings of `label`; pictures beside sentences.
 
@@ -127,7 +133,7 @@ def write_sentences(
         raise ConfigError("give either --prompt with tokens, or --label with a class to draw")
     if n < 1:
         raise ConfigError(f"n: must be at least 1, got {n}")
-    tokenizer, model = load_tokenizer(directory), load_lm(directory)
+    tokenizer, model = load_tokenizer(directory), _language_model(directory, runtime)
     tokens = tuple(prompt.split()) if prompt is not None else drawing_prompt(label)
     vocab = vocabulary_of(tokenizer)
     if label is not None and class_token(label) not in vocab:
@@ -192,7 +198,9 @@ def _in_blocks(image: np.ndarray) -> str:
     return "\n".join("".join(_SHADES[shade] * 2 for shade in row) for row in shades)
 
 
-def classify_rows(directory: Path, data_path: str, batch_size: int = 256) -> None:
+def classify_rows(
+    directory: Path, data_path: str, batch_size: int = 256, runtime: Runtime = "torch"
+) -> None:
     """Rows in the data contract's format in, one JSON object a row out: class and probabilities.
 
     `batch_size` rows are asked and told at a time; the answers do not depend on it.
@@ -203,7 +211,7 @@ def classify_rows(directory: Path, data_path: str, batch_size: int = 256) -> Non
     """
     if batch_size < 1:
         raise ConfigError(f"batch_size: must be at least 1, got {batch_size}")
-    longest = check_model_directory(directory).n_positions
+    longest = _configuration(directory, runtime).n_positions
     tokenizer = load_tokenizer(directory)
     vocab = vocabulary_of(tokenizer)
     with warnings.catch_warnings():
@@ -213,7 +221,7 @@ def classify_rows(directory: Path, data_path: str, batch_size: int = 256) -> Non
     # Tokenizers that were never told how long a row may be say 1e30.
     prompts = _prompts(records, data_path, min(longest, tokenizer.model_max_length))
     prompts = [encode_tokens(prompt, vocab) for prompt in prompts]
-    probabilities = _asked(directory, vocab)
+    probabilities = _asked(directory, vocab, runtime)
     for start in range(0, len(records), batch_size):
         some = slice(start, start + batch_size)
         for record, row in zip(records[some], probabilities(prompts[some]), strict=True):
@@ -256,9 +264,20 @@ def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[st
     return prompts
 
 
-def _asked(directory: Path, vocab: dict[str, int]) -> Callable[[list[list[int]]], np.ndarray]:
+def _configuration(directory: Path, runtime: Runtime) -> GPT2Config:
+    return onnx_config(directory) if runtime == "onnx" else check_model_directory(directory)
+
+
+def _language_model(directory: Path, runtime: Runtime):
+    return load_onnx_lm(directory) if runtime == "onnx" else load_lm(directory)
+
+
+def _asked(
+    directory: Path, vocab: dict[str, int], runtime: Runtime
+) -> Callable[[list[list[int]]], np.ndarray]:
     """prompts -> class probabilities (N, C), by whichever kind of model lies in `directory`."""
-    kind = check_model_directory(directory).architectures or []
-    if "GPT2ForSequenceClassification" in kind:
-        return partial(classifier_probabilities, load_classifier(directory))
-    return partial(class_probabilities, load_lm(directory), class_ids=class_ids(vocab))
+    if is_classifier(_configuration(directory, runtime)):
+        load = load_onnx if runtime == "onnx" else load_classifier
+        return partial(classifier_probabilities, load(directory))
+    model = _language_model(directory, runtime)
+    return partial(class_probabilities, model, class_ids=class_ids(vocab))

@@ -304,3 +304,14 @@ def test_the_laboratory_is_run_when_it_is_asked_for_and_only_then(asked, monkeyp
     monkeypatch.setattr("seqlm.report.build_report", lambda ws: {})
     assert main(["report", "--profile", "smoke", *asked]) == 0
     assert given == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
+
+
+def test_infer_answers_in_json_and_writes_rows_that_can_be_read_again(trained, tmp_path, capsys):
+    words = ["infer", "--model_path", str(trained / "best_model"), "--mode", "generate"]
+    words += ["--label", "3", "--n", "2", "--max_new_tokens", "5", "--json"]
+    assert main([*words, "--output", str(tmp_path / "rows.jsonl")]) == 0
+    printed = capsys.readouterr().out
+    assert printed == (tmp_path / "rows.jsonl").read_text()
+    assert [json.loads(line)["meta"]["number"] for line in printed.splitlines()] == [0, 1]
+    assert main([*words, "--output", str(tmp_path / "rows.gif")]) == 2
+    assert "should end in .jsonl" in capsys.readouterr().err

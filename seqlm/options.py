@@ -1,0 +1,143 @@
+"""What a command is told beyond the settings of config.py: where to read, what to show."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Runtime = Literal["torch", "onnx"]
+
+# Drawings as in README and notebook 6, which weighed them (docs/experiments.md); SampleConfig's
+# own defaults are the model itself.
+DRAWING = {"temperature": 0.9, "top_p": 0.95, "guidance": 1.5}
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """Where the data set goes.
+
+    Attributes:
+        output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz.
+    """
+
+    output_dir: Path = Path("data/digits")
+
+
+@dataclass(frozen=True)
+class ClassifyOptions:
+    """What a classifier starts from.
+
+    Attributes:
+        start_from: directory of a trained language model; without it, random weights.
+    """
+
+    start_from: Path | None = None
+
+
+@dataclass(frozen=True)
+class EvaluateOptions:
+    """What to measure.
+
+    Attributes:
+        model_path: directory of a trained language model.
+        split: which rows to measure.
+        floors: also measure what a model must beat, fitted on the train rows.
+        json: print JSON instead of a table.
+        max_length: longer rows lose codes from the left.
+    """
+
+    model_path: Path = Path("outputs/best_model")
+    split: Literal["val", "test"] = "test"
+    floors: bool = True
+    json: bool = False
+    max_length: int = 1024
+
+
+@dataclass(frozen=True)
+class InferOptions:
+    """What to ask a trained model.
+
+    Attributes:
+        model_path: directory of a trained model, or of an exported one.
+        runtime: torch, or onnx for what `seqlm export` wrote.
+        mode: interactive (next-token tables), generate (new sentences), classify (rows to JSONL).
+        prompt: generate: the tokens to go on from, separated by spaces.
+        label: generate: draw this class; stands for the prompt "<CLS> <CLS_k> <IMG>".
+        n: generate: how many sentences.
+        output: generate: also write rows to this .jsonl, or their pictures to this .png.
+        top: interactive: how many next tokens to show.
+        data_path: classify: a JSONL file of rows, or - for standard input.
+        batch_size: classify: rows asked and answered at a time.
+        json: answer in JSON, an object a line (classify always does).
+    """
+
+    model_path: Path = Path("outputs/best_model")
+    runtime: Runtime = "torch"
+    mode: Literal["interactive", "generate", "classify"] = "interactive"
+    prompt: str | None = None
+    label: int | None = None
+    n: int = 1
+    output: Path | None = None
+    top: int = 10
+    data_path: str = "-"
+    batch_size: int = 256
+    json: bool = False
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and how.
+
+    Attributes:
+        model_path: directory of a trained language model or classifier.
+        output_dir: folder for the graph and all that belongs to it; an earlier export is replaced.
+        format: onnx.
+        cache: a language model takes and gives keys and values, so that drawing reads each token
+            once.
+        int8: weights in 8 bits.
+        data_path: with int8: rows (JSONL) to measure on their val split what that costs.
+    """
+
+    model_path: Path = Path("outputs/best_model")
+    output_dir: Path = Path("outputs/onnx")
+    format: Literal["onnx"] = "onnx"
+    cache: bool = True
+    int8: bool = False
+    data_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """Which notebooks to run, and how large.
+
+    Attributes:
+        profile: smoke (a minute or two), laptop (what README shows), original (the user's
+            hyperparameters), gpu.
+        force: run every notebook, also where nothing changed.
+        laboratory: also run the long notebooks: rivals, few labels, two recipes.
+    """
+
+    profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop"
+    force: bool = False
+    laboratory: bool = False
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What to serve, and to whom.
+
+    Attributes:
+        model_path: directory of a trained language model, or of a classifier.
+        classifier_path: a classifier that answers /classify in place of the language model.
+        host: 127.0.0.1 is for this machine alone; 0.0.0.0 and :: are for whoever can reach it, who
+            must then know the key in the environment variable LIT_SERVER_API_KEY.
+        port: where to listen.
+        workers: processes for each kind of question, and on each GPU if there is one.
+        timeout: seconds that a request may wait for its turn; then it is answered with 504.
+    """
+
+    model_path: Path = Path("outputs/best_model")
+    classifier_path: Path | None = None
+    host: Literal["127.0.0.1", "0.0.0.0", "::"] = "127.0.0.1"
+    port: int = 8000
+    workers: int = 1
+    timeout: float = 30.0
