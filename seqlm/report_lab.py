@@ -42,7 +42,7 @@ def traps_page(values: Mapping) -> list[str]:
 
 def traps_table(traps: Iterable[Mapping]) -> str:
     """Reported against true, a line a trap (`Trap.to_json`), as a Markdown table."""
-    lines = ["| What was done | What is told | Reported | True | Why |", "|---|---|--:|--:|---|"]
+    lines = ["| What was done | What is told | Reported | True | Why |", "|---|---|---|---|---|"]
     for trap in traps:
         told = _told(trap["reported"]), f"**{_told(trap['true'])}**"
         lines.append(_row((trap["name"], trap["quantity"], *told, trap["cause"])))
@@ -80,14 +80,15 @@ def few_labels_page(values: Mapping) -> list[str]:
     """Notebook 11: accuracy on test by the number of labelled images a class."""
     curves = values["curves"]
     sizes = list(next(iter(curves.values())))
-    lines = [_row(("Labels a class", *curves)), "|--:|" + "--:|" * len(curves)]
+    lines = [_row(("Labels a class", *curves)), "|--:|" + "---|" * len(curves)]
     for size in sizes:
-        means = (_told(found[size]["mean"]) for found in curves.values())
-        lines.append(_row((size, *means)))
+        means = [estimate(found[size]["mean"]) for found in curves.values()]
+        lines.append(_row((size, *(f"{short(e.value, e.unit)} ({interval(e)})" for e in means))))
     return [
-        "Share of test digits named right, mean over seeds. The language model that the first "
-        "route starts from has read the pictures but no label. Intervals cover the draw of the "
-        "labelled pictures as well as that of the test pictures.",
+        f"Share of n = {means[0].n:,} test digits named right, mean over seeds, with 95 % "
+        "intervals, which cover the draw of the labelled pictures as well as that of the test "
+        "pictures. The language model that the first route starts from has read the pictures but "
+        "no label.",
         "\n".join(lines),
     ]
 
