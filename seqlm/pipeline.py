@@ -77,11 +77,12 @@ def run_pipeline(
         given = {"profile": ws.profile, **parameters.get(stage.name, {})}
         before = [prints[number] for number in stage.needs] + _beside(ws, stage, given)
         prints[stage.number] = fingerprint(_source(ws, stage), given, before)
-        if not force and _is_fresh(ws, stage, prints[stage.number]):
+        asked = laboratory or stage.number not in LABORATORY
+        if not (force and asked) and _is_fresh(ws, stage, prints[stage.number]):
             say(f"{stage.name}: unchanged, kept")
             done[stage.number] = "kept"
             continue
-        if stage.number in LABORATORY and not laboratory:
+        if not asked:
             _set_aside(ws, stage, say)
             continue
         say(f"{stage.name}: running …")
@@ -99,7 +100,8 @@ def _beside(ws: Workspace, stage: Stage, given: dict) -> list[str]:
     default = ast.literal_eval(declared["beside"]["default"])
     other = Workspace(given.get("beside", default), ws.root)
     read = [other.outputs / "training.json", *map(other.metrics_path, ("03", "04", "05"))]
-    return [sha256_of([path for path in read if path.is_file()])]
+    there = [path for path in read if path.is_file()]
+    return [sha256_of(there)] if there else []
 
 
 def _set_aside(ws: Workspace, stage: Stage, say: Callable[[str], None]) -> None:

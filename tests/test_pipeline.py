@@ -5,7 +5,7 @@ import pytest
 
 from seqlm import pipeline
 from seqlm.errors import ConfigError, DataError
-from seqlm.workspace import NOTEBOOKS, Workspace, find_root
+from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace, find_root
 
 TRAIN = "03_train_causal_lm"
 
@@ -94,3 +94,23 @@ def test_the_root_is_found_from_below_and_missed_elsewhere(tmp_path, monkeypatch
 def test_an_unknown_profile_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="laptop"):
         Workspace("desktop", tmp_path)
+
+
+def test_force_runs_what_was_asked_for_and_leaves_a_fresh_laboratory_alone(tmp_path, monkeypatch):
+    ws = Workspace("smoke", tmp_path)
+    for number in LABORATORY:
+        ws.save_metrics(number, {"seed": 1}, {"a": 1}, 1.0)
+    monkeypatch.setattr(pipeline, "_is_fresh", lambda *stage: True)
+    monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
+    done = pipeline.run_pipeline(ws, force=True, say=lambda line: None)
+    assert done == {n: "kept" if n in LABORATORY else "ran" for n in NOTEBOOKS}
+    assert all(ws.metrics_path(number).is_file() for number in LABORATORY)
+
+
+def test_a_fresh_clone_reports_though_the_recipe_to_compare_with_was_never_run(
+    tmp_path, monkeypatch
+):
+    ws = Workspace("laptop", tmp_path)
+    monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
+    done = pipeline.run_pipeline(ws, say=lambda line: None)
+    assert done == dict.fromkeys(set(NOTEBOOKS) - set(LABORATORY), "ran")
