@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from seqlm.calibration import LEAST
 from seqlm.class_metrics import macro_f1, measure_classes
 from seqlm.errors import DataError
 from seqlm.scores import batches, pad
@@ -16,8 +17,6 @@ __all__ = [
     "macro_f1",
     "measure_classes",
 ]
-
-_NEVER = 1e-300  # so that what one rules out wholly can still be compared
 
 
 @torch.inference_mode()
@@ -61,6 +60,6 @@ def agreed(*opinions: np.ndarray) -> np.ndarray:
     if len({np.shape(opinion) for opinion in opinions}) != 1:
         shapes = " and ".join(str(np.shape(opinion)) for opinion in opinions) or "nothing"
         raise DataError(f"opinions of one shape can agree, and these have {shapes}")
-    logs = np.mean([np.log(np.maximum(opinion, _NEVER)) for opinion in opinions], axis=0)  # (N, C)
+    logs = np.mean([np.log(np.maximum(opinion, LEAST)) for opinion in opinions], axis=0)  # (N, C)
     product = np.exp(logs - logs.max(axis=1, keepdims=True))
     return product / product.sum(axis=1, keepdims=True)

@@ -7,6 +7,7 @@ import numpy as np
 from transformers import PreTrainedModel
 
 from seqlm.baselines import Floor, fit_floors
+from seqlm.calibration import LEAST
 from seqlm.classes import class_probabilities, classifier_probabilities, measure_classes
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.corpus import Corpus
@@ -89,7 +90,7 @@ def classifier_measure(corpus: Corpus, split: str = "val") -> Measure:
         probabilities = classifier_probabilities(model, prompts)
         of_label = probabilities[np.arange(len(labels)), labels]
         return {
-            "class_nll": float(-np.log(np.maximum(of_label, 1e-300)).mean()),
+            "class_nll": float(-np.log(np.maximum(of_label, LEAST)).mean()),
             "accuracy": float((probabilities.argmax(1) == labels).mean()),
         }
 

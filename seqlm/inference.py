@@ -148,13 +148,14 @@ def write_sentences(
     ]
     if output is not None:
         _write_out(directory, rows, output)
+    book = _book(directory) if sys.stdout.isatty() else None
     for row in rows:
         if as_json:
             print(as_line(row))
             continue
         print(" ".join(row.tokens))
-        image = _image(directory, row)
-        if image is not None and sys.stdout.isatty():
+        image = _image(book, row)
+        if image is not None:
             print(_in_blocks(image))
 
 
@@ -170,7 +171,8 @@ def _write_out(directory: Path, rows: list[Record], output: Path) -> None:
     if output.suffix == ".jsonl":
         write_records(output, rows)
         return
-    images = [_image(directory, row) for row in rows]
+    book = _book(directory)
+    images = [_image(book, row) for row in rows]
     if any(image is None for image in images):
         raise ConfigError(
             f"output: {output} cannot be drawn: {images.count(None)} of {len(rows)} sentences hold "
@@ -182,11 +184,16 @@ def _write_out(directory: Path, rows: list[Record], output: Path) -> None:
         figure.savefig(aside, format="png", dpi=130, metadata={"Software": None})
 
 
-def _image(directory: Path, row: Record) -> np.ndarray | None:
+def _book(directory: Path) -> PatchCodebook | None:
+    """The code book beside a model; None where there is none."""
+    path = Path(directory) / CODEBOOK
+    return PatchCodebook.load(path) if path.is_file() else None
+
+
+def _image(book: PatchCodebook | None, row: Record) -> np.ndarray | None:
     """The picture (H, W) of a sentence; None where it holds no whole one, or there is no book."""
-    if not (Path(directory) / CODEBOOK).is_file():
+    if book is None:
         return None
-    book = PatchCodebook.load(Path(directory) / CODEBOOK)
     try:
         return book.decode(codes_of(row.tokens)[None])[0]
     except (DataError, IndexError):

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from seqlm.errors import DataError
-from seqlm.estimates import CONFIDENCE, RESAMPLES, Estimate, proportion
+from seqlm.estimates import CONFIDENCE, ENDS, RESAMPLES, Estimate, proportion
 from seqlm.rivals import fit_class_rivals
 
 FOLDS = 5
@@ -56,7 +56,7 @@ def real_versus_drawn(real: np.ndarray, drawn: np.ndarray, seed: int = 42) -> Es
     # How often each picture is taken in each resample, so that a resample is a weighted mean.
     rows, columns = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in wins.shape)
     areas = ((rows @ wins) * columns).sum(axis=1)  # (RESAMPLES,)
-    low, high = np.quantile(areas, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+    low, high = np.quantile(areas, ENDS)
     return Estimate(float(wins.mean()), float(low), float(high), len(pictures), "area")
 
 
@@ -96,8 +96,7 @@ def diversity(images: np.ndarray, labels: np.ndarray) -> Estimate:
     means, resampled = zip(*found, strict=True)
     low, high = float("-inf"), float("inf")
     if np.unique(labels, return_counts=True)[1].min() >= FEWEST_TO_RESAMPLE:
-        ends = [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2]
-        low, high = np.nanquantile(np.mean(resampled, axis=0), ends)
+        low, high = np.nanquantile(np.mean(resampled, axis=0), ENDS)
     return Estimate(float(np.mean(means)), float(low), float(high), len(labels), "distance")
 
 

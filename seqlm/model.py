@@ -1,6 +1,6 @@
 """GPT-2, small, from scratch: as a language model and as a classifier."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -120,7 +120,7 @@ def loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTraine
         model, found = kind.from_pretrained(directory, output_loading_info=True, **extra)
     except Exception as error:  # transformers, torch and safetensors raise types of their own
         raise DataError(
-            f"{weights}: these weights cannot be loaded ({_briefly(error)}); save the model again"
+            f"{weights}: these weights cannot be loaded ({briefly(error)}); save the model again"
         ) from error
     lacking = sorted(set(found["missing_keys"]) - set(new))
     if lacking:
@@ -131,27 +131,39 @@ def loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTraine
     return model
 
 
-def _briefly(error: Exception) -> str:
+def briefly(error: Exception) -> str:
+    """What an exception of a library says, in a line."""
     return " ".join(str(error).split())[:160]
 
 
 def check_model_directory(directory: Path) -> GPT2Config:
     """The configuration in `directory`; DataError in one sentence when there is no whole model."""
+    return read_configuration(
+        directory,
+        ("config.json", "model.safetensors"),
+        "no model here",
+        "`seqlm train` or `make report` makes one",
+        "save the model again",
+    )
+
+
+def read_configuration(
+    directory: Path, files: Sequence[str], absent: str, made_by: str, mend: str
+) -> GPT2Config:
+    """The configuration beside a model that is whole if all `files` are there.
+
+    Raises DataError in one sentence: what is `absent` and what it is `made_by`, or, where
+    config.json is not that of a GPT-2, how to `mend` it.
+    """
     directory = Path(directory)
-    missing = [
-        name for name in ("config.json", "model.safetensors") if not (directory / name).is_file()
-    ]
+    missing = [name for name in files if not (directory / name).is_file()]
     if missing:
-        raise DataError(
-            f"{directory}: no model here ({' and '.join(missing)} missing); `seqlm train` or "
-            "`make report` makes one"
-        )
+        raise DataError(f"{directory}: {absent} ({' and '.join(missing)} missing); {made_by}")
     try:
         return GPT2Config.from_pretrained(directory)
     except Exception as error:  # transformers raises a type of its own for each thing wrong
         raise DataError(
-            f"{directory}/config.json: no configuration of a GPT-2 ({_briefly(error)}); save the "
-            "model again"
+            f"{directory}/config.json: no configuration of a GPT-2 ({briefly(error)}); {mend}"
         ) from error
 
 

@@ -6,7 +6,8 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from seqlm.errors import SeqlmError
-from seqlm.onnx_runtime import INPUT, LOGITS, PAST, PRESENT, briefly
+from seqlm.model import briefly
+from seqlm.onnx_runtime import INPUT, LOGITS, PAST, PRESENT
 from seqlm.quantising import quietly
 
 ONE_FILE = 2**30  # bytes of weights; a single ONNX file cannot hold 2 GB

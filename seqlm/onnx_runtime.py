@@ -15,6 +15,7 @@ import torch
 from transformers import GPT2Config
 
 from seqlm.errors import DataError, SeqlmError
+from seqlm.model import briefly, read_configuration
 
 GRAPH = "model.onnx"
 INPUT, LOGITS = "input_ids", "logits"
@@ -130,20 +131,13 @@ def is_classifier(config: GPT2Config) -> bool:
 
 def onnx_config(directory: Path) -> GPT2Config:
     """The configuration of an export; DataError in one sentence when `directory` holds no whole."""
-    directory = Path(directory)
-    missing = [name for name in (GRAPH, "config.json") if not (directory / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{directory}: no exported model here ({' and '.join(missing)} missing); "
-            "`seqlm export` makes one"
-        )
-    try:
-        return GPT2Config.from_pretrained(directory)
-    except Exception as error:  # transformers raises a type of its own for each thing wrong
-        raise DataError(
-            f"{directory}/config.json: no configuration of a GPT-2 ({briefly(error)}); export the "
-            "model again"
-        ) from error
+    return read_configuration(
+        directory,
+        (GRAPH, "config.json"),
+        "no exported model here",
+        "`seqlm export` makes one",
+        "export the model again",
+    )
 
 
 def load_onnx(directory: Path, threads: int | None = None) -> OnnxModel:
@@ -178,11 +172,6 @@ def load_onnx_lm(directory: Path) -> OnnxModel:
     if is_classifier(onnx_config(directory)):
         raise DataError(f"{directory}: holds a classifier, not a language model")
     return load_onnx(directory)
-
-
-def briefly(error: Exception) -> str:
-    """What an exception of a library says, in a line."""
-    return " ".join(str(error).split())[:160]
 
 
 def _check_graph(directory: Path, session, config: GPT2Config) -> None:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import binom
 
-from seqlm.estimates import Estimate
+from seqlm.estimates import ENDS, Estimate
 from seqlm.judging import ROUNDING
 from seqlm.metrics import proportion
 from seqlm.plots_lab import ends, in_percent, told
@@ -230,7 +230,7 @@ def _median(distances: np.ndarray) -> Estimate:
     at the distances on the ranks that hold 95 % of it, and is unknown where N is too small.
     """
     n = len(distances)
-    rank = int(binom.ppf(0.025, n, 0.5))
+    rank = int(binom.ppf(ENDS[0], n, 0.5))
     known = rank >= 1
     low, high = (distances[rank - 1], distances[n - rank]) if known else (-np.inf, np.inf)
     return Estimate(float(np.median(distances)), float(low), float(high), n, "")

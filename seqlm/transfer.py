@@ -26,7 +26,7 @@ from scipy import stats
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.corpus import Corpus
 from seqlm.errors import ConfigError, DataError
-from seqlm.estimates import Estimate, proportion
+from seqlm.estimates import ENDS, Estimate, proportion
 from seqlm.layout import CLS, IMG, IMG_END, KIND_CLASS, class_of, layout_of
 from seqlm.metrics import score_tokens
 from seqlm.model import load_lm
@@ -147,7 +147,7 @@ def mean_over_seeds(right: np.ndarray) -> Estimate:
     parts = about_mean * np.array([n, n_seeds, -1]) / free / right.size
     variance = max(parts.sum(), parts[0], parts[1])
     degrees = variance**2 / (parts**2 / free).sum()
-    half = stats.t.ppf(0.975, degrees) * np.sqrt(variance) / (mean * (1 - mean))
+    half = stats.t.ppf(ENDS[1], degrees) * np.sqrt(variance) / (mean * (1 - mean))
     low, high = 1 / (1 + np.exp(-(np.log(mean / (1 - mean)) + np.array([-half, half]))))
     return Estimate(float(mean), float(low), float(high), n, "share")
 

@@ -17,6 +17,7 @@ from seqlm.errors import DataError
 from seqlm.estimates import Estimate
 from seqlm.metrics import TokenScores, batches, bootstrap_interval
 from seqlm.records import Record
+from seqlm.token_metrics import ratio_of_sums
 
 Rows = Sequence[Sequence[int]]
 
@@ -152,11 +153,8 @@ def mean_of_batch_means(scores: TokenScores, batch_size: int) -> Estimate:
         weight[batch] = 1 / (len(grouped) * counts[batch].sum())
     parts = (weight * sums)[order], (weight * counts)[order]
 
-    def ratio(of: np.ndarray, to: np.ndarray, axis: int = -1) -> np.ndarray:
-        return of.sum(axis=axis) / to.sum(axis=axis)
-
-    value = float(ratio(*parts))
-    return Estimate(value, *bootstrap_interval(ratio, parts), len(order), "nats a token")
+    value, ends = float(ratio_of_sums(*parts)), bootstrap_interval(ratio_of_sums, parts)
+    return Estimate(value, *ends, len(order), "nats a token")
 
 
 def picked_on_test(hits: np.ndarray, halvings: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

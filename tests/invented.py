@@ -1,9 +1,12 @@
 """Invented metrics, an invented training record, and models and scores that a hand can check."""
 
+import io
 from types import SimpleNamespace
 
 import numpy as np
 import torch
+from matplotlib.image import imread
+from matplotlib.text import Text
 
 from seqlm import plots
 from seqlm.classes import measure_classes
@@ -252,3 +255,16 @@ def workspace(root, profile="laptop", numbers=("01", "03", "04", "05", "06")) ->
     table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
     ws.save_figure(plots.next_token_bars(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
     return ws
+
+
+def pixels(figure) -> np.ndarray:
+    """A figure as it is drawn, (height, width, 3) in 0..1."""
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=100)
+    held.seek(0)
+    return imread(held)[..., :3]
+
+
+def words(figure) -> str:
+    """All text in a figure, tick labels included."""
+    return "\n".join(text.get_text() for text in figure.findobj(Text))

@@ -1,14 +1,12 @@
 """Every figure is drawn from data of the true shapes, and looked at by its pixels and its words."""
 
-import io
 from functools import cache
 from types import SimpleNamespace
 
 import matplotlib
 import numpy as np
 import pytest
-from invented import FLOORS, classes, number, record, share, values
-from matplotlib.image import imread
+from invented import FLOORS, classes, number, pixels, record, share, values, words
 from matplotlib.patches import Rectangle
 
 from seqlm import plots
@@ -76,18 +74,6 @@ FIGURES = {
 def drawn(name: str):
     """The figure, drawn once for all the tests that only look at it."""
     return FIGURES[name]()
-
-
-def pixels(figure) -> np.ndarray:
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=100)
-    held.seek(0)
-    return imread(held)[..., :3]
-
-
-def words(figure) -> str:
-    """All text in a figure, tick labels included."""
-    return "\n".join(text.get_text() for text in figure.findobj(matplotlib.text.Text))
 
 
 @pytest.mark.parametrize("name", FIGURES)

@@ -1,14 +1,12 @@
 """The figures of the laboratory: what they draw and say, and that no word stands on another."""
 
-import io
 from functools import cache
 from itertools import combinations
 
 import matplotlib
 import numpy as np
 import pytest
-from invented import number, share
-from matplotlib.image import imread
+from invented import number, pixels, share, words
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
@@ -148,18 +146,6 @@ FIGURES = {
 def drawn(name: str):
     """The figure, drawn once for all the tests that only look at it."""
     return FIGURES[name]()
-
-
-def pixels(figure) -> np.ndarray:
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=100)
-    held.seek(0)
-    return imread(held)[..., :3]
-
-
-def words(figure) -> str:
-    """All text in a figure, tick labels included."""
-    return "\n".join(text.get_text() for text in figure.findobj(Text))
 
 
 def boxes(figure) -> list[tuple[str, matplotlib.transforms.Bbox]]:
