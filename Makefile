@@ -21,7 +21,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help report laboratory test lint lab clean
+.PHONY: help report laboratory test lint lab app clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT that reads and draws handwritten digits."
@@ -46,6 +46,9 @@ lint: $(STAMP) ## check the style of code and notebooks
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
+app: $(STAMP) ## open the playground as a web application
+	$(BIN)/voila notebooks/07_playground.ipynb
+
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache
 	rm -rf $(addprefix data/,$(filter-out sample,$(PROFILES)))
@@ -58,5 +61,5 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 			"apt install python3 python3-venv); install it, or name one with" \
 			"make PYTHON=/path/to/python3." >&2; exit 1; }; \
 	$(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,serve,export]"
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,serve,export,finetune,app]"
 	@touch $(STAMP)
