@@ -13,7 +13,7 @@ from seqlm.errors import ConfigError
 
 PROFILES = ("smoke", "laptop", "original", "gpu")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
-Strategy = Literal["sample", "greedy"]
+Strategy = Literal["sample", "greedy", "beam"]
 
 
 def _accepts(kind: object, value: object) -> bool:
@@ -227,7 +227,9 @@ class SampleConfig(_Checked):
     """How the next token is chosen.
 
     Attributes:
-        strategy: "sample" draws at random, "greedy" always takes the likeliest token.
+        strategy: "sample" draws at random, "greedy" always takes the likeliest token, "beam" looks
+            for the likeliest whole sentence; the last two heed no temperature, top_k or top_p.
+        num_beams: beam: how many sentences are kept at a time.
         temperature: below 1 sharpens the probabilities, above 1 flattens them.
         top_k: keep only the k likeliest tokens; 0 keeps all.
         top_p: keep the smallest set of tokens that holds this much probability (the nucleus).
@@ -238,6 +240,7 @@ class SampleConfig(_Checked):
     """
 
     strategy: Strategy = "sample"
+    num_beams: int = 4
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
@@ -246,6 +249,7 @@ class SampleConfig(_Checked):
     seed: int = 42
 
     limits = {
+        "num_beams": (1, 64),
         "temperature": (0.01, 100),
         "top_k": (0, None),
         "top_p": (0.001, 1),

@@ -10,7 +10,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
+from seqlm.beams import beam_search
 from seqlm.config import SampleConfig
+from seqlm.decoding import Decoder
 from seqlm.errors import ConfigError, DataError
 from seqlm.layout import CLS, EOS, IMG, KIND_CODE, class_of, code_token, drawing_prompt, token_kinds
 
@@ -68,17 +70,6 @@ def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
-def guided_logits(given: torch.Tensor, free: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Classifier-free guidance: log p = (1 - w) log p_free + w log p_given, up to a constant.
-
-    w = 1 is the model itself, w > 1 exaggerates what the class changes. `given`, `free`: (B, V)
-    logits with and without the class. Source: J. Ho and T. Salimans, Classifier-Free Diffusion
-    Guidance, 2022; G. Sanchez et al., Stay on Topic with Classifier-Free Guidance, 2023.
-    """
-    given, free = given.double().log_softmax(-1), free.double().log_softmax(-1)
-    return free + guidance * (given - free)
-
-
 def _choose(probabilities: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
     """Draw one id a row by where its number in 0..1 falls among the summed probabilities. (B,)"""
     summed = probabilities.cumsum(-1)
@@ -98,6 +89,7 @@ def generate(
     allowed: Sequence[int] | None = None,
     stop_id: int | None = None,
     free_prompts: Sequence[Sequence[int]] | None = None,
+    streams: Sequence[Sequence[int]] | None = None,
 ) -> list[list[int]]:
     """Continue each prompt by up to `config.max_new_tokens` ids; returns the new ids alone.
 
@@ -109,6 +101,7 @@ def generate(
         stop_id: a row ends with this id.
         free_prompts: the prompts with the class withheld, each as long as its own; needed when
             `config.guidance` is not 1.
+        streams: for each prompt what its random numbers are made from; None: (seed, its place).
 
     Raises DataError for an empty prompt or one too long for the model.
     """
@@ -120,48 +113,50 @@ def generate(
     for prompt in prompts:
         _check_prompt(model, prompt, config.max_new_tokens)
     model.eval()
+    if streams is None:
+        streams = [(config.seed, place) for place in range(len(prompts))]
     written: list[list[int]] = [[] for _ in prompts]
     lengths = np.array([len(prompt) for prompt in prompts])
+    rows_a_batch = ROWS_A_BATCH // (config.num_beams if config.strategy == "beam" else 1)
     for length in np.unique(lengths):
         members = np.flatnonzero(lengths == length)
         room = int(model.config.n_positions - length + 1)  # as _check_prompt counts
         fitted = config if config.max_new_tokens else replace(config, max_new_tokens=room)
-        for start in range(0, len(members), ROWS_A_BATCH):
-            batch = members[start : start + ROWS_A_BATCH]
+        for start in range(0, len(members), rows_a_batch):
+            batch = members[start : start + rows_a_batch]
             given = [list(prompts[i]) for i in batch]
             free = [list(free_prompts[i]) for i in batch] if config.guidance != 1 else []
-            new = _generate_batch(model, given, free, batch, fitted, allowed, stop_id)
+            chance = [streams[i] for i in batch]
+            new = _generate_batch(model, given, free, chance, fitted, allowed, stop_id)
             for i, ids in zip(batch, new, strict=True):
                 written[i] = _until(ids, stop_id)
     return written
 
 
-def _generate_batch(model, given, free, numbers, config, allowed, stop_id) -> list[list[int]]:
-    """Prompts of one length, with a key-value cache; guided rows run twice, side by side."""
-    steps, rows = config.max_new_tokens, len(given)
-    streams = [np.random.default_rng([config.seed, number]).random(steps) for number in numbers]
-    uniform = np.stack(streams)  # (B, steps)
+def _generate_batch(model, given, free, streams, config, allowed, stop_id) -> list[list[int]]:
+    """Prompts of one length, continued side by side."""
     barred = None
     if allowed is not None:
         barred = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
         barred[list(allowed)] = False
-    input_ids = torch.tensor([*given, *free], device=model.device)  # (B or 2B, T)
-    cache, new = None, []
-    ended = torch.zeros(rows, dtype=torch.bool, device=model.device)
+    steps, rows = config.max_new_tokens, len(given)
+    if config.strategy == "beam":
+        beams = config.num_beams
+        given, free = ([row for row in some for _ in range(beams)] for some in (given, free))
+        decoder = Decoder(model, given, free, config.guidance, barred)
+        return beam_search(decoder, rows, beams, steps, stop_id)
+    decoder = Decoder(model, given, free, config.guidance, barred)
+    uniform = np.stack([np.random.default_rng(list(made)).random(steps) for made in streams])
+    ended, new = torch.zeros(rows, dtype=torch.bool, device=model.device), []
     for step in range(steps):
-        output = model(input_ids, past_key_values=cache, use_cache=True)
-        cache, logits = output.past_key_values, output.logits[:, -1].float()
-        if free:
-            logits = guided_logits(logits[:rows], logits[rows:], config.guidance)
-        if barred is not None:
-            logits = logits.masked_fill(barred, -torch.inf)
-        chosen = _choose(strategy_probabilities(logits, config), uniform[:, step])  # (B,)
+        probabilities = strategy_probabilities(decoder.logits(), config)
+        chosen = _choose(probabilities, uniform[:, step])  # (B,)
         new.append(chosen)
         if stop_id is not None:
             ended |= chosen == stop_id
             if ended.all():
                 break
-        input_ids = (torch.cat([chosen, chosen]) if free else chosen)[:, None]
+        decoder.append(chosen)
     return torch.stack(new, dim=1).tolist()
 
 
@@ -248,10 +243,35 @@ def write_sentences_from(
 
     Guidance applies where the prompt names a class to draw, and is left aside elsewhere.
     """
+    streams = [(config.seed, number) for number in range(n)]
+    return write_sentences(model, vocab, [tokens] * n, streams, config)
+
+
+def write_sentences(
+    model,
+    vocab: dict[str, int],
+    prompts: Sequence[Sequence[str]],
+    streams: Sequence[Sequence[int]],
+    config: SampleConfig,
+) -> list[list[str]]:
+    """As `write_sentences_from`, for prompts of any kind side by side, a sentence each.
+
+    `streams` holds for each of them the seed and the number of the sentence; `config.seed` is not
+    looked at.
+    """
     names = {index: token for token, index in vocab.items()}
-    free = withheld(tokens)
-    config = config if free else replace(config, guidance=1.0)
-    prompts = [_ids(tokens, vocab)] * n
-    free_prompts = [_ids(free, vocab)] * n if free else None
-    new = generate(model, prompts, config, stop_id=vocab[EOS], free_prompts=free_prompts)
-    return [[*tokens, *(names[i] for i in row)] for row in new]
+    written: list[list[str]] = [[] for _ in prompts]
+    free = [withheld(tokens) for tokens in prompts]
+    for guided in (False, True):
+        members = [i for i, tokens in enumerate(free) if (tokens is not None) == guided]
+        new = generate(
+            model,
+            [_ids(prompts[i], vocab) for i in members],
+            config if guided else replace(config, guidance=1.0),
+            stop_id=vocab[EOS],
+            free_prompts=[_ids(free[i], vocab) for i in members] if guided else None,
+            streams=[streams[i] for i in members],
+        )
+        for i, ids in zip(members, new, strict=True):
+            written[i] = [*prompts[i], *(names[index] for index in ids)]
+    return written

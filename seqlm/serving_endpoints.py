@@ -7,6 +7,7 @@ whatever can be wrong with a request is found before it is queued, and said to i
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from queue import Empty, Queue, SimpleQueue
 from threading import Thread
@@ -21,10 +22,11 @@ from pydantic import AfterValidator
 from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from seqlm.classes import class_probabilities, classifier_probabilities
+from seqlm.config import SampleConfig
 from seqlm.errors import DataError
 from seqlm.layout import EOS, class_ids, reading_prompt
 from seqlm.model import check_model_directory, loaded
-from seqlm.sampling import NextToken, write_sentences_from
+from seqlm.sampling import NextToken, write_sentences
 from seqlm.scores import pad
 from seqlm.serving_requests import (
     Asked,
@@ -173,20 +175,35 @@ class GenerateEndpoint(Endpoint):
         self.check_prompt(request.tokens, request.max_new_tokens or 1)
 
     def predict(self, requests: list[GenerateRequest]) -> list[dict]:
-        alike = defaultdict(list)
-        for number, request in enumerate(requests):
-            alike[tuple(request.tokens), request.config()].append(number)
-        answers: list[dict] = [{} for _ in requests]
-        for (tokens, config), numbers in alike.items():
-            # Sentence 3 of 5 is sentence 3 of 50: whoever wants most has what the others want.
-            most = max(requests[number].n for number in numbers)
-            sentences = write_sentences_from(self.model, self.vocab, tokens, most, config)
-            for number in numbers:
-                answers[number] = {"sentences": sentences[: requests[number].n]}
-        return answers
+        """All sentences that are drawn in the same way side by side, whoever wants them.
+
+        Sentence 3 of 5 is sentence 3 of 50, so those of which several want the same are written
+        once.
+        """
+        found: dict[SampleConfig, dict[tuple, list[str]]] = defaultdict(dict)
+        for request in requests:
+            found[_way(request)] |= dict.fromkeys(_wanted(request), [])
+        for config, sentences in found.items():
+            prompts = [tokens for tokens, _ in sentences]
+            streams = [stream for _, stream in sentences]
+            written = write_sentences(self.model, self.vocab, prompts, streams, config)
+            found[config] = dict(zip(sentences, written, strict=True))
+        return [
+            {"sentences": [found[_way(request)][wanted] for wanted in _wanted(request)]}
+            for request in requests
+        ]
 
     def encode_response(self, output) -> Sentences:
         return output
+
+
+def _way(request: GenerateRequest) -> SampleConfig:
+    return replace(request.config(), seed=0)  # the seeds are in `_wanted`
+
+
+def _wanted(request: GenerateRequest) -> list[tuple]:
+    """Each sentence asked for: its prompt, and its seed and number."""
+    return [(tuple(request.tokens), (request.seed, number)) for number in range(request.n)]
 
 
 class StreamEndpoint(GenerateEndpoint):
@@ -200,12 +217,17 @@ class StreamEndpoint(GenerateEndpoint):
         """Lines {"sentence", "token"} as they come, then {"sentences"} as GenerateEndpoint says it.
 
         What the model reads at each step is what was chosen at the step before. So these are the
-        tokens of `sampling.generate` itself, and not of a second one like it.
+        tokens of `sampling.generate` itself, and not of a second one like it. Beam search has
+        chosen nothing before its end: its tokens come all at once.
         """
         steps: SimpleQueue = SimpleQueue()
 
+        def told_of(_, given) -> None:
+            if request.strategy != "beam":
+                steps.put(given[0])
+
         def write() -> None:
-            reading = self.model.register_forward_pre_hook(lambda _, given: steps.put(given[0]))
+            reading = self.model.register_forward_pre_hook(told_of)
             try:
                 steps.put(GenerateEndpoint.predict(self, [request])[0])
             except Exception as error:  # to be raised where it is waited for
@@ -215,9 +237,9 @@ class StreamEndpoint(GenerateEndpoint):
 
         Thread(target=write, daemon=True).start()
         names = {index: token for token, index in self.vocab.items()}
-        told: list[list[str]] | None = None
+        told: list[list[str]] = []
         while isinstance(step := steps.get(), torch.Tensor):  # (n, T) or, guided, (2n, T)
-            if told is None:  # the prompt
+            if not told:  # the prompt
                 told = [[] for _ in range(request.n)]
                 continue
             for i, index in enumerate(step[: request.n, 0].tolist()):
@@ -227,7 +249,8 @@ class StreamEndpoint(GenerateEndpoint):
         if isinstance(step, Exception):
             raise step
         for i, sentence in enumerate(step["sentences"]):
-            for token in sentence[len(request.tokens) + len(told[i]) :]:
+            before = len(told[i]) if told else 0
+            for token in sentence[len(request.tokens) + before :]:
                 yield {"sentence": i, "token": token}
         yield step
 

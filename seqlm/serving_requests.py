@@ -53,6 +53,7 @@ class GenerateRequest(Asked):
     tokens: Tokens
     n: int = Field(1, ge=1, le=64)
     strategy: Strategy = _setting("strategy")
+    num_beams: int = _setting("num_beams")
     temperature: float = _setting("temperature")
     top_k: int = _setting("top_k")
     top_p: float = _setting("top_p")

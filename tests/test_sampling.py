@@ -9,6 +9,7 @@ from scipy import stats
 
 from seqlm import sampling
 from seqlm.config import SampleConfig
+from seqlm.decoding import guided_logits
 from seqlm.errors import ConfigError, DataError
 from seqlm.layout import (
     CLS,
@@ -25,7 +26,6 @@ from seqlm.model import build_lm
 from seqlm.sampling import (
     draw,
     generate,
-    guided_logits,
     next_token_probabilities,
     next_token_table,
     strategy_probabilities,

@@ -333,7 +333,7 @@ MISTAKES = [
     ("/generate", {"tokens": PROMPT, "n": True}, "n: Input should be a valid integer"),
     ("/generate", {"tokens": PROMPT, "n": "2"}, "n: Input should be a valid integer"),
     ("/generate", {"tokens": PROMPT, "n": 2.0}, "n: Input should be a valid integer"),
-    ("/generate", {"tokens": PROMPT, "strategy": "beam"}, "strategy: Input should be 'sample'"),
+    ("/generate", {"tokens": PROMPT, "strategy": "best"}, "strategy: Input should be 'sample'"),
     ("/generate", {"tokens": PROMPT, "temperature": 0}, "temperature: Input should be greater"),
     ("/generate", {"tokens": PROMPT, "temperature": 101}, "temperature: Input should be less"),
     ("/generate", {"tokens": PROMPT, "temperature": float("nan")}, "temperature: Input should be"),
