@@ -47,7 +47,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
 app: $(STAMP) ## open the playground as a web application
-	$(BIN)/voila notebooks/07_playground.ipynb
+	JUPYTER_PATH=notebooks/app $(BIN)/voila notebooks/07_playground.ipynb --template seqlm
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache

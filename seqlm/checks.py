@@ -179,6 +179,37 @@ def nucleus(function: Answer) -> bool:
     )
 
 
+@checker("an array of three probabilities")
+def guidance(function: Answer) -> bool:
+    """Exercise 07: `function(given, free, w)` returns the guided probabilities (V,).
+
+    `given` and `free` (V,) are next-token probabilities with and without the class.
+    """
+    given, free = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.25, 0.5])
+    answer = function(given.copy(), free.copy(), 2.0)
+    if untried(answer):
+        return False
+    answer = numbers(answer, given.shape)
+    right = given**2 / free
+    if np.allclose(answer, free + 2 * (given - free)):
+        words = "That mixes probabilities; guidance mixes their logarithms."
+    elif np.allclose(answer, right):
+        words = "The right proportions, but they must sum to 1: divide by their sum."
+    elif np.allclose(answer, np.log(right)) or np.allclose(answer, np.log(right / right.sum())):
+        words = "Those are logarithms still: take exp, then divide by the sum."
+    elif np.allclose(answer, free**2 / given / (free**2 / given).sum()):
+        words = "The two are exchanged: w leans towards what the class says, away from free."
+    elif np.allclose(answer, given**2 * free / (given**2 * free).sum()):
+        words = "The free prediction is to be leaned away from: its weight is 1 - w, below zero."
+    elif not np.allclose(answer, right / right.sum()):
+        words = "Mix log p with the weights 1 - w (free) and w (given), then exp, then rescale."
+    elif not np.allclose(numbers(function(given.copy(), free.copy(), 1.0), given.shape), given):
+        words = "But w = 1 should be the given probabilities themselves."
+    else:
+        return tell(True, "w = 1 is the model itself, and what the class changes is exaggerated.")
+    return tell(False, words)
+
+
 def _honest(batches) -> float:
     total = sum(float(np.asarray(nll)[np.asarray(real, bool)].sum()) for nll, real in batches)
     return total / sum(int(np.asarray(real, bool).sum()) for _, real in batches)

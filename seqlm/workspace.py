@@ -19,6 +19,7 @@ NOTEBOOKS = {
     "04": "04_classify_sequences",
     "05": "05_evaluate",
     "06": "06_sample",
+    "07": "07_playground",
     "08": "08_how_to_be_fooled",
     "10": "10_rivals",
     "11": "11_few_labels",

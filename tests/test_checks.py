@@ -17,6 +17,7 @@ CHECKS = [
     checks.classifier_input,
     checks.perplexity,
     checks.nucleus,
+    checks.guidance,
     checks.catches_wrong_rulers,
 ]
 
@@ -45,6 +46,14 @@ def kept_losses(batches):
 
 def batch_means(batches):
     return np.exp(np.mean([loss[mask].mean() for loss, mask in batches]))
+
+
+def rescaled(p):
+    return p / p.sum()
+
+
+def guided(given, free, w):
+    return rescaled(free ** (1 - w) * given**w)
 
 
 def short_nucleus(p, top_p):
@@ -88,6 +97,13 @@ WRONG = [
     (checks.perplexity, lambda b: kept_losses(b).mean(), "mean NLL"),
     (checks.perplexity, lambda b: 2 ** kept_losses(b).mean(), "power of nats"),
     (checks.perplexity, lambda b: np.exp(kept_losses(b)).mean(), "take the mean first"),
+    (checks.guidance, lambda g, f, w: f + w * (g - f), "mixes probabilities"),
+    (checks.guidance, lambda g, f, w: f ** (1 - w) * g**w, "sum to 1"),
+    (checks.guidance, lambda g, f, w: (1 - w) * np.log(f) + w * np.log(g), "logarithms still"),
+    (checks.guidance, lambda g, f, w: guided(f, g, w), "exchanged"),
+    (checks.guidance, lambda g, f, w: rescaled(g**w * f), "weight is 1 - w"),
+    (checks.guidance, lambda g, f, w: g, "Mix log p"),
+    (checks.guidance, lambda g, f, w: guided(g, f, 2.0), "w = 1 should be"),
     (checks.nucleus, short_nucleus, "Too few"),
     (checks.nucleus, unscaled_nucleus, "sum to 1 again"),
     (checks.nucleus, lambda p, top_p: np.where(p > top_p, p, 0), "sum counts"),
@@ -128,6 +144,7 @@ P = np.array([0, 0.6, 0, 0.4, 0])
 SENTENCE = ["<IMG>", "<Z_007>", "<Z_004>", "</IMG>", "<CLS>"]
 ONE_CENTRE, NINE = "where the number of one centre is wanted", "where a list of nine whole numbers"
 TOKENS, FIVE = "where a list of tokens is wanted", "where an array of five probabilities is wanted"
+THREE = "where an array of three probabilities is wanted"
 NUMBER, YES_NO = "where one number is wanted", "where True or False is wanted"
 UNFIT = [
     (checks.nearest_patch, "2", f"a string, {ONE_CENTRE}"),
@@ -151,6 +168,8 @@ UNFIT = [
     (checks.perplexity, np.ones(3), f"an array of shape (3,), {NUMBER}"),
     (checks.perplexity, "22.2", f"a string, {NUMBER}"),
     (checks.perplexity, 2j, f"a complex, {NUMBER}"),
+    (checks.guidance, np.ones(2), f"an array of shape (2,), {THREE}"),
+    (checks.guidance, second("p", np.array([8, 2, 1]) / 11), f"a string, {THREE}"),
     (checks.nucleus, np.ones((2, 5)), f"an array of shape (2, 5), {FIVE}"),
     (checks.nucleus, 0.7, f"a float, {FIVE}"),
     (checks.nucleus, "0.7", f"a string, {FIVE}"),

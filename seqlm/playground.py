@@ -1,0 +1,180 @@
+"""The playground: a trained model between sliders, in JupyterLab and, through Voila, on its own.
+
+Notebook 07_playground shows its panels one by one. Nothing here decides how a token is chosen or a
+class is read: that is sampling.py's and classes.py's, which `player.Player` asks.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from threading import Thread
+
+import ipywidgets as widgets
+
+from seqlm import views
+from seqlm.dataset import CODEBOOK
+from seqlm.errors import SeqlmError
+from seqlm.player import Player
+from seqlm.playground_gallery import GalleryPanel
+from seqlm.playground_panels import AttentionPanel, CompletePanel, Desk, DrawPanel, PicturePanel
+from seqlm.playground_settings import Settings
+from seqlm.workspace import Workspace
+
+PANELS = ("draw", "picture", "complete", "attention", "gallery")
+MODEL = "model.safetensors"
+
+
+def quick_folder(ws: Workspace) -> Path:
+    """Where the two-minute model lies."""
+    return ws.root / "outputs" / "playground"
+
+
+def find_model(ws: Workspace) -> tuple[Path, Path] | None:
+    """The profile's model and data, else the two-minute one's; None where there is neither."""
+    quick = quick_folder(ws)
+    for model, data in ((ws.best_model, ws.data), (quick / "best_model", quick / "data")):
+        if (model / MODEL).is_file() and (model / CODEBOOK).is_file():
+            return model, data
+    return None
+
+
+class Playground:
+    """All panels. `start` says which model plays; the others fill once there is one.
+
+    Attributes:
+        start, draw, picture, complete, attention, gallery: widgets to display, once or often.
+        panels: name -> the panel behind the widget; empty while there is no model.
+    """
+
+    def __init__(self, ws: Workspace | None = None):
+        self.ws = ws or Workspace()
+        self.settings = Settings()
+        self.panels: dict[str, object] = {}
+        self.start = widgets.VBox()
+        self.draw, self.picture, self.complete, self.attention, self.gallery = (
+            widgets.VBox() for _ in PANELS
+        )
+        self.training = QuickTraining(quick_folder(self.ws), self.load)
+        self.load()
+
+    def load(self) -> None:
+        """Look for a model, and fill the panels; or say how to come by one."""
+        found = find_model(self.ws)
+        if found is None:
+            self.start.children = [self.training.box]
+            self._fill({name: _say("This panel waits for a model; see above.") for name in PANELS})
+            return
+        try:
+            player = Player.load(*found)
+        except SeqlmError as error:
+            self.start.children = [_say(f"This model cannot be played with. {error}")]
+            self._fill({name: _say("This panel waits for a model.") for name in PANELS})
+            return
+        self.start.children = [_say(self._about(player))]
+        desk = Desk()
+        self.panels = {
+            "draw": DrawPanel(player, self.settings, desk),
+            "picture": PicturePanel(player, desk),
+            "complete": CompletePanel(player, self.settings, desk),
+            "attention": AttentionPanel(player, desk),
+            "gallery": GalleryPanel(player, self.settings),
+        }
+        boxes = {name: panel.box for name, panel in self.panels.items()}
+        for name in ("draw", "complete", "gallery"):
+            beside = [self.settings.box, boxes[name]]
+            boxes[name] = widgets.HBox(beside, layout={"flex_flow": "row wrap"})
+        self._fill(boxes)
+
+    def _fill(self, boxes: dict[str, widgets.Widget]) -> None:
+        for name, box in boxes.items():
+            getattr(self, name).children = [box]
+
+    def _about(self, player: Player) -> str:
+        config, where = player.model.config, player.directory.resolve()
+        if where.is_relative_to(self.ws.root.resolve()):
+            where = where.relative_to(self.ws.root.resolve())
+        quick = quick_folder(self.ws).resolve() in player.directory.resolve().parents
+        more = " It had two minutes; `make report` trains a far better one." if quick else ""
+        return (
+            f"Playing with {where}: {config.n_layer} layers, {config.n_head} heads, "
+            f"{config.n_embd} wide; {len(player.images)} test pictures to pick from.{more}"
+        )
+
+
+def _say(text: str) -> widgets.HTML:
+    return widgets.HTML(views.note(text))
+
+
+class QuickTraining:
+    """What is shown where there is no model: the command that makes one, and a two-minute one.
+
+    `done` is called when it is trained.
+    """
+
+    def __init__(self, folder: Path, done):
+        self.folder, self.done = folder, done
+        self.process: subprocess.Popen | None = None
+        self.go = widgets.Button(
+            description="Train a two-minute model", button_style="primary", layout={"width": "16em"}
+        )
+        self.stop = widgets.Button(description="Stop", disabled=True)
+        self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout={"width": "16em"})
+        self.status = widgets.HTML()
+        self.box = widgets.VBox(
+            [
+                _say(
+                    "There is no trained model yet. In a terminal, in the project's folder, "
+                    "`make report` trains the real one (some twenty minutes on two cores). Or "
+                    "train a small one here, in about two minutes: it draws less well, and "
+                    "everything below works with it."
+                ),
+                widgets.HBox([self.go, self.stop, self.progress]),
+                self.status,
+            ]
+        )
+        self.go.on_click(lambda _: self.begin())
+        self.stop.on_click(lambda _: self.halt())
+
+    def begin(self) -> None:
+        """Train in a process of its own; a thread tells how it goes."""
+        if self.process is not None and self.process.poll() is None:
+            return
+        self.go.disabled, self.stop.disabled = True, False
+        self._say("starting")
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "seqlm.quick", str(self.folder)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        Thread(target=self._follow, args=(self.process,), daemon=True).start()
+
+    def halt(self) -> None:
+        """End the process; what it has learned so far is picked up by the next `begin`."""
+        if self.process is not None:
+            self.process.terminate()
+
+    def _follow(self, process: subprocess.Popen) -> None:
+        last = ""
+        for line in process.stdout:
+            last = line.strip() or last
+            self._say(last)
+            step = re.match(r"step ([\d,]+) of ([\d,]+)", last)
+            if step:
+                now, most = (int(number.replace(",", "")) for number in step.groups())
+                self.progress.value = now / most
+        code = process.wait()
+        self.go.disabled, self.stop.disabled = False, True
+        if code == 0:
+            self.progress.value = 1.0
+            self.done()
+        elif code < 0:
+            self._say("stopped; the button goes on where it was")
+        else:
+            self._say(f"this did not work: {last}")
+
+    def _say(self, text: str) -> None:
+        self.status.value = f'<div role="status">{views.note(text)}</div>'

@@ -1,0 +1,124 @@
+"""The gallery: rows of drawings, to look at as a whole and to take along."""
+
+import io
+import time
+from dataclasses import asdict, replace
+from threading import Event, Thread
+
+import ipywidgets as widgets
+import numpy as np
+
+from seqlm import views
+from seqlm.config import SampleConfig
+from seqlm.layout import draw_layout
+from seqlm.player import Player
+from seqlm.playground_panels import BESIDE
+from seqlm.playground_settings import Settings
+from seqlm.plots import picture_grid
+from seqlm.records import Record, as_line
+from seqlm.sliders import Slider
+from seqlm.speed import in_words
+
+MOST_ROWS = 20
+
+
+def gallery_png(images: np.ndarray, titles: list[str]) -> bytes:
+    """The grid as a PNG."""
+    held = io.BytesIO()
+    picture_grid(images, titles, heading="Drawn in the playground").savefig(held, format="png")
+    return held.getvalue()
+
+
+def gallery_jsonl(codes: np.ndarray, labels: list[int], settings: list[dict]) -> bytes:
+    """The grid as rows of the data contract, each with the settings it was drawn with."""
+    rows = [
+        Record(draw_layout(row, label), label, {"drawn": True, **how})
+        for row, label, how in zip(codes, labels, settings, strict=True)
+    ]
+    return "".join(as_line(row) + "\n" for row in rows).encode()
+
+
+class GalleryPanel:
+    """Every digit several times: nothing is picked, and what is shown can be saved."""
+
+    def __init__(self, player: Player, settings: Settings):
+        self.player, self.settings = player, settings
+        self.rows = Slider(
+            label="rows", min=1, max=MOST_ROWS, step=1, value=3, help="drawings of each digit"
+        )
+        self.go = widgets.Button(description="Draw the gallery", button_style="primary")
+        self.stop = widgets.Button(description="Stop", disabled=True)
+        self.progress = widgets.IntProgress(min=0, max=1, layout={"width": "16em"})
+        self.status, self.shown, self.saved = (widgets.HTML() for _ in range(3))
+        self.box = widgets.VBox(
+            [
+                self.rows,
+                widgets.HBox([self.go, self.stop, self.progress]),
+                self.status,
+                self.saved,
+                self.shown,
+            ],
+            layout=BESIDE,
+        )
+        self.go.on_click(lambda _: self.start())
+        self.stop.on_click(lambda _: self.halt.set())
+        self.halt, self.worker = Event(), None
+
+    def start(self) -> None:
+        """Draw in a thread of its own, so that Stop and all other controls still answer."""
+        if self.worker is not None and self.worker.is_alive():
+            return
+        self.halt.clear()
+        self.go.disabled, self.stop.disabled, self.saved.value = True, False, ""
+        self.progress.value, self.progress.max = 0, self.rows.whole
+        self.worker = Thread(
+            target=self._draw, args=(self.rows.whole, self.settings.config()), daemon=True
+        )
+        self.worker.start()
+
+    def _draw(self, rows: int, config: SampleConfig) -> None:
+        labels, started = list(range(self.player.n_classes)), time.perf_counter()
+        codes, settings = [], []
+        try:
+            for row in range(rows):
+                if self.halt.is_set():
+                    break
+                # A seed a row: within one, each digit has random numbers of its own.
+                now = replace(config, seed=config.seed + row)
+                codes.append(self.player.draw(labels, now))
+                settings += [{**asdict(now), "number": k} for k in labels]
+                self.progress.value = row + 1
+                left = (time.perf_counter() - started) / (row + 1) * (rows - row - 1)
+                more = f", about {in_words(left)} left" if row + 1 < rows else ""
+                self._say(f"{row + 1} of {rows} rows drawn{more}")
+                self._show(np.concatenate(codes))
+            if codes:
+                self._offer(np.concatenate(codes), labels * len(codes), settings)
+            self._say(
+                f"{'stopped after' if len(codes) < rows else 'done:'} {len(codes)} of {rows} rows, "
+                f"{len(codes) * len(labels)} drawings"
+            )
+        finally:
+            self.go.disabled, self.stop.disabled = False, True
+
+    def _say(self, text: str) -> None:
+        self.status.value = f'<div role="status">{views.note(text)}</div>'
+
+    def _show(self, codes: np.ndarray) -> None:
+        images = self.player.book.decode(codes)
+        says = self.player.classes(codes).argmax(1)
+        asked = np.arange(len(codes)) % self.player.n_classes
+        captions = [
+            f"{k}" if k == read else f"{k}, read as {read}"
+            for k, read in zip(asked, says, strict=True)
+        ]
+        self.shown.value = views.page(views.gallery(images, captions, self.player.n_classes))
+
+    def _offer(self, codes: np.ndarray, labels: list[int], settings: list[dict]) -> None:
+        images = self.player.book.decode(codes)
+        png = gallery_png(images, [str(label) for label in labels])
+        jsonl = gallery_jsonl(codes, labels, settings)
+        self.saved.value = views.page(
+            views.download("gallery.png", png, "image/png", "Download PNG"),
+            views.download("gallery.jsonl", jsonl, "application/x-ndjson", "Download JSONL"),
+        )

@@ -1,0 +1,65 @@
+"""A small model in about two minutes, for whoever wants to play before the real one is trained.
+
+`python -m seqlm.quick FOLDER` is what the playground's button runs: a process of its own, which can
+be stopped at any moment and goes on where it was.
+"""
+
+import sys
+from pathlib import Path
+
+from seqlm.config import DataConfig, DataFiles, ModelConfig, TrainConfig
+from seqlm.corpus import Corpus, load_corpus
+from seqlm.dataset import CODEBOOK, SEQUENCES, VOCAB, build_dataset, is_built
+from seqlm.experiment import train_lm
+from seqlm.files import read_json, write_json
+from seqlm.model import build_lm, fit_attention
+from seqlm.runs import finish_model
+from seqlm.speed import choose_precision
+from seqlm.trainer import collator
+
+SECONDS = 90  # of training; building the data and measuring come on top
+DATA = DataConfig(copies=10)
+SIZE = ModelConfig(n_layer=4, n_head=4, n_embd=192, n_positions=64, dropout=0.0)
+BATCH = 64
+STEPS = "steps.json"
+BESIDE = 1.25  # the optimizer's share on top of a timed pass, and the evaluations'
+
+
+def train_quick(folder: Path, seconds: float = SECONDS, data: DataConfig = DATA) -> Path:
+    """Build the data and train as long as `seconds` allow; returns the model's directory.
+
+    All of it lies in `folder`: data/, best_model/, final_model/. Raises SeqlmError as
+    `build_dataset` and `train_lm` do.
+    """
+    built = folder / "data"
+    if not is_built(data, built):
+        print("turning the digits into sentences", flush=True)
+        build_dataset(data, built)
+    corpus = load_corpus(DataFiles(built / SEQUENCES, built / VOCAB))
+    if not (folder / STEPS).is_file():
+        write_json(folder / STEPS, _steps_within(seconds, corpus))
+    config = TrainConfig(
+        output_dir=folder,
+        batch_size=BATCH,
+        learning_rate=2e-3,
+        # Kept, because a run that was stopped goes on only as the run it was.
+        max_steps=read_json(folder / STEPS),
+        evals=5,
+        patience=0,
+    )
+    record = train_lm(corpus, SIZE, config, say=lambda line: print(line, flush=True))
+    finish_model(folder, record, corpus, codebook=built / CODEBOOK, note=", trained in two minutes")
+    return folder / "best_model"
+
+
+def _steps_within(seconds: float, corpus: Corpus) -> int:
+    rows = corpus.rows("train")[:BATCH]
+    model = build_lm(SIZE, corpus.vocab)
+    fit_attention(model, max(map(len, rows)))
+    batch = collator(corpus.tokenizer.pad_token_id)([{"input_ids": row} for row in rows])
+    timed = choose_precision("auto", model, batch)["step_seconds"]
+    return max(10, int(seconds / (BESIDE * min(timed.values()))))
+
+
+if __name__ == "__main__":
+    print(f"trained: {train_quick(Path(sys.argv[1]))}", flush=True)
