@@ -8,6 +8,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from threading import Thread
 
@@ -20,6 +21,7 @@ from seqlm.player import Player
 from seqlm.playground_gallery import GalleryPanel
 from seqlm.playground_panels import AttentionPanel, CompletePanel, Desk, DrawPanel, PicturePanel
 from seqlm.playground_settings import Settings
+from seqlm.quick import SECONDS
 from seqlm.workspace import Workspace
 
 PANELS = ("draw", "picture", "complete", "attention", "gallery")
@@ -43,12 +45,14 @@ def find_model(ws: Workspace) -> tuple[Path, Path] | None:
 class Playground:
     """All panels. `start` says which model plays; the others fill once there is one.
 
+    A model that is trained here may learn for `quick_seconds`.
+
     Attributes:
         start, draw, picture, complete, attention, gallery: widgets to display, once or often.
         panels: name -> the panel behind the widget; empty while there is no model.
     """
 
-    def __init__(self, ws: Workspace | None = None):
+    def __init__(self, ws: Workspace | None = None, quick_seconds: float = SECONDS):
         self.ws = ws or Workspace()
         self.settings = Settings()
         self.panels: dict[str, object] = {}
@@ -56,7 +60,7 @@ class Playground:
         self.draw, self.picture, self.complete, self.attention, self.gallery = (
             widgets.VBox() for _ in PANELS
         )
-        self.training = QuickTraining(quick_folder(self.ws), self.load)
+        self.training = QuickTraining(quick_folder(self.ws), quick_seconds, self.load)
         self.load()
 
     def load(self) -> None:
@@ -113,8 +117,8 @@ class QuickTraining:
     `done` is called when it is trained.
     """
 
-    def __init__(self, folder: Path, done):
-        self.folder, self.done = folder, done
+    def __init__(self, folder: Path, seconds: float, done: Callable[[], None]):
+        self.folder, self.seconds, self.done = folder, seconds, done
         self.process: subprocess.Popen | None = None
         self.go = widgets.Button(
             description="Train a two-minute model", button_style="primary", layout={"width": "16em"}
@@ -144,7 +148,7 @@ class QuickTraining:
         self.go.disabled, self.stop.disabled = True, False
         self._say("starting")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "seqlm.quick", str(self.folder)],
+            [sys.executable, "-m", "seqlm.quick", str(self.folder), str(self.seconds)],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -1,7 +1,7 @@
 """A small model in about two minutes, for whoever wants to play before the real one is trained.
 
-`python -m seqlm.quick FOLDER` is what the playground's button runs: a process of its own, which can
-be stopped at any moment and goes on where it was.
+`python -m seqlm.quick FOLDER [SECONDS]` is what the playground's button runs: a process of its own,
+which can be stopped at any moment and goes on where it was.
 """
 
 import sys
@@ -62,4 +62,5 @@ def _steps_within(seconds: float, corpus: Corpus) -> int:
 
 
 if __name__ == "__main__":
-    print(f"trained: {train_quick(Path(sys.argv[1]))}", flush=True)
+    told = map(float, sys.argv[2:])
+    print(f"trained: {train_quick(Path(sys.argv[1]), *told)}", flush=True)
