@@ -1,17 +1,20 @@
 """The words beside a model: its card, and the report of a run on a user's own data."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-import yaml
+from huggingface_hub import EvalResult, ModelCardData
 
 from seqlm.files import atomic_path, write_text
-from seqlm.plots_style import DPI, as_share, estimate, in_plain
+from seqlm.plots_style import DPI, as_share, estimate, in_plain, interval
 from seqlm.plots_training import MEASURES, training_process
 from seqlm.speed import in_words
 from seqlm.tables import escaped, run_rows, table_of
 
 PROCESS = "training_process"
+# How runs.py says whose rows they were, and which of them were measured.
+_MEASURED_ON = re.compile(r" rows of (?P<file>.+), measured on (?P<split>val|test)")
 
 
 def model_card(
@@ -20,20 +23,16 @@ def model_card(
     """README.md of a model directory, for the notebooks' model and for a user's own.
 
     `test_values` is what `experiment.evaluate_lm` or `evaluate_classes` returned, None before
-    anything was measured; `data_note` says in a line what the data was.
+    anything was measured; `data_note` says in a line what the data was. Where it names a
+    file ("… rows of mine.jsonl, measured on val"), the data is a user's own, and so is its licence.
     """
     classifies = "class_nll" in record["best"] or (test_values or {}).get("accuracy") is not None
     kind = "GPT2ForSequenceClassification" if classifies else "GPT2LMHeadModel"
-    front = {
-        "library_name": "transformers",
-        "pipeline_tag": "text-classification" if classifies else "text-generation",
-        "license": "mit",
-        "tags": ["gpt2", "seqlm", "token-sequences"],
-    }
+    own = _MEASURED_ON.search(data_note)
     what = "names the class of" if classifies else "continues"
-    measured = table_of(run_rows(test_values)) if test_values else _validation(record)
+    measured = _tested(record, test_values) if test_values else _validation(record)
     parts = [
-        "---\n" + yaml.safe_dump(front, sort_keys=False) + "---",
+        f"---\n{_front_matter(name, classifies, test_values or {}, own)}\n---",
         f"# {name}",
         f"A small GPT-2 that {what} sequences of code tokens, trained with seqlm. Its vocabulary "
         f"has {vocab_size:,} tokens; white space stands between one token and the next. Data: "
@@ -48,8 +47,75 @@ def model_card(
         _settings(record),
         "## Limits",
         _card_limits(classifies),
+        "## Licence",
+        _licence(own),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _front_matter(name: str, classifies: bool, values: Mapping, own: re.Match[str] | None) -> str:
+    """What the Hugging Face Hub reads of a card, written by its own library."""
+    task = "text-classification" if classifies else "text-generation"
+    data = {
+        "task_type": task,
+        "dataset_type": "json",  # the loader of Hugging Face's datasets that reads such files
+        "dataset_name": own["file"] if own else "handwritten digits as sequences of codes",
+        "dataset_split": "validation" if own and own["split"] == "val" else "test",
+    }
+    results = [
+        EvalResult(**data, metric_type=kind, metric_name=told, metric_value=round(value, 6))
+        for kind, told, value in _results(values)
+    ]
+    known = {each.metric_type for each in results} & {"perplexity", "accuracy", "f1"}
+    return ModelCardData(
+        library_name="transformers",
+        pipeline_tag=task,
+        license="unknown" if own else "mit",
+        tags=["gpt2", "seqlm", "token-sequences"],
+        metrics=sorted(known) or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+        # A row to classify would have to be someone's; a sentence begins as they all do.
+        widget=None
+        if classifies
+        else [{"text": "<IMG>", "example_title": "a row, from its start"}],
+    ).to_yaml()
+
+
+def _results(values: Mapping) -> Iterator[tuple[str, str, float]]:
+    """Kind of metric, its name with interval and n, value: for each number the Hub should show."""
+    found = [("accuracy", "accuracy", values.get("accuracy"))]
+    found += [("f1", "macro F1", values.get("macro_f1"))]
+    for layout in ("read", "draw", "other"):
+        code = values.get(layout, {}).get("code") or {}
+        found += [("perplexity", f"perplexity of a code, {layout} layout", code.get("perplexity"))]
+        found += [("nll", f"NLL of a code in nats, {layout} layout", code.get("nll"))]
+    read = values.get("read", {}).get("class") or {}
+    found += [("accuracy", "class guessed at once, among all tokens", read.get("top1"))]
+    for kind, told, numbers in found:
+        if numbers is not None:
+            e = estimate(numbers)
+            yield kind, f"{told} (95 % interval {interval(e)}, n = {e.n:,})", e.value
+
+
+def _licence(own: re.Match[str] | None) -> str:
+    if own is None:
+        return "MIT, as seqlm itself."
+    return (
+        f"seqlm cannot know it: whose {own['file']} is decides. Before you share this folder, put "
+        "the licence you choose in place of `unknown` at the top of this file."
+    )
+
+
+def _tested(record: Mapping, values: Mapping) -> str:
+    best, last = record["best"]["step"], record["steps"]
+    table = table_of(run_rows(values))
+    if best == last:
+        return table
+    return (
+        f"{table}\n\nThese numbers, and those at the top of this file, are best_model's, the "
+        f"checkpoint of step {best:,}; final_model is the model after step {last:,}."
+    )
 
 
 def _validation(record: Mapping) -> str:

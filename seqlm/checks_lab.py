@@ -1,4 +1,4 @@
-"""The checkers behind the exercises of the laboratory, notebooks 10 to 12 (see checks.py)."""
+"""The checkers behind the exercises of the laboratory, notebooks 9 to 12 (see checks.py)."""
 
 import math
 
@@ -44,6 +44,45 @@ def sign_test(function: Answer) -> bool:
         if math.isclose(answer, value, rel_tol=1e-4, abs_tol=1e-9):
             return tell(False, words)
     return tell(False, f"For {a} against {b} it is {want:.4f}, not {answer:.4f}.")
+
+
+@checker("an array of numbers")
+def grown_embedding(function: Answer) -> bool:
+    """Exercise 9: `function(weight, n_new)`: the embedding with rows for new tokens."""
+    weight = np.random.default_rng(9).normal(1.0, 1.0, (5, 3))
+    given = weight.copy()
+    answer = function(given, 2)
+    if untried(answer):
+        return False
+    answer = np.asarray(answer)
+    if answer.ndim != 2 or answer.dtype.kind != "f" or not np.array_equal(given, weight):
+        if not np.array_equal(given, weight):
+            return tell(False, "The old matrix itself was changed; make a new one.")
+        raise TypeError
+    if answer.shape == (7, 3) and np.allclose(answer[2:], weight):
+        return tell(False, "The new rows stand in front, so every old token has another id now.")
+    if answer.shape == (5, 5):
+        return tell(False, "Tokens are rows: you have made each vector longer, not the vocabulary.")
+    if answer.shape != (7, 3):
+        return tell(False, f"5 tokens and 2 new ones make 7 rows of 3, not {answer.shape}.")
+    if not np.allclose(answer[:5], weight):
+        return tell(False, "The old rows are no longer what they were: what was learned is lost.")
+    return _new_rows(answer[5:], weight)
+
+
+def _new_rows(new: np.ndarray, weight: np.ndarray) -> bool:
+    if np.allclose(new, 0):
+        return tell(False, "A row of noughts gets the logit 0, whatever the others have: where "
+                    "theirs are all negative it is the likeliest of all.")  # fmt: skip
+    if np.allclose(new, weight.mean()):
+        return tell(False, "That is one number for all; the mean is taken token by token (axis 0).")
+    if np.allclose(new, weight[-1]):
+        return tell(False, "A copy of one token takes half of that token's probability.")
+    if not np.allclose(new, weight.mean(axis=0)):
+        return tell(False, "The new rows should be the mean of the old ones; random rows can have "
+                    "any logit.")  # fmt: skip
+    return tell(True, "Every old id means what it meant, and a new token's logit is the mean of "
+                "the others'.")  # fmt: skip
 
 
 @checker("a list of tokens")

@@ -8,9 +8,11 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
+import yaml
 from jsonargparse import ArgumentParser, DefaultHelpFormatter
 
 from seqlm.config import (
@@ -23,13 +25,18 @@ from seqlm.config import (
 from seqlm.errors import ConfigError, DataWarning, PipelineError, SeqlmError
 from seqlm.options import (
     DRAWING,
+    GENTLY,
+    SIZES,
     BuildOptions,
     ClassifyOptions,
     EvaluateOptions,
     ExportOptions,
+    FinetuneOptions,
     InferOptions,
     ReportOptions,
     ServeOptions,
+    SizeOptions,
+    SizesOptions,
 )
 
 
@@ -46,6 +53,7 @@ def train(given: dict) -> None:
     """Train a language model from scratch on your own sequences, measure it, write a report."""
     from seqlm.runs import train_language_model
 
+    _tell_overridden(given)
     train_language_model(
         _take(DataFiles, given), _take(ModelConfig, given), _take(TrainConfig, given)
     )
@@ -55,12 +63,34 @@ def classify(given: dict) -> None:
     """Train a classifier on your own labelled sequences, measure it, write a report."""
     from seqlm.runs import train_sequence_classifier
 
+    start_from, size = _take(ClassifyOptions, given).start_from, _take(SizeOptions, given).size
+    if start_from is not None and size is not None:
+        raise ConfigError(
+            f"size: a classifier that starts from {start_from} has that model's own size; leave "
+            "out either --size or --start_from"
+        )
+    _tell_overridden(given)
     train_sequence_classifier(
         _take(DataFiles, given),
         _take(ModelConfig, given),
         _take(TrainConfig, given),
-        _take(ClassifyOptions, given).start_from,
+        start_from,
     )
+
+
+def sizes(given: dict) -> None:
+    """Time the three sizes on this machine, before you choose one to train."""
+    from seqlm.sizes import show_sizes
+
+    show_sizes(_take(SizesOptions, given))
+
+
+def _tell_overridden(given: dict) -> None:
+    """A size keeps its name when a setting of its own is another; say which, before it trains."""
+    preset = SIZES.get(_take(SizeOptions, given).size, {})
+    other = [f"{name} {given[name]}" for name, value in preset.items() if given[name] != value]
+    if other:
+        print(f"size {given['size']}, but with {', '.join(other)} as asked for", file=sys.stderr)
 
 
 def evaluate(given: dict) -> None:
@@ -78,6 +108,15 @@ def evaluate(given: dict) -> None:
         as_json=options.json,
         max_length=options.max_length,
     )
+
+
+def finetune(given: dict) -> None:
+    """Go on training a saved model on other data; new tokens are appended, old ids stay."""
+    from seqlm.finetuning import finetune_model
+
+    options = _take(FinetuneOptions, given)
+    files = _take(DataFiles, {**given, "vocab_path": options.model_path / "vocab.json"})
+    finetune_model(files, options, _take(TrainConfig, given))
 
 
 def infer(given: dict) -> None:
@@ -153,7 +192,8 @@ def report(given: dict) -> None:
 class Command:
     """A subcommand: the function it runs and the dataclasses whose fields are its flags.
 
-    `resumes` says that, once interrupted, the same command goes on from its newest checkpoint.
+    `skip` names fields that are no flags, as "DataFiles.vocab_path". `resumes` says that, once
+    interrupted, the same command goes on from its newest checkpoint.
     """
 
     run: Callable[[dict], None]
@@ -165,14 +205,24 @@ class Command:
 
 COMMANDS = {
     "build": Command(build, (BuildOptions, DataConfig)),
-    "train": Command(train, (DataFiles, ModelConfig, TrainConfig), resumes=True),
+    "train": Command(train, (DataFiles, SizeOptions, ModelConfig, TrainConfig), resumes=True),
     "classify": Command(
         classify,
-        (DataFiles, ClassifyOptions, ModelConfig, TrainConfig),
+        (DataFiles, ClassifyOptions, SizeOptions, ModelConfig, TrainConfig),
         {"output_dir": Path("outputs/classifier")},
         resumes=True,
     ),
-    "evaluate": Command(evaluate, (EvaluateOptions, DataFiles), skip=frozenset({"vocab_path"})),
+    "sizes": Command(sizes, (SizesOptions,)),
+    "evaluate": Command(
+        evaluate, (EvaluateOptions, DataFiles), skip=frozenset({"DataFiles.vocab_path"})
+    ),
+    "finetune": Command(
+        finetune,
+        (FinetuneOptions, DataFiles, TrainConfig),
+        GENTLY,
+        skip=frozenset({"DataFiles.vocab_path"}),
+        resumes=True,
+    ),
     "infer": Command(infer, (InferOptions, SampleConfig), DRAWING),
     "export": Command(export, (ExportOptions,)),
     "serve": Command(serve, (ServeOptions,)),
@@ -187,8 +237,8 @@ class _Help(DefaultHelpFormatter):
         return super()._expand_help(action).replace("<class 'Path'>", "Path")
 
 
-def parser() -> ArgumentParser:
-    """The parser of `seqlm`, with a subparser a command."""
+def parser(size: str | None = None) -> ArgumentParser:
+    """The parser of `seqlm`, with a subparser a command; a `size` sets other defaults."""
     top = ArgumentParser(
         prog="seqlm",
         description="A laptop-sized GPT that you can see: it reads and draws handwritten digits, "
@@ -200,16 +250,46 @@ def parser() -> ArgumentParser:
         sub = ArgumentParser(description=what, formatter_class=_Help)
         sub.add_argument("--config", action="config", help="YAML file with any of these settings")
         for options in command.options:
-            sub.add_class_arguments(options, as_group=True, skip=command.skip)
-        sub.set_defaults(command.defaults)
+            of_this = f"{options.__name__}."
+            hidden = {n.removeprefix(of_this) for n in command.skip if n.startswith(of_this)}
+            sub.add_class_arguments(options, as_group=True, skip=hidden)
+        preset = SIZES.get(size, {}) if SizeOptions in command.options else {}
+        sub.set_defaults(command.defaults | preset)
         commands.add_subcommand(name, sub, help=what)
     return top
+
+
+def _parsed(words: Sequence[str]):
+    """What was asked. As the defaults a size sets, its settings give way to every flag and line."""
+    size = _size_in(words)
+    asked = parser(size).parse_args(words)
+    found = asked[asked.subcommand].get("size")
+    return asked if found == size else parser(found).parse_args(words)
+
+
+def _size_in(words: Sequence[str]) -> str | None:
+    """The size that flags or --config files ask for; --print_config ends parsing before it is told.
+
+    What cannot be read here is left to the parser, which says what is wrong with it.
+    """
+    size = None
+    parts = [part for word in words for part in word.split("=", 1)]
+    for flag, value in zip(parts, parts[1:], strict=False):
+        if flag == "--size":
+            size = value
+        elif flag == "--config":
+            with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
+                held = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
+                size = held.get("size", size) if isinstance(held, dict) else size
+    return size if isinstance(size, str) and size in SIZES else None
 
 
 def _spelled_out(arguments: Sequence[str]) -> list[str]:
     """A bare `--repair_tail` means `--repair_tail=true`."""
     options = {option for command in COMMANDS.values() for option in command.options}
-    switches = {f"--{f.name}" for option in options for f in fields(option) if f.type is bool}
+    switches = {
+        f"--{f.name}" for option in options for f in fields(option) if f.type in (bool, bool | None)
+    }
     following = [*arguments, ""][1:]
     return [
         f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word
@@ -233,7 +313,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     130 after Ctrl-C and 141 when the reader of a pipe has left: 128 + the signal's number.
     """
-    asked = parser().parse_args(_spelled_out(sys.argv[1:] if arguments is None else arguments))
+    asked = _parsed(_spelled_out(sys.argv[1:] if arguments is None else arguments))
     command = COMMANDS[asked.subcommand]
     given = asked[asked.subcommand].as_dict()
     warnings.showwarning = _warn_plainly

@@ -32,6 +32,8 @@ def _accepts(kind: object, value: object) -> bool:
 def _named(kind: object) -> str:
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
+    if type(None) in get_args(kind):
+        return " or ".join(_named(k) for k in get_args(kind) if k is not type(None)) + " or None"
     return getattr(kind, "__name__", str(kind))
 
 
@@ -128,9 +130,19 @@ class DataFiles(_Checked):
     limits = {"test_size": (0, 0.9), "val_size": (0.001, 0.9), "split_seed": (0, None)}
 
 
+def _check_activation(field: str, name: str | None) -> None:
+    if name is None:
+        return
+    from transformers.activations import ACT2FN  # seconds to import, and seldom asked
+
+    if name not in ACT2FN:
+        known = ", ".join(sorted(ACT2FN))
+        raise ConfigError(f"{field}: transformers knows no {name!r}; choose one of {known}")
+
+
 @dataclass(frozen=True)
 class ModelConfig(_Checked):
-    """The size of a GPT-2, in GPT-2's own names.
+    """A GPT-2, in GPT-2's own names. What is None is as GPT-2 has it, unless it says otherwise.
 
     Attributes:
         n_layer: transformer blocks.
@@ -139,6 +151,22 @@ class ModelConfig(_Checked):
         n_positions: longest sentence the model can see, in tokens.
         dropout: dropout on embeddings and on what each block adds.
         attn_pdrop: dropout on attention weights; above 0 it costs most of the speed.
+        resid_pdrop: dropout on what each block adds; None: as `dropout`.
+        embd_pdrop: dropout on embeddings; None: as `dropout`.
+        n_inner: width inside each block's MLP; None: 4 n_embd.
+        activation_function: of the MLP, by transformers' name for it; None: gelu_pytorch_tanh.
+        layer_norm_epsilon: what keeps layer norms from dividing by nothing; None: 1e-5.
+        initializer_range: standard deviation of the first random weights; None: 0.02.
+        scale_attn_weights: divide attention scores by the root of a head's width; None: true.
+        scale_attn_by_inverse_layer_idx: divide them by the number of the block, too; None: false.
+        reorder_and_upcast_attn: take attention in fp32, where it is not fused; None: false.
+        tie_word_embeddings: one embedding for input and output; None: true.
+        summary_type: this and the next four are for GPT2DoubleHeadsModel, which seqlm does not
+            train; they are kept in config.json.
+        summary_use_proj: as above.
+        summary_activation: as above.
+        summary_proj_to_labels: as above.
+        summary_first_dropout: as above.
     """
 
     n_layer: int = 6
@@ -147,6 +175,21 @@ class ModelConfig(_Checked):
     n_positions: int = 1024
     dropout: float = 0.1
     attn_pdrop: float = 0.0
+    resid_pdrop: float | None = None
+    embd_pdrop: float | None = None
+    n_inner: int | None = None
+    activation_function: str | None = None
+    layer_norm_epsilon: float | None = None
+    initializer_range: float | None = None
+    scale_attn_weights: bool | None = None
+    scale_attn_by_inverse_layer_idx: bool | None = None
+    reorder_and_upcast_attn: bool | None = None
+    tie_word_embeddings: bool | None = None
+    summary_type: Literal["last", "first", "mean", "cls_index", "attn"] | None = None
+    summary_use_proj: bool | None = None
+    summary_activation: str | None = None
+    summary_proj_to_labels: bool | None = None
+    summary_first_dropout: float | None = None
 
     limits = {
         "n_layer": (1, None),
@@ -155,10 +198,18 @@ class ModelConfig(_Checked):
         "n_positions": (2, None),
         "dropout": (0, 0.9),
         "attn_pdrop": (0, 0.9),
+        "resid_pdrop": (0, 0.9),
+        "embd_pdrop": (0, 0.9),
+        "n_inner": (1, None),
+        "layer_norm_epsilon": (1e-12, 0.1),
+        "initializer_range": (1e-6, 1),
+        "summary_first_dropout": (0, 0.9),
     }
 
     def __post_init__(self):
         super().__post_init__()
+        for name in ("activation_function", "summary_activation"):
+            _check_activation(name, getattr(self, name))
         if self.n_embd % self.n_head:
             raise ConfigError(
                 f"n_embd: {self.n_embd} cannot be shared among n_head = {self.n_head} heads; "

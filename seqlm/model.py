@@ -1,6 +1,7 @@
 """GPT-2, small, from scratch: as a language model and as a classifier."""
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -26,22 +27,18 @@ SHORT_ROW = 64  # below this length plain attention beats the fused kernel on a 
 
 def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Config:
     """Our choices in GPT-2's own configuration; `extra` fields are handed on as they are."""
-    return GPT2Config(
-        vocab_size=len(vocab),
-        n_positions=config.n_positions,
-        n_embd=config.n_embd,
-        n_layer=config.n_layer,
-        n_head=config.n_head,
-        resid_pdrop=config.dropout,
-        embd_pdrop=config.dropout,
-        attn_pdrop=config.attn_pdrop,
+    ours = {
+        "vocab_size": len(vocab),
+        "resid_pdrop": config.dropout,
+        "embd_pdrop": config.dropout,
         # GPT-2's own "gelu_new" formula, as one fused kernel.
-        activation_function="gelu_pytorch_tanh",
-        bos_token_id=vocab[IMG],
-        eos_token_id=vocab[EOS],
-        pad_token_id=vocab[PAD],
-        **extra,
-    )
+        "activation_function": "gelu_pytorch_tanh",
+        "bos_token_id": vocab[IMG],
+        "eos_token_id": vocab[EOS],
+        "pad_token_id": vocab[PAD],
+    }
+    chosen = {k: v for k, v in asdict(config).items() if v is not None and k != "dropout"}
+    return GPT2Config(**ours | chosen | extra)
 
 
 def seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:

@@ -5,6 +5,14 @@ from pathlib import Path
 from typing import Literal
 
 Runtime = Literal["torch", "onnx"]
+Size = Literal["nano", "original", "large"]
+
+# What a size stands for. The original is ModelConfig's own; the large has the body of GPT-2 small.
+SIZES = {
+    "nano": {"n_layer": 3, "n_head": 4, "n_embd": 96},
+    "original": {"n_layer": 6, "n_head": 8, "n_embd": 384},
+    "large": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+}
 
 # Drawings as in README and notebook 6, which weighed them (docs/experiments.md); SampleConfig's
 # own defaults are the model itself.
@@ -20,6 +28,44 @@ class BuildOptions:
     """
 
     output_dir: Path = Path("data/digits")
+
+
+@dataclass(frozen=True)
+class SizeOptions:
+    """How large a model, in a word.
+
+    Attributes:
+        size: sets n_layer, n_head and n_embd where neither a flag nor a --config line does. nano is
+            fast, original is the default, large has the body of GPT-2 small; `seqlm sizes` times
+            them.
+    """
+
+    size: Size | None = None
+
+
+@dataclass(frozen=True)
+class SizesOptions:
+    """The run that the sizes are timed for.
+
+    Attributes:
+        data_path: JSON lines, one row a line; without it, the digits as `seqlm build` makes them.
+        vocab_path: JSON, token -> id.
+        batch_size: rows a forward pass.
+        grad_accumulation: forward passes an optimizer step.
+        num_epochs: passes over the training rows.
+        max_steps: stop after so many optimizer steps; -1 goes by num_epochs.
+        max_length: longer rows lose codes from the left.
+        json: print JSON instead of a table.
+    """
+
+    data_path: Path | None = None
+    vocab_path: Path | None = None
+    batch_size: int = 8
+    grad_accumulation: int = 1
+    num_epochs: float = 20.0
+    max_steps: int = -1
+    max_length: int = 1024
+    json: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,6 +149,35 @@ class ExportOptions:
     cache: bool = True
     int8: bool = False
     data_path: Path | None = None
+
+
+@dataclass(frozen=True)
+class FinetuneOptions:
+    """What to go on from, and how.
+
+    Attributes:
+        model_path: directory of the trained model to start from; it stays as it is.
+        vocab_path: tokens that may be new, appended in their order; without it those of the data.
+        task: lm or classifier; without it, whatever the model is.
+        grow: take in tokens that the model lacks; false refuses them.
+        lora_rank: train small matrices of this rank in place of all weights; 0 trains all weights.
+        lora_alpha: their product is scaled by lora_alpha / lora_rank.
+        old_data_path: rows of what the model knew before, to measure what it forgets.
+        replay: share of the training rows that is drawn from the old ones, to forget less.
+    """
+
+    model_path: Path = Path("outputs/best_model")
+    vocab_path: Path | None = None
+    task: Literal["lm", "classifier"] | None = None
+    grow: bool = True
+    lora_rank: int = 0
+    lora_alpha: float = 16.0
+    old_data_path: Path | None = None
+    replay: float = 0.0
+
+
+# A model that has learned is moved gently, and not for long.
+GENTLY = {"output_dir": Path("outputs/finetuned"), "learning_rate": 2e-5, "num_epochs": 5.0}
 
 
 @dataclass(frozen=True)

@@ -52,8 +52,9 @@ class Player:
     def load(cls, directory: Path, data: Path | None = None) -> "Player":
         """The model in `directory`, and the test pictures of the data set in `data`.
 
-        Raises DataError when there is no such model, no code book lies beside it, or the book has
-        more codes than the model knows.
+        Raises DataError when there is no such model, no code book lies beside it, the book has
+        more codes than the model knows, or its pictures are too long for the model or of another
+        size than those in `data`.
         """
         directory = Path(directory)
         model, vocab = load_lm(directory), vocabulary_of(load_tokenizer(directory))
@@ -65,9 +66,21 @@ class Player:
                 f"with {len(class_ids(vocab))} classes; the playground wants a model of pictures "
                 "with classes, as `make report` makes one"
             )
+        length, most = book.n_patches + 3, model.config.n_positions  # <IMG> codes </IMG> <CLS>
+        if length > most:
+            raise DataError(
+                f"{directory}: a picture of its code book takes {length} tokens to read and the "
+                f"model reads at most {most}; train one with n_positions of {length} or more"
+            )
         images, labels = np.zeros((0, *book.image_shape), np.float32), np.zeros(0, np.int64)
         if data is not None and (Path(data) / IMAGES).is_file():
             images, labels = load_pictures(data).of("test")
+            if images.shape[1:] != book.image_shape:
+                given, known = ("x".join(map(str, s)) for s in (images.shape[1:], book.image_shape))
+                raise DataError(
+                    f"{Path(data) / IMAGES}: its pictures are {given} pixels and the model draws "
+                    f"{known}; give the data set that the model was trained with"
+                )
         return cls(directory, model, vocab, book, images, labels)
 
     @property

@@ -1,4 +1,4 @@
-"""The report's pages on the laboratory: traps, rivals that learn, few labels, two recipes."""
+"""The report's pages on the laboratory: traps, fine-tuning, rivals, few labels, two recipes."""
 
 from collections.abc import Iterable, Mapping
 
@@ -8,9 +8,10 @@ from seqlm.tables import Row, table_of
 
 
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:
-    """Paragraphs of Markdown about what notebooks 08, 10, 11 and 12 measured; [] without them."""
+    """Paragraphs of Markdown about what notebooks 08 to 12 measured; [] without them."""
     written = {
         "08": ("## Reported against true", traps_page),
+        "09": ("## Fine-tuned on turned digits", finetuning_page),
         "10": ("## Rivals that learn", rivals_page),
         "11": ("## With few labels", few_labels_page),
         "12": ("## Two recipes", recipes_page),
@@ -46,6 +47,33 @@ def traps_table(traps: Iterable[Mapping]) -> str:
     for trap in traps:
         told = _told(trap["reported"]), f"**{_told(trap['true'])}**"
         lines.append(_row((trap["name"], trap["quantity"], *told, trap["cause"])))
+    return "\n".join(lines)
+
+
+def finetuning_page(values: Mapping) -> list[str]:
+    """Notebook 09: each way to go on training, on what is new and on what was known."""
+    n = estimate(next(iter(values["models"].values()))["turned digits"]["code_nll"]).n
+    said = ", ".join(f"{name} {decibel:.1f} dB" for name, decibel in values["psnr"].items())
+    return [
+        "The language model had learned upright digits; then it went on with digits turned by 90 "
+        "degrees, of the same pictures in the same splits, named by the same code book (PSNR on "
+        f"test: {said}). Every way took {values['steps']:,} steps. Measured on n = {n:,} test "
+        "pictures, in the read layout.",
+        standing_table(values["models"]),
+        "And the differences, picture by picture on the same codes, in nats; below 0 the first is "
+        "better. Each interval stands for itself.",
+        comparisons_table(values["comparisons"]),
+    ]
+
+
+def standing_table(models: Mapping[str, Mapping]) -> str:
+    """Name -> kind of rows -> "code_nll" and "accuracy", as a Markdown table."""
+    kinds = list(next(iter(models.values())))
+    heads = [f"{what}, {kind}" for kind in kinds for what in ("NLL of a code", "read off")]
+    lines = [_row(("Model", *heads)), "|---|" + "---|" * len(heads)]
+    for name, found in models.items():
+        numbers = [estimate(found[kind][key]) for kind in kinds for key in ("code_nll", "accuracy")]
+        lines.append(_row((name, *(f"{short(e.value, e.unit)} ({interval(e)})" for e in numbers))))
     return "\n".join(lines)
 
 

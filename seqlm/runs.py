@@ -45,14 +45,10 @@ def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfi
     """
     check_folder(config.output_dir)
     corpus = load_corpus(files, config.max_length)
-    _say_what(corpus, files)
-    record = train_lm(corpus, size, config, say=_flushed)
+    say_what(corpus, files)
+    record = train_lm(corpus, size, config, say=flushed)
     if processes().is_main_process:
-        split = _measured_split(corpus)
-        print(f"measuring the best checkpoint on {split} …", flush=True)
-        values = evaluate_lm(load_lm(Path(config.output_dir) / "best_model"), corpus, split)
-        _leave(Path(config.output_dir), "language model", record, values, corpus, files)
-        print("\n".join(_table(values)))
+        leave_language_model(Path(config.output_dir), record, corpus, files)
 
 
 def train_sequence_classifier(
@@ -66,18 +62,50 @@ def train_sequence_classifier(
     check_folder(config.output_dir)
     length = config.max_length if start_from is None else fitting(start_from, config.max_length)
     corpus = load_corpus(files, length)
-    _say_what(corpus, files)
-    record = train_classifier(corpus, size, config, start_from, say=_flushed)
+    say_what(corpus, files)
+    record = train_classifier(corpus, size, config, start_from, say=flushed)
     if processes().is_main_process:
-        split = _measured_split(corpus)
-        prompts, labels = corpus.to_classify(split)
-        model = load_classifier(Path(config.output_dir) / "best_model")
-        values = evaluate_classes(classifier_probabilities(model, prompts), labels)
-        values["rivals"] = measure_rivals(corpus, split, model.config.num_labels)
-        _leave(Path(config.output_dir), "classifier", record, values, corpus, files)
-        for name, found in {"the classifier": values, **values["rivals"]}.items():
-            print(f"{name}: accuracy {estimate(found['accuracy'])}")
-            print(f"{name}: macro F1 {estimate(found['macro_f1'])}")
+        leave_classifier(Path(config.output_dir), record, corpus, files)
+
+
+def leave_language_model(
+    directory: Path,
+    record: dict,
+    corpus: Corpus,
+    files: DataFiles,
+    more: Mapping | None = None,
+    **beside,
+) -> None:
+    """Measure best_model once on test; leave numbers, cards and report; print the numbers.
+
+    `more` is measured already and goes into metrics.json, too; `beside` is for `finish_model`.
+    """
+    split = measured_split(corpus)
+    print(f"measuring the best checkpoint on {split} …", flush=True)
+    values = evaluate_lm(load_lm(directory / "best_model"), corpus, split) | dict(more or {})
+    _leave(directory, "language model", record, values, corpus, files, **beside)
+    print("\n".join(_table(values)))
+
+
+def leave_classifier(
+    directory: Path,
+    record: dict,
+    corpus: Corpus,
+    files: DataFiles,
+    more: Mapping | None = None,
+    **beside,
+) -> None:
+    """The same for a classifier, with rivals that see only how often each code comes in a row."""
+    split = measured_split(corpus)
+    prompts, labels = corpus.to_classify(split)
+    model = load_classifier(directory / "best_model")
+    values = evaluate_classes(classifier_probabilities(model, prompts), labels)
+    values["rivals"] = measure_rivals(corpus, split, model.config.num_labels)
+    values |= dict(more or {})
+    _leave(directory, "classifier", record, values, corpus, files, **beside)
+    for name, found in {"the classifier": values, **values["rivals"]}.items():
+        print(f"{name}: accuracy {estimate(found['accuracy'])}")
+        print(f"{name}: macro F1 {estimate(found['macro_f1'])}")
 
 
 def evaluate_model(
@@ -96,7 +124,7 @@ def evaluate_model(
     """
     model = load_lm(directory)
     corpus = load_corpus(files, fitting(directory, max_length))
-    _warn_of_other_splits(corpus, files, Path(directory))
+    warn_of_other_splits(corpus, files, Path(directory))
     values = evaluate_lm(model, corpus, split, floors)
     print(json.dumps(values, indent=2) if as_json else "\n".join(_table(values)))
 
@@ -132,17 +160,19 @@ def measure_rivals(corpus: Corpus, split: str, n_classes: int) -> dict[str, dict
     }
 
 
-def _flushed(line: str) -> None:
+def flushed(line: str) -> None:
+    """Print a line at once, also into a file or a pipe."""
     print(line, flush=True)
 
 
-def _say_what(corpus: Corpus, files: DataFiles) -> None:
+def say_what(corpus: Corpus, files: DataFiles) -> None:
+    """Print how many rows each split has, and how long the longest is."""
     if processes().is_main_process:
         counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
         print(f"{files.data_path}: {counts}; at most {corpus.longest} tokens a row", flush=True)
 
 
-def _measured_split(corpus: Corpus) -> str:
+def measured_split(corpus: Corpus) -> str:
     """test; or val where the user kept no test rows, though val also chose the checkpoint."""
     return "test" if corpus.splits["test"] else "val"
 
@@ -153,7 +183,8 @@ def _split_settings(files: DataFiles) -> dict:
     return {"file": Path(files.data_path).name, **{name: getattr(files, name) for name in names}}
 
 
-def _warn_of_other_splits(corpus: Corpus, files: DataFiles, directory: Path) -> None:
+def warn_of_other_splits(corpus: Corpus, files: DataFiles, directory: Path) -> None:
+    """Warn when the model in `directory` was trained on another division of the same file."""
     held = {}
     with suppress(DataError):  # a model on its own, without its run, is fine
         held = read_json(directory.resolve().parent / METRICS)
@@ -197,15 +228,24 @@ def finish_model(
 
 
 def _leave(
-    directory: Path, kind: str, record: dict, values: dict, corpus: Corpus, files: DataFiles
+    directory: Path,
+    kind: str,
+    record: dict,
+    values: dict,
+    corpus: Corpus,
+    files: DataFiles,
+    *,
+    note: str = "",
+    codebook: Path | None = None,
 ) -> None:
-    split = _measured_split(corpus)
-    note = f" of {Path(files.data_path).name}, measured on {split}"
+    split = measured_split(corpus)
+    where = f" of {Path(files.data_path).name}, measured on {split}"
     if split == "val":
-        note += ", which also chose the checkpoint and so flatters a little"
+        where += ", which also chose the checkpoint and so flatters a little"
     data = _split_settings(files)
     write_json(directory / METRICS, {"kind": kind, "split": split, "data": data, "values": values})
-    finish_model(directory, record, corpus, values, note=note, kind=kind)
+    note = where + note
+    finish_model(directory, record, corpus, values, codebook=codebook, note=note, kind=kind)
     run_report(directory, record, values)
 
 

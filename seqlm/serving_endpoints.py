@@ -28,6 +28,7 @@ from seqlm.layout import EOS, class_ids, reading_prompt
 from seqlm.model import check_model_directory, loaded
 from seqlm.sampling import NextToken, write_sentences
 from seqlm.scores import pad
+from seqlm.serving_memory import check_memory, groups_that_fit, needed_by
 from seqlm.serving_requests import (
     Asked,
     ClassifyRequest,
@@ -86,7 +87,8 @@ class Endpoint(litserve.LitAPI):
     def __init__(self, path: str, directory: Path):
         super().__init__(REQUESTS_A_BATCH, PATIENCE, path, loop=_PatientLoop())
         self.directory, self.kind = directory, model_kind(directory)
-        self.longest = check_model_directory(directory).n_positions
+        self.config = check_model_directory(directory)
+        self.longest = self.config.n_positions
         self.tokenizer = load_tokenizer(directory)
         self.vocab = vocabulary_of(self.tokenizer)
 
@@ -173,6 +175,7 @@ class GenerateEndpoint(Endpoint):
 
     def check(self, request: GenerateRequest) -> None:
         self.check_prompt(request.tokens, request.max_new_tokens or 1)
+        check_memory(self.config, request.tokens, request.n, request.config())
 
     def predict(self, requests: list[GenerateRequest]) -> list[dict]:
         """All sentences that are drawn in the same way side by side, whoever wants them.
@@ -184,10 +187,11 @@ class GenerateEndpoint(Endpoint):
         for request in requests:
             found[_way(request)] |= dict.fromkeys(_wanted(request), [])
         for config, sentences in found.items():
-            prompts = [tokens for tokens, _ in sentences]
-            streams = [stream for _, stream in sentences]
-            written = write_sentences(self.model, self.vocab, prompts, streams, config)
-            found[config] = dict(zip(sentences, written, strict=True))
+            costs = [needed_by(self.config, tokens, config) for tokens, _ in sentences]
+            for some in groups_that_fit(zip(list(sentences), costs, strict=True)):
+                prompts, streams = zip(*some, strict=True)
+                written = write_sentences(self.model, self.vocab, prompts, streams, config)
+                sentences |= zip(some, written, strict=True)
         return [
             {"sentences": [found[_way(request)][wanted] for wanted in _wanted(request)]}
             for request in requests

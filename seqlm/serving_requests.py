@@ -5,12 +5,13 @@ from typing import Annotated
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from seqlm.config import SampleConfig, Strategy
 from seqlm.options import DRAWING
 from seqlm.sampling import NextToken
 
+MOST_SENTENCES = 64  # written side by side for one request, beams counted
 LARGEST_NUMBER = 2**53  # readers of JSON agree on whole numbers up to here
 
 
@@ -48,10 +49,13 @@ class NextTokenRequest(Asked):
 
 
 class GenerateRequest(Asked):
-    """`n` sentences that begin with `tokens`; the settings are those of `seqlm infer`."""
+    """`n` sentences that begin with `tokens`; the settings are those of `seqlm infer`.
+
+    With the strategy "beam", `n` times `num_beams` is at most 64.
+    """
 
     tokens: Tokens
-    n: int = Field(1, ge=1, le=64)
+    n: int = Field(1, ge=1, le=MOST_SENTENCES)
     strategy: Strategy = _setting("strategy")
     num_beams: int = _setting("num_beams")
     temperature: float = _setting("temperature")
@@ -60,6 +64,15 @@ class GenerateRequest(Asked):
     guidance: float = _setting("guidance")
     max_new_tokens: int | None = _setting("max_new_tokens")
     seed: int = _setting("seed")
+
+    @model_validator(mode="after")
+    def _few_enough(self):
+        if self.strategy == "beam" and self.n * self.num_beams > MOST_SENTENCES:
+            raise ValueError(
+                f"n: {self.n} times {self.num_beams} beams is {self.n * self.num_beams}, and a "
+                f"request may have {MOST_SENTENCES} in all; lower n or num_beams"
+            )
+        return self
 
     def config(self) -> SampleConfig:
         """The settings as `sampling` takes them."""

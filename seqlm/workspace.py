@@ -21,11 +21,12 @@ NOTEBOOKS = {
     "06": "06_sample",
     "07": "07_playground",
     "08": "08_how_to_be_fooled",
+    "09": "09_fine_tune",
     "10": "10_rivals",
     "11": "11_few_labels",
     "12": "12_two_recipes",
 }
-LABORATORY = ("10", "11", "12")  # long ones, run only when asked for
+LABORATORY = ("09", "10", "11", "12")  # long ones, run only when asked for
 
 
 def find_root(start: Path | None = None) -> Path:

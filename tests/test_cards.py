@@ -1,9 +1,16 @@
 """A model's card and a run's report say what was measured, and on what."""
 
+import json
+from pathlib import Path
+
+import pytest
 import yaml
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
 from invented import classes, number, record, share, values
 
 from seqlm.cards import model_card, run_report
+from seqlm.cli import main
 
 
 def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
@@ -75,3 +82,132 @@ def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
     found = {"other": {k: values("05")["read"][k] for k in ("code", "structural", "all")}}
     text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
     assert "the GPT, other layout" in text and "floor" not in text
+
+
+# ---------------------------------------------------------------- as the Hub reads it
+
+OWN = "140 train, 20 val rows of mine.jsonl, measured on {}"
+
+
+def results(card: str) -> dict[str, object]:
+    """What the Hub's own library reads of a card, by the name of the number."""
+    _, front, _ = card.split("---\n", 2)
+    name, found = model_index_to_eval_results(yaml.safe_load(front)["model-index"])
+    # There and back again: the Hub's own format, nothing dropped.
+    assert eval_results_to_model_index(name, found) == yaml.safe_load(front)["model-index"]
+    assert len({each.unique_identifier for each in found}) == 1
+    return {each.metric_name.split(" (")[0]: each for each in found}
+
+
+def test_the_hub_reads_what_was_measured_with_interval_and_n():
+    card = model_card("seqlm digits", record(), values("05"), 516, "1,257 digits")
+    found, held = results(card), values("05")
+    for layout in ("read", "draw"):
+        told = found[f"perplexity of a code, {layout} layout"]
+        assert told.metric_type == "perplexity" and told.task_type == "text-generation"
+        code = held[layout]["code"]
+        assert told.metric_value == pytest.approx(code["perplexity"]["value"], abs=1e-5)
+        nats = found[f"NLL of a code in nats, {layout} layout"]
+        assert nats.metric_value == pytest.approx(code["nll"]["value"], abs=1e-5)
+    read = found["NLL of a code in nats, read layout"]
+    assert read.metric_name.endswith("(95 % interval 3.37 to 3.45, n = 360)")
+    guessed = found["class guessed at once, among all tokens"]
+    assert guessed.metric_value == pytest.approx(share(0.97)["value"], abs=1e-5)
+    assert guessed.metric_type == "accuracy"
+    assert read.dataset_split == "test" and read.dataset_name.startswith("handwritten digits")
+    data = ModelCard(card).data
+    assert data.metrics == ["accuracy", "perplexity"] and data.license == "mit"
+    assert data.widget == [{"text": "<IMG>", "example_title": "a row, from its start"}]
+
+
+def test_the_hub_reads_a_classifiers_accuracy_and_macro_f1_and_not_its_rivals():
+    held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
+    measured = classifier(0.9, 0.7)
+    card = model_card("seqlm classifier", held, measured, 516, OWN.format("test"))
+    found = results(card)
+    assert found.keys() == {"accuracy", "macro F1"}
+    assert found["accuracy"].metric_value == pytest.approx(measured["accuracy"]["value"], abs=1e-5)
+    assert found["macro F1"].metric_value == pytest.approx(measured["macro_f1"]["value"], abs=1e-5)
+    assert (found["macro F1"].metric_type, found["accuracy"].metric_type) == ("f1", "accuracy")
+    assert found["accuracy"].task_type == "text-classification"
+    data = ModelCard(card).data
+    assert data.metrics == ["accuracy", "f1"] and "widget" not in data.to_dict()
+
+
+@pytest.mark.parametrize(("split", "named"), [("test", "test"), ("val", "validation")])
+@pytest.mark.parametrize("file", ["mine.jsonl", "a, measured on test.jsonl", "rows of b: c.jsonl"])
+def test_the_file_and_the_split_are_a_users_own_and_so_is_the_licence(split, named, file):
+    note = OWN.replace("mine.jsonl", file).format(split) + "; and more was measured"
+    card = model_card("seqlm language model", record(), values("05"), 516, note)
+    for each in results(card).values():
+        assert (each.dataset_name, each.dataset_split, each.dataset_type) == (file, named, "json")
+    assert ModelCard(card).data.license == "unknown"
+    assert f"whose {file} is decides" in card and "MIT" not in card
+
+
+def test_before_the_test_the_hub_is_told_no_number():
+    data = ModelCard(model_card("seqlm digits", record(), None, 516, "digits")).data.to_dict()
+    assert not {"model-index", "metrics", "model_name"} & data.keys()
+    assert data["pipeline_tag"] == "text-generation"
+
+
+def test_whose_numbers_they_are_is_told_where_the_two_models_differ():
+    held = record()
+    card = model_card("seqlm digits", held, values("05"), 516, "digits")
+    assert f"are best_model's, the checkpoint of step {held['best']['step']:,};" in card
+    same = {**held, "best": held["evals"][-1]}
+    assert "are best_model's" not in model_card("seqlm digits", same, values("05"), 516, "digits")
+
+
+@pytest.fixture(scope="module")
+def published(built, tmp_path_factory) -> Path:
+    """A folder to upload: a GPT-2 unlike the default one, from a file of settings."""
+    out = tmp_path_factory.mktemp("published")
+    mine = {
+        "data_path": str(built.directory / "sequences.jsonl"),
+        "vocab_path": str(built.directory / "vocab.json"),
+        "output_dir": str(out),
+        "n_layer": 1, "n_head": 2, "n_embd": 16, "n_positions": 64,
+        "n_inner": 24, "activation_function": "relu", "tie_word_embeddings": False,
+        "layer_norm_epsilon": 1.0e-3, "reorder_and_upcast_attn": True,
+        "batch_size": 16, "max_steps": 4, "evals": 2, "precision": "bf16",
+    }  # fmt: skip
+    (out / "mine.yaml").write_text(yaml.safe_dump(mine))
+    assert main(["train", "--config", str(out / "mine.yaml")]) == 0
+    return out / "best_model"
+
+
+def test_a_model_of_ones_own_making_is_trained_saved_loaded_and_measured(published, capsys):
+    held = json.loads((published / "config.json").read_text())
+    assert (held["n_inner"], held["activation_function"]) == (24, "relu")
+    assert held["tie_word_embeddings"] is False and held["layer_norm_epsilon"] == 1e-3
+    data = yaml.safe_load((published.parent / "mine.yaml").read_text())["data_path"]
+    asked = ["evaluate", "--data_path", data, "--model_path", str(published), "--json"]
+    assert main([*asked, "--floors", "false"]) == 0
+    again = json.loads(capsys.readouterr().out)
+    first = json.loads((published.parent / "metrics.json").read_text())["values"]
+    assert again["read"] == first["read"] and again["draw"] == first["draw"]
+
+
+def test_the_folder_is_whole_and_tells_nothing_of_the_machine_it_was_made_on(published, built):
+    card = ModelCard.load(published / "README.md")
+    assert card.data.library_name == "transformers" and card.data.license == "unknown"
+    told = {each.dataset_name for each in card.data.eval_results}
+    assert told == {"sequences.jsonl"}
+    wanted = {
+        "README.md", "config.json", "generation_config.json", "model.safetensors", "vocab.json",
+        "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
+    }  # fmt: skip
+    names = {path.name for path in published.iterdir()}
+    # Trainer's own arguments hold the output folder; README's command leaves them at home.
+    assert names == wanted | {"training_args.bin"}
+    for name in wanted:
+        held = (published / name).read_bytes()
+        for place in (published.parent, built.directory, Path.home()):
+            assert str(place).encode() not in held, (name, place)
+
+
+def test_the_readme_uploads_the_folder_without_what_names_the_machine():
+    for page in ("README.md", "README.zh-CN.md"):
+        text = (Path(__file__).parents[1] / page).read_text()
+        assert "hf upload NAME outputs/best_model --exclude training_args.bin" in text, page

@@ -166,11 +166,11 @@ def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, name, replace(cli.COMMANDS[name], run=interrupted))
-    needed = ["--data_path", "a"] if name in ("train", "classify", "evaluate") else []
+    needed = ["--data_path", "a"] if name in ("train", "classify", "evaluate", "finetune") else []
     needed += ["--vocab_path", "b"] if name in ("train", "classify") else []
     assert main([name, *needed]) == 130
     said = capsys.readouterr().err
-    if name in ("train", "classify", "report"):
+    if name in ("train", "classify", "finetune", "report"):
         assert said == "\nstopped; the same command goes on from its newest checkpoint, if any\n"
     else:
         assert said == "\nstopped\n"

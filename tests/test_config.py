@@ -20,6 +20,10 @@ WRONG = {
     float: ["0.5", True, None, float("nan"), float("inf"), [0.5]],
     bool: ["yes", 1, 0, None],
     int | None: ["3", 300.0, True],
+    float | None: ["0.5", True, float("nan"), [0.5]],
+    bool | None: ["yes", 1, 0],
+    str | None: [3, True, ["relu"]],
+    get_type_hints(ModelConfig)["summary_type"]: [3, "", "no such choice", True],
     Path: [3, None, "", True],
 }
 
@@ -70,6 +74,12 @@ OUT_OF_BOUNDS = {
         "n_positions": [1],
         "dropout": [-0.1, 1.0],
         "attn_pdrop": [-0.1, 1.0],
+        "resid_pdrop": [-0.1, 1.0],
+        "embd_pdrop": [-0.1, 1.0],
+        "n_inner": [0],
+        "layer_norm_epsilon": [0, -1e-5, 1.0],
+        "initializer_range": [0, -0.02, 2.0],
+        "summary_first_dropout": [-0.1, 1.0],
     },
     TrainConfig: {
         "batch_size": [0],
@@ -89,6 +99,7 @@ OUT_OF_BOUNDS = {
         "temperature": [0, -1.0, 101],
         "top_k": [-1],
         "top_p": [0, -0.1, 1.1],
+        "num_beams": [0, 65],
         "guidance": [-0.1, 21],
         "max_new_tokens": [0],
         "seed": [-1],
@@ -111,7 +122,7 @@ def test_every_number_has_its_bounds_tested(config):
     assert numbers == set(OUT_OF_BOUNDS[config]) == set(config.limits)
 
 
-NUMBERS = (int, float, int | None)
+NUMBERS = (int, float, int | None, float | None)
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -157,6 +168,19 @@ def test_a_width_that_heads_cannot_share_is_refused():
     message = refusal(ModelConfig, "n_embd", 100)
     assert re.search(r"100 .*n_head = 8", message)
     assert ModelConfig(n_embd=100, n_head=4).n_embd == 100
+
+
+@pytest.mark.parametrize("field", ["activation_function", "summary_activation"])
+def test_an_activation_that_transformers_does_not_know_is_answered_with_those_it_does(field):
+    assert getattr(ModelConfig(**{field: "relu"}), field) == "relu"
+    with pytest.raises(ConfigError, match=f"^{field}: .*'frog'.*gelu_pytorch_tanh.*relu") as caught:
+        ModelConfig(**{field: "frog"})
+    assert "\n" not in str(caught.value)
+
+
+def test_what_may_be_left_to_gpt2_is_told_so_in_words():
+    assert "expected bool or None, got 3" in refusal(ModelConfig, "tie_word_embeddings", 3)
+    assert "'last' or 'first'" in refusal(ModelConfig, "summary_type", "frog")
 
 
 def test_whole_numbers_will_do_for_fractions():

@@ -426,6 +426,23 @@ def test_infer_says_under_onnx_what_it_says_under_torch(
         assert np.allclose(found, wanted, atol=2e-6)
 
 
+@pytest.mark.parametrize("kind", ["cached", "plain"])
+@pytest.mark.parametrize("guidance", ["1", "1.5"])
+def test_infer_finds_the_same_likeliest_sentences_under_onnx(lm, kind, guidance, request, capsys):
+    told = ["infer", "--mode", "generate", "--label", "3", "--strategy", "beam", "--json", "true"]
+    told += ["--num_beams", "4", "--max_new_tokens", "12", "--guidance", guidance]
+
+    def said(directory, runtime, *more):
+        assert main([*told, "--model_path", str(directory), "--runtime", runtime, *more]) == 0
+        return json.loads(capsys.readouterr().out)["tokens"]
+
+    wanted = said(lm, "torch")
+    assert len(wanted.split()) <= 3 + 12
+    assert said(request.getfixturevalue(kind), "onnx") == wanted
+    assert said(lm, "torch", "--strategy", "greedy") != wanted
+    assert said(lm, "torch", "--num_beams", "1") == said(lm, "torch", "--strategy", "greedy")
+
+
 def test_the_command_line_exports_and_says_what_it_cost(lm, built, tmp_path, capsys):
     rows = built.directory / "sequences.jsonl"
     asked = ["--model_path", str(lm), "--output_dir", str(tmp_path / "out"), "--data_path"]

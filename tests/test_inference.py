@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from seqlm.classes import class_probabilities, classifier_probabilities
+from seqlm.cli import main
 from seqlm.codebook import PatchCodebook
 from seqlm.config import ModelConfig, SampleConfig
 from seqlm.errors import ConfigError, DataError
@@ -24,6 +25,7 @@ from seqlm.layout import (
 )
 from seqlm.model import build_classifier, build_lm, load_classifier, load_lm
 from seqlm.records import read_records
+from seqlm.sampling import write_sentences_from
 from seqlm.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 
 
@@ -183,6 +185,36 @@ def test_pictures_are_written_as_one_grid_where_there_is_a_code_book(tmp_path, c
 def test_an_output_of_another_kind_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(ConfigError, match="should end in .jsonl"):
         write_sentences(tmp_path / "missing", None, 3, 1, SampleConfig(), tmp_path / "a.gif")
+
+
+def test_beam_search_at_the_terminal_writes_what_sampling_finds(directory, vocab, capsys):
+    told = ["infer", "--model_path", str(directory), "--mode", "generate", "--prompt", "<IMG>"]
+    told += ["--strategy", "beam", "--num_beams", "5", "--max_new_tokens", "9", "--n", "2"]
+    config = SampleConfig(strategy="beam", num_beams=5, max_new_tokens=9)
+    wanted = write_sentences_from(load_lm(directory), vocab, ["<IMG>"], 2, config)
+    assert main(told) == 0
+    assert capsys.readouterr().out.splitlines() == [" ".join(sentence) for sentence in wanted]
+    assert main([*told, "--json", "true"]) == 0
+    rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [row["tokens"].split() for row in rows] == wanted
+    assert {(row["meta"]["strategy"], row["meta"]["num_beams"]) for row in rows} == {("beam", 5)}
+
+
+@pytest.mark.parametrize("beams", ["0", "65"])
+def test_beams_too_few_or_too_many_are_refused_in_one_sentence(directory, beams, capsys):
+    told = ["infer", "--model_path", str(directory), "--mode", "generate", "--label", "3"]
+    assert main([*told, "--strategy", "beam", "--num_beams", beams]) == 2
+    said = capsys.readouterr().err
+    assert f"num_beams: must be between 1 and 64, got {beams}" in said
+    assert len(said.strip().splitlines()) == 1
+
+
+def test_help_says_what_beams_are(capsys):
+    with pytest.raises(SystemExit):
+        main(["infer", "--help"])
+    told = " ".join(capsys.readouterr().out.split())
+    assert '"beam" looks for the likeliest whole sentence' in told
+    assert "beam: how many sentences are kept at a time" in told
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])

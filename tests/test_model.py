@@ -1,6 +1,7 @@
 """A small GPT-2 as it should be: of the right size, seeded, undecided at first, and reloadable."""
 
 import math
+from dataclasses import fields
 
 import numpy as np
 import pytest
@@ -91,6 +92,107 @@ def test_the_settings_reach_gpt2_under_its_own_names(vocab):
     assert ids == (vocab["<PAD>"], vocab["<IMG>"], vocab["<EOS>"])
 
 
+# What finished runs were made with, and are recognised by.
+BY_DEFAULT = {
+    "transformers_version": "*",
+    "architectures": None,
+    "output_hidden_states": False,
+    "return_dict": True,
+    "dtype": None,
+    "chunk_size_feed_forward": 0,
+    "is_encoder_decoder": False,
+    "id2label": {0: "LABEL_0", 1: "LABEL_1"},
+    "label2id": {"LABEL_0": 0, "LABEL_1": 1},
+    "problem_type": None,
+    "vocab_size": 516,
+    "n_positions": 1024,
+    "n_embd": 384,
+    "n_layer": 6,
+    "n_head": 8,
+    "n_inner": None,
+    "activation_function": "gelu_pytorch_tanh",
+    "resid_pdrop": 0.1,
+    "embd_pdrop": 0.1,
+    "attn_pdrop": 0.0,
+    "layer_norm_epsilon": 1e-05,
+    "initializer_range": 0.02,
+    "summary_type": "cls_index",
+    "summary_use_proj": True,
+    "summary_activation": None,
+    "summary_proj_to_labels": True,
+    "summary_first_dropout": 0.1,
+    "scale_attn_weights": True,
+    "use_cache": True,
+    "bos_token_id": 2,
+    "eos_token_id": 5,
+    "pad_token_id": 0,
+    "scale_attn_by_inverse_layer_idx": False,
+    "reorder_and_upcast_attn": False,
+    "add_cross_attention": False,
+    "tie_word_embeddings": True,
+    "_name_or_path": "",
+    "model_type": "gpt2",
+    "output_attentions": False,
+}
+
+# Fields of GPT2Config that nobody sets, and why.
+NOT_FOR_SETTING = {
+    "vocab_size": "as many as vocab.json holds",
+    "bos_token_id": "vocab.json says where <IMG> is",
+    "eos_token_id": "vocab.json says where <EOS> is",
+    "pad_token_id": "vocab.json says where <PAD> is",
+    "use_cache": "the Trainer turns it off, whoever generates turns it on",
+    "add_cross_attention": "there is no encoder to attend to",
+}
+
+
+def test_by_default_gpt2s_configuration_is_what_it_always_was():
+    found = gpt2_config(ModelConfig(), default_vocab()).to_dict()
+    assert found | {"transformers_version": "*"} == BY_DEFAULT
+
+
+def test_every_field_of_gpt2s_configuration_can_be_set_or_has_a_reason_not_to_be():
+    own = set(GPT2Config.__annotations__)
+    settable = {field.name for field in fields(ModelConfig)} - {"dropout"}
+    assert {"n_layer", "n_inner", "tie_word_embeddings"} <= own
+    assert own == settable | NOT_FOR_SETTING.keys()
+    assert not settable & NOT_FOR_SETTING.keys()
+
+
+OTHERWISE = {
+    "resid_pdrop": 0.3,
+    "embd_pdrop": 0.4,
+    "n_inner": 24,
+    "activation_function": "relu",
+    "layer_norm_epsilon": 1e-3,
+    "initializer_range": 0.1,
+    "scale_attn_weights": False,
+    "scale_attn_by_inverse_layer_idx": True,
+    "reorder_and_upcast_attn": True,
+    "tie_word_embeddings": False,
+    "summary_type": "last",
+    "summary_use_proj": False,
+    "summary_activation": "tanh",
+    "summary_proj_to_labels": False,
+    "summary_first_dropout": 0.2,
+}
+
+
+def test_every_setting_reaches_gpt2_and_nothing_else_changes(vocab):
+    optional = {field.name for field in fields(ModelConfig) if field.default is None}
+    assert optional == OTHERWISE.keys()
+    default = gpt2_config(ModelConfig(), vocab).to_dict()
+    for name, value in OTHERWISE.items():
+        changed = gpt2_config(ModelConfig(**{name: value}), vocab).to_dict()
+        assert value != default[name] and changed == default | {name: value}, name
+
+
+def test_dropout_stands_in_for_those_that_are_not_set(vocab):
+    size = ModelConfig(dropout=0.3, embd_pdrop=0.0)
+    config = gpt2_config(size, vocab)
+    assert (config.resid_pdrop, config.embd_pdrop) == (0.3, 0.0)
+
+
 def test_the_fused_kernel_computes_gpt2s_own_activation(lm):
     from transformers.activations import ACT2FN
 
@@ -101,6 +203,35 @@ def test_the_fused_kernel_computes_gpt2s_own_activation(lm):
 def test_input_and_output_share_one_embedding(lm, saved_lm):
     for model in (lm, load_lm(saved_lm)):
         assert model.lm_head.weight is model.transformer.wte.weight
+
+
+def untied() -> ModelConfig:
+    return ModelConfig(
+        n_layer=2, n_head=2, n_embd=32, n_positions=64, n_inner=24, tie_word_embeddings=False
+    )
+
+
+def test_embeddings_that_are_not_shared_come_back_as_two(vocab, tmp_path):
+    model = build_lm(untied(), vocab, seed=1).eval()
+    model.save_pretrained(tmp_path)
+    again = load_lm(tmp_path)
+    assert again.lm_head.weight is not again.transformer.wte.weight
+    assert same_weights(model, again)
+    tied = gpt2_config(untied(), vocab, tie_word_embeddings=True)
+    assert count_parameters(again) == count_parameters(GPT2LMHeadModel(tied)) + 66 * 32
+    body = classifier_from_lm(tmp_path).transformer.state_dict()
+    assert all(torch.equal(body[k], v) for k, v in model.transformer.state_dict().items())
+
+
+def test_an_output_layer_of_its_own_that_is_missing_is_not_made_up(vocab, tmp_path):
+    model = build_lm(untied(), vocab)
+    model.save_pretrained(tmp_path)
+    weights = model.state_dict()
+    del weights["lm_head.weight"]
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(DataError, match="1 weights are missing, lm_head.weight") as caught:
+        load_lm(tmp_path)
+    one_sentence(caught, tmp_path)
 
 
 # ---------------------------------------------------------------- seeds and first losses

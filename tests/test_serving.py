@@ -11,8 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,11 +28,18 @@ from schemathesis.specs.openapi.checks import negative_data_rejection, response_
 from seqlm.classes import class_probabilities, classifier_probabilities
 from seqlm.cli import main
 from seqlm.config import SampleConfig
+from seqlm.errors import DataError
 from seqlm.layout import class_ids, drawing_prompt, reading_prompt
 from seqlm.model import build_classifier, build_lm, load_classifier, load_lm
 from seqlm.options import DRAWING
 from seqlm.sampling import next_token_table, write_sentences_from
-from seqlm.serving_endpoints import NextTokenEndpoint
+from seqlm.serving_endpoints import (
+    Endpoint,
+    GenerateEndpoint,
+    NextTokenEndpoint,
+    StreamEndpoint,
+)
+from seqlm.serving_memory import groups_that_fit, needed_by
 from seqlm.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 
 KEY = "a key of eleven words that nobody will guess in a hurry"
@@ -197,10 +205,21 @@ def test_the_next_tokens_are_those_of_sampling_alone_and_in_a_mixed_batch(lm, sa
     )
 
 
-def test_a_batch_of_different_lengths_is_answered_as_each_alone(saved, monkeypatch):
+@pytest.fixture
+def worker(saved, monkeypatch) -> Callable[[type[Endpoint]], Endpoint]:
+    """An endpoint of the language model as a worker holds it, without HTTP."""
     monkeypatch.setattr(signal, "signal", lambda *_: None)  # a worker ignores Ctrl-C; tests do not
-    endpoint = NextTokenEndpoint("/next-token", saved["lm"])
-    endpoint.setup("cpu")
+
+    def ready(kind: type[Endpoint]) -> Endpoint:
+        endpoint = kind("/asked", saved["lm"])
+        endpoint.setup("cpu")
+        return endpoint
+
+    return ready
+
+
+def test_a_batch_of_different_lengths_is_answered_as_each_alone(worker):
+    endpoint = worker(NextTokenEndpoint)
     asked = [endpoint.asks(tokens=prompt, k=66) for prompt in prompts_of_all_lengths(7)]
     for one, answer in zip(asked, endpoint.predict(asked), strict=True):
         (alone,) = endpoint.predict([one])
@@ -218,6 +237,9 @@ SETTINGS = [
     {"n": 2, "guidance": 3.5, "top_k": 5},
     {"n": 1, "max_new_tokens": 1},
     {"n": 2, "max_new_tokens": 9, "temperature": 100},
+    {"n": 2, "strategy": "beam"},
+    {"n": 1, "strategy": "beam", "num_beams": 7, "guidance": 1, "max_new_tokens": 12},
+    {"n": 1, "strategy": "beam", "num_beams": 3, "guidance": 4.0, "seed": 3},
 ]
 
 
@@ -237,6 +259,105 @@ def test_sentences_are_those_of_sampling_alone_and_in_a_mixed_batch(lm, saved, v
     assert [one["sentences"] for one in said] == expected
     alone = [lm.ask("/generate", tokens=t, **setting) for t, setting in asked[: len(SETTINGS)]]
     assert [one["sentences"] for one in alone] == expected[: len(SETTINGS)]
+
+
+WAYS = [
+    {},
+    {"strategy": "greedy"},
+    {"strategy": "beam", "num_beams": 3},
+    {"guidance": 1},
+    {"max_new_tokens": 6, "top_k": 4},
+]
+
+
+def test_clients_who_want_the_same_way_with_prompts_and_seeds_of_their_own_get_their_own(
+    lm, saved, vocab
+):
+    model, prompts = load_lm(saved["lm"]), prompts_of_all_lengths(8)
+    asked = [
+        (tokens, {"n": 1 + place % 3, "seed": seed, "max_new_tokens": 5, **way})
+        for place, tokens in enumerate(prompts)
+        for seed, way in zip((1, 1, 2, 3, place), WAYS, strict=True)
+        if len(tokens) < 59
+    ]
+    expected = [directly(model, vocab, tokens, setting) for tokens, setting in asked]
+    said = lm.ask_all([("/generate", {"tokens": t, **setting}) for t, setting in asked])
+    assert [one["sentences"] for one in said] == expected
+    assert len({json.dumps(sentences) for sentences in expected}) > len(asked) // 2
+
+
+def calls_of(endpoint: Endpoint, requests: list) -> int:
+    """How often the model is called to answer them as one batch."""
+    seen = []
+    counting = endpoint.model.register_forward_pre_hook(lambda *_: seen.append(1))
+    endpoint.predict(requests)
+    counting.remove()
+    return len(seen)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_batch_of_like_settings_calls_the_model_no_oftener_than_its_longest_alone(worker, way):
+    endpoint = worker(GenerateEndpoint)
+    requests = [
+        endpoint.asks(tokens=f"<CLS> <CLS_{k}> <IMG>", seed=k, n=1 + k % 3, **way)
+        for k in range(10)
+    ]
+    alone = [calls_of(endpoint, [request]) for request in requests]
+    assert calls_of(endpoint, requests) == max(alone) < sum(alone)
+
+
+def test_what_a_sentence_may_keep_is_what_the_model_keeps(worker):
+    endpoint = worker(GenerateEndpoint)
+    request = endpoint.asks(tokens=PROMPT, strategy="beam", num_beams=5, max_new_tokens=8)
+    sizes = []
+
+    def kept(module, given, named, output) -> None:
+        layers = output.past_key_values.layers
+        sizes.append(sum(part.nbytes for layer in layers for part in (layer.keys, layer.values)))
+
+    watching = endpoint.model.register_forward_hook(kept, with_kwargs=True)
+    endpoint.predict([request])
+    watching.remove()
+    # The last token is never read, so it keeps nothing.
+    expected = needed_by(endpoint.config, request.tokens, request.config()) * 10 // 11
+    assert max(sizes) == expected
+    plain = replace(request.config(), guidance=1.0, strategy="greedy")
+    assert needed_by(endpoint.config, request.tokens, plain) * 10 // 11 == expected // 10
+
+
+def test_a_batch_that_would_need_too_much_memory_is_written_in_parts(worker, monkeypatch):
+    endpoint = worker(GenerateEndpoint)
+    requests = [
+        endpoint.asks(tokens=f"<CLS> <CLS_{k}> <IMG>", n=3, max_new_tokens=9) for k in range(8)
+    ]
+    whole, calls = endpoint.predict(requests), calls_of(endpoint, requests)
+    one = needed_by(endpoint.config, PROMPT.split(), requests[0].config())
+    monkeypatch.setattr("seqlm.serving_memory.MEMORY", 7 * one)
+    assert endpoint.predict(requests) == whole
+    assert calls_of(endpoint, requests) > 3 * calls  # 24 sentences, 7 at a time
+
+
+def test_groups_hold_as_many_as_fit_and_never_none(monkeypatch):
+    monkeypatch.setattr("seqlm.serving_memory.MEMORY", 10)
+    assert groups_that_fit([("a", 4), ("b", 6), ("c", 1), ("d", 10)]) == [["a", "b"], ["c"], ["d"]]
+    assert groups_that_fit([("large", 11), ("b", 1)]) == [["large"], ["b"]]
+    assert groups_that_fit([]) == []
+
+
+@pytest.mark.parametrize("kind", [GenerateEndpoint, StreamEndpoint])
+def test_a_request_that_could_need_too_much_memory_is_refused(worker, monkeypatch, kind):
+    endpoint = worker(kind)
+    monkeypatch.setattr(endpoint.config, "n_layer", 12)
+    monkeypatch.setattr(endpoint.config, "n_embd", 768)
+    monkeypatch.setattr(endpoint.config, "n_positions", 1024)
+    monkeypatch.setattr(endpoint, "longest", 1024)  # now it believes to serve the smallest GPT-2
+    large = {"tokens": PROMPT, "strategy": "beam", "num_beams": 64}
+    said = r"^n: the memory for as many .* may come to 9\.0 GiB, and 4\.0 are allowed; lower n, "
+    for asked in (large, {"tokens": PROMPT, "n": 64}):
+        with pytest.raises(DataError, match=said):
+            endpoint.check(endpoint.asks(**asked))
+        endpoint.check(endpoint.asks(**asked, max_new_tokens=400))
+        endpoint.check(endpoint.asks(**asked | {"n": 1, "num_beams": 28}))
 
 
 def streamed(server: Server, **asked) -> tuple[list[list[str]], dict]:
@@ -333,7 +454,23 @@ MISTAKES = [
     ("/generate", {"tokens": PROMPT, "n": True}, "n: Input should be a valid integer"),
     ("/generate", {"tokens": PROMPT, "n": "2"}, "n: Input should be a valid integer"),
     ("/generate", {"tokens": PROMPT, "n": 2.0}, "n: Input should be a valid integer"),
-    ("/generate", {"tokens": PROMPT, "strategy": "best"}, "strategy: Input should be 'sample'"),
+    (
+        "/generate",
+        {"tokens": PROMPT, "strategy": "best"},
+        "strategy: Input should be 'sample', 'greedy' or 'beam'",
+    ),
+    ("/generate", {"tokens": PROMPT, "num_beams": 0}, "num_beams: Input should be greater"),
+    ("/generate", {"tokens": PROMPT, "num_beams": 65}, "num_beams: Input should be less"),
+    (
+        "/generate",
+        {"tokens": PROMPT, "strategy": "beam", "n": 13, "num_beams": 5},
+        "n: 13 times 5 beams is 65, and a request may have 64 in all; lower n or num_beams",
+    ),
+    (
+        "/generate/stream",
+        {"tokens": PROMPT, "strategy": "beam", "n": 64},
+        "n: 64 times 4 beams is 256, and a request may have 64 in all; lower n or num_beams",
+    ),
     ("/generate", {"tokens": PROMPT, "temperature": 0}, "temperature: Input should be greater"),
     ("/generate", {"tokens": PROMPT, "temperature": 101}, "temperature: Input should be less"),
     ("/generate", {"tokens": PROMPT, "temperature": float("nan")}, "temperature: Input should be"),
@@ -386,6 +523,10 @@ def test_the_most_that_may_be_asked_is_answered(lm):
     assert len(rows) == 256 and all(row == rows[0] for row in rows)
     longest = LONG.split()[:62]
     assert len(lm.ask("/generate", tokens=longest, n=64, max_new_tokens=3)["sentences"]) == 64
+    assert len(lm.ask("/generate", tokens=PROMPT, n=64, num_beams=64)["sentences"]) == 64
+    for n in (1, 16, 64):
+        widest = {"strategy": "beam", "n": n, "num_beams": 64 // n, "guidance": 20}
+        assert len(lm.ask("/generate", tokens=PROMPT, **widest)["sentences"]) == n
     assert len(lm.ask("/next-token", tokens=["<IMG>"] * 64)["table"]) == 10
 
 

@@ -1,0 +1,86 @@
+"""LoRA: the weights of a trained model stand still, and small matrices beside them learn.
+
+Beside each weight W (in, out) stand A (r, in) and B (out, r), and x is mapped to
+x W + (alpha / r) x A^T B^T. B starts at nought, so the model starts as it was. What is saved is W
+with the product added: an ordinary model that knows nothing of LoRA. Source: E. Hu et al., LoRA:
+Low-Rank Adaptation of Large Language Models, ICLR 2022. The mathematics is peft's; here is what
+makes it fit training.py.
+"""
+
+import copy
+import warnings
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import GPT2ForSequenceClassification, PreTrainedModel
+
+from seqlm.model import seeded
+
+WEIGHTS = "adapter_model.safetensors"
+ADAPTER = "adapter"
+_LINEAR = ["c_attn", "c_proj", "c_fc"]  # every matrix of a block
+
+
+class Adapted(PeftModel):
+    """A model under LoRA that saves itself merged; Trainer's checkpoints hold the adapter alone."""
+
+    def save_pretrained(self, save_directory, **kwargs):
+        """Write the merged model; or, told more, as Trainer does for a checkpoint, the adapter."""
+        if kwargs:
+            # The embedding's new rows are in the adapter as they are; the others did not change.
+            super().save_pretrained(save_directory, **kwargs, save_embedding_layers=False)
+            return
+        merged(self).save_pretrained(save_directory)
+        # Without its configuration beside it, so that transformers does not take the folder for
+        # an adapter; `keep_adapter` gives it one in a folder of its own.
+        save_file(_matrices(self), Path(save_directory) / WEIGHTS)
+
+
+def adapt(
+    model: PreTrainedModel, rank: int, alpha: float, first_new: int, directory: Path, seed: int
+) -> Adapted:
+    """`model` with every weight frozen, and LoRA of `rank` beside each matrix of its blocks.
+
+    Tokens from id `first_new` up are new and learn their own rows of the embedding; so does a
+    classifier's head, which the adapter then holds whole. `directory` is where the model came from.
+    """
+    new = list(range(first_new, model.config.vocab_size))
+    tied = model.config.tie_word_embeddings or model.get_output_embeddings() is None
+    layers = ["wte"] if tied else ["wte", "lm_head"]
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,
+        target_modules=_LINEAR,
+        fan_in_fan_out=True,  # GPT-2 holds its matrices as (in, out)
+        modules_to_save=["score"] if isinstance(model, GPT2ForSequenceClassification) else None,
+        trainable_token_indices=dict.fromkeys(layers, new) if new else None,
+        base_model_name_or_path=str(directory),
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
+        return seeded(lambda: Adapted(model, config), seed)
+
+
+def merged(model: Adapted) -> PreTrainedModel:
+    """An ordinary model that does what `model` does; `model` itself stays under LoRA."""
+    return copy.deepcopy(model).merge_and_unload()
+
+
+def keep_adapter(model: Adapted, directory: Path) -> int:
+    """Give the adapter saved in a model `directory` its own folder there; returns its bytes."""
+    folder = Path(directory) / ADAPTER
+    folder.mkdir(exist_ok=True)
+    loose = Path(directory) / WEIGHTS
+    if loose.is_file():
+        loose.replace(folder / WEIGHTS)
+    config = copy.copy(model.peft_config["default"])
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _matrices(model: Adapted) -> dict[str, torch.Tensor]:
+    found = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: weight.detach().cpu().contiguous().clone() for name, weight in found.items()}
