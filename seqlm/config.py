@@ -4,11 +4,11 @@ The command line, the YAML profiles and the notebooks all fill these in; nothing
 package invents a default.
 """
 
-import math
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Literal
 
+from seqlm.checked import Checked
 from seqlm.errors import ConfigError
 
 PROFILES = ("smoke", "laptop", "original", "gpu")
@@ -16,53 +16,8 @@ Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["sample", "greedy", "beam"]
 
 
-def _accepts(kind: object, value: object) -> bool:
-    """Does `value` fit the annotation `kind`? Enough of typing for the fields below."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_args(kind):
-        return any(_accepts(part, value) for part in get_args(kind))
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind is Path:
-        return isinstance(value, str | Path) and str(value) != ""
-    return type(value) is kind
-
-
-def _named(kind: object) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(map(repr, get_args(kind)))
-    if type(None) in get_args(kind):
-        return " or ".join(_named(k) for k in get_args(kind) if k is not type(None)) + " or None"
-    return getattr(kind, "__name__", str(kind))
-
-
-class _Checked:
-    """Rejects values of the wrong type, and whatever `limits` of the class forbids.
-
-    `limits` maps a field to (lowest, highest), both allowed; None leaves that side open.
-    """
-
-    limits = {}
-
-    def __post_init__(self):
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            value, kind = getattr(self, field.name), hints[field.name]
-            if not _accepts(kind, value):
-                text_for_number = kind is float and isinstance(value, str)
-                hint = "; in YAML write 1.0e-3, not 1e-3" if text_for_number else ""
-                raise ConfigError(f"{field.name}: expected {_named(kind)}, got {value!r}{hint}")
-            low, high = self.limits.get(field.name, (None, None))
-            if value is not None and (
-                (low is not None and value < low) or (high is not None and value > high)
-            ):
-                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ConfigError(f"{field.name}: must be {bounds}, got {value!r}")
-
-
 @dataclass(frozen=True)
-class DataConfig(_Checked):
+class DataConfig(Checked):
     """How the digits become sentences.
 
     Attributes:
@@ -106,7 +61,7 @@ class DataConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class DataFiles(_Checked):
+class DataFiles(Checked):
     """Sequences to learn from or to measure on, in the format of data/README.md.
 
     Attributes:
@@ -141,7 +96,7 @@ def _check_activation(field: str, name: str | None) -> None:
 
 
 @dataclass(frozen=True)
-class ModelConfig(_Checked):
+class ModelConfig(Checked):
     """A GPT-2, in GPT-2's own names. What is None is as GPT-2 has it, unless it says otherwise.
 
     Attributes:
@@ -218,7 +173,7 @@ class ModelConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class TrainConfig(_Checked):
+class TrainConfig(Checked):
     """One training run, of the language model or of a classifier.
 
     Attributes:
@@ -274,7 +229,7 @@ class TrainConfig(_Checked):
 
 
 @dataclass(frozen=True)
-class SampleConfig(_Checked):
+class SampleConfig(Checked):
     """How the next token is chosen.
 
     Attributes:

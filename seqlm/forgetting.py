@@ -85,7 +85,7 @@ def standing(found: Answers) -> dict[str, dict]:
 
 
 def compared(a: str, ours: Answers, b: str, theirs: Answers) -> dict:
-    """How many nats a code `a` needs more than `b`, for a table of comparisons; both asked alike."""
+    """How many nats a code `a` needs more than `b` on the same rows, for a table of comparisons."""
     difference = paired_difference(ours.codes, theirs.codes, ours.sources)
     real = difference.has_interval and not difference.low <= 0 <= difference.high
     return {"a": a, "b": b, "difference": difference.to_json(), "real": bool(real)}

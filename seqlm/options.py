@@ -188,7 +188,7 @@ class ReportOptions:
         profile: smoke (a minute or two), laptop (what README shows), original (the user's
             hyperparameters), gpu.
         force: run every notebook, also where nothing changed.
-        laboratory: also run the long notebooks: rivals, few labels, two recipes.
+        laboratory: also run the long notebooks: fine-tuning, rivals, few labels, two recipes.
     """
 
     profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop"

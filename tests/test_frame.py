@@ -26,7 +26,7 @@ CONDA_EXTRAS = {("jsonargparse", "signatures"): {"docstring-parser", "typeshed-c
 # What a conda environment needs and a pip project cannot name.
 CONDA_ONLY = {"python", "pip"}
 # Import names that are not the package's own name.
-IMPORT_NAMES = {"scikit-learn": "sklearn", "pyyaml": "yaml", "ipython": "IPython"}
+IMPORT_NAMES = {"beautifulsoup4": "bs4", "scikit-learn": "sklearn", "pyyaml": "yaml", "ipython": "IPython"}
 # Our own modules, as tests import them.
 OURS = {"seqlm", "tests", "conftest", "invented"}
 
