@@ -1,20 +1,12 @@
-"""The command line: `seqlm <command>`.
-
-Every flag is a field of a dataclass in config.py or options.py, so a flag, a line of a --config
-file and a keyword in a notebook are one and the same thing, checked in one place.
-"""
+"""The command line: `seqlm <command>`, a function each."""
 
 import os
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, field, fields
+from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-from jsonargparse import ArgumentParser, DefaultHelpFormatter
-
+from seqlm.arguments import Command, parsed, take
 from seqlm.config import (
     DataConfig,
     DataFiles,
@@ -44,7 +36,7 @@ def build(given: dict) -> None:
     """Turn handwritten digits into sentences: data set, vocabulary and code book."""
     from seqlm.dataset import build_dataset
 
-    options, config = _take(BuildOptions, given), _take(DataConfig, given)
+    options, config = take(BuildOptions, given), take(DataConfig, given)
     about = build_dataset(config, options.output_dir)
     print(f"{about['sentences']:,} sentences of {about['images']} images in {options.output_dir}/")
 
@@ -54,16 +46,14 @@ def train(given: dict) -> None:
     from seqlm.runs import train_language_model
 
     _tell_overridden(given)
-    train_language_model(
-        _take(DataFiles, given), _take(ModelConfig, given), _take(TrainConfig, given)
-    )
+    train_language_model(take(DataFiles, given), take(ModelConfig, given), take(TrainConfig, given))
 
 
 def classify(given: dict) -> None:
     """Train a classifier on your own labelled sequences, measure it, write a report."""
     from seqlm.runs import train_sequence_classifier
 
-    start_from, size = _take(ClassifyOptions, given).start_from, _take(SizeOptions, given).size
+    start_from, size = take(ClassifyOptions, given).start_from, take(SizeOptions, given).size
     if start_from is not None and size is not None:
         raise ConfigError(
             f"size: a classifier that starts from {start_from} has that model's own size; leave "
@@ -71,9 +61,9 @@ def classify(given: dict) -> None:
         )
     _tell_overridden(given)
     train_sequence_classifier(
-        _take(DataFiles, given),
-        _take(ModelConfig, given),
-        _take(TrainConfig, given),
+        take(DataFiles, given),
+        take(ModelConfig, given),
+        take(TrainConfig, given),
         start_from,
     )
 
@@ -82,12 +72,12 @@ def sizes(given: dict) -> None:
     """Time the three sizes on this machine, before you choose one to train."""
     from seqlm.sizes import show_sizes
 
-    show_sizes(_take(SizesOptions, given))
+    show_sizes(take(SizesOptions, given))
 
 
 def _tell_overridden(given: dict) -> None:
     """A size keeps its name when a setting of its own is another; say which, before it trains."""
-    preset = SIZES.get(_take(SizeOptions, given).size, {})
+    preset = SIZES.get(take(SizeOptions, given).size, {})
     other = [f"{name} {given[name]}" for name, value in preset.items() if given[name] != value]
     if other:
         print(f"size {given['size']}, but with {', '.join(other)} as asked for", file=sys.stderr)
@@ -97,11 +87,11 @@ def evaluate(given: dict) -> None:
     """Measure a trained language model: perplexity with intervals, beside the floors."""
     from seqlm.runs import evaluate_model
 
-    options = _take(EvaluateOptions, given)
+    options = take(EvaluateOptions, given)
     # The model's own: with another vocabulary its ids would mean other tokens.
     given = {**given, "vocab_path": options.model_path / "vocab.json"}
     evaluate_model(
-        _take(DataFiles, given),
+        take(DataFiles, given),
         options.model_path,
         split=options.split,
         floors=options.floors,
@@ -114,16 +104,16 @@ def finetune(given: dict) -> None:
     """Go on training a saved model on other data; new tokens are appended, old ids stay."""
     from seqlm.finetuning import finetune_model
 
-    options = _take(FinetuneOptions, given)
-    files = _take(DataFiles, {**given, "vocab_path": options.model_path / "vocab.json"})
-    finetune_model(files, options, _take(TrainConfig, given))
+    options = take(FinetuneOptions, given)
+    files = take(DataFiles, {**given, "vocab_path": options.model_path / "vocab.json"})
+    finetune_model(files, options, take(TrainConfig, given))
 
 
 def infer(given: dict) -> None:
     """Ask a trained model: next tokens, new sentences, classes."""
     from seqlm.inference import classify_rows, interact, write_sentences
 
-    options = _take(InferOptions, given)
+    options = take(InferOptions, given)
     if options.mode == "interactive":
         interact(options.model_path, options.top, options.json, options.runtime)
     elif options.mode == "generate":
@@ -132,7 +122,7 @@ def infer(given: dict) -> None:
             options.prompt,
             options.label,
             options.n,
-            _take(SampleConfig, given),
+            take(SampleConfig, given),
             options.output,
             options.json,
             options.runtime,
@@ -147,7 +137,7 @@ def export(given: dict) -> None:
     from seqlm.exporting import export_model
     from seqlm.runs import fitting
 
-    options, corpus = _take(ExportOptions, given), None
+    options, corpus = take(ExportOptions, given), None
     if options.data_path is not None:
         files = DataFiles(options.data_path, options.model_path / "vocab.json")
         corpus = load_corpus(files, fitting(options.model_path))
@@ -172,7 +162,7 @@ def serve(given: dict) -> None:
             f"serving needs the package {error.name}, which is not installed; install seqlm with "
             'its extra: pip install -e ".[serve]"'
         ) from error
-    serve_model(_take(ServeOptions, given))
+    serve_model(take(ServeOptions, given))
 
 
 def report(given: dict) -> None:
@@ -181,26 +171,11 @@ def report(given: dict) -> None:
     from seqlm.report import build_report
     from seqlm.workspace import Workspace
 
-    options = _take(ReportOptions, given)
+    options = take(ReportOptions, given)
     ws = Workspace(options.profile)
     run_pipeline(ws, force=options.force, laboratory=options.laboratory)
     for path in build_report(ws).values():
         print(f"wrote {path}")
-
-
-@dataclass(frozen=True)
-class Command:
-    """A subcommand: the function it runs and the dataclasses whose fields are its flags.
-
-    `skip` names fields that are no flags, as "DataFiles.vocab_path". `resumes` says that, once
-    interrupted, the same command goes on from its newest checkpoint.
-    """
-
-    run: Callable[[dict], None]
-    options: tuple[type, ...]
-    defaults: dict = field(default_factory=dict)
-    skip: frozenset[str] = frozenset()
-    resumes: bool = False
 
 
 COMMANDS = {
@@ -230,78 +205,6 @@ COMMANDS = {
 }
 
 
-class _Help(DefaultHelpFormatter):
-    """jsonargparse's help, with `Path` where it would say `<class 'Path'>`."""
-
-    def _expand_help(self, action):
-        return super()._expand_help(action).replace("<class 'Path'>", "Path")
-
-
-def parser(size: str | None = None) -> ArgumentParser:
-    """The parser of `seqlm`, with a subparser a command; a `size` sets other defaults."""
-    top = ArgumentParser(
-        prog="seqlm",
-        description="A laptop-sized GPT that you can see: it reads and draws handwritten digits, "
-        "and learns from any token sequences you bring. Start with `seqlm report`.",
-    )
-    commands = top.add_subcommands(metavar="COMMAND", title="commands")
-    for name, command in COMMANDS.items():
-        what = command.run.__doc__
-        sub = ArgumentParser(description=what, formatter_class=_Help)
-        sub.add_argument("--config", action="config", help="YAML file with any of these settings")
-        for options in command.options:
-            of_this = f"{options.__name__}."
-            hidden = {n.removeprefix(of_this) for n in command.skip if n.startswith(of_this)}
-            sub.add_class_arguments(options, as_group=True, skip=hidden)
-        preset = SIZES.get(size, {}) if SizeOptions in command.options else {}
-        sub.set_defaults(command.defaults | preset)
-        commands.add_subcommand(name, sub, help=what)
-    return top
-
-
-def _parsed(words: Sequence[str]):
-    """What was asked. As the defaults a size sets, its settings give way to every flag and line."""
-    size = _size_in(words)
-    asked = parser(size).parse_args(words)
-    found = asked[asked.subcommand].get("size")
-    return asked if found == size else parser(found).parse_args(words)
-
-
-def _size_in(words: Sequence[str]) -> str | None:
-    """The size that flags or --config files ask for; --print_config ends parsing before it is told.
-
-    What cannot be read here is left to the parser, which says what is wrong with it.
-    """
-    size = None
-    parts = [part for word in words for part in word.split("=", 1)]
-    for flag, value in zip(parts, parts[1:], strict=False):
-        if flag == "--size":
-            size = value
-        elif flag == "--config":
-            with suppress(OSError, UnicodeDecodeError, yaml.YAMLError):
-                held = yaml.safe_load(Path(value).read_text(encoding="utf-8"))
-                size = held.get("size", size) if isinstance(held, dict) else size
-    return size if isinstance(size, str) and size in SIZES else None
-
-
-def _spelled_out(arguments: Sequence[str]) -> list[str]:
-    """A bare `--repair_tail` means `--repair_tail=true`."""
-    options = {option for command in COMMANDS.values() for option in command.options}
-    switches = {
-        f"--{f.name}" for option in options for f in fields(option) if f.type in (bool, bool | None)
-    }
-    following = [*arguments, ""][1:]
-    return [
-        f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word
-        for word, after in zip(arguments, following, strict=True)
-    ]
-
-
-def _take(kind: type, given: dict):
-    """The part of `given` that belongs to one dataclass, as that dataclass."""
-    return kind(**{field.name: given[field.name] for field in fields(kind)})
-
-
 def _warn_plainly(message, category, filename, lineno, file=None, line=None) -> None:
     # A warning about the user's data is for the user; where in our code it arose is not.
     prefix = "warning" if issubclass(category, DataWarning) else category.__name__
@@ -313,18 +216,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     130 after Ctrl-C and 141 when the reader of a pipe has left: 128 + the signal's number.
     """
-    asked = _parsed(_spelled_out(sys.argv[1:] if arguments is None else arguments))
-    command = COMMANDS[asked.subcommand]
-    given = asked[asked.subcommand].as_dict()
+    name, given = parsed(COMMANDS, sys.argv[1:] if arguments is None else arguments)
+    command = COMMANDS[name]
     warnings.showwarning = _warn_plainly
     try:
         command.run(given)
         sys.stdout.flush()  # so that a closed pipe shows here, not when Python ends
     except SeqlmError as error:
-        print(f"seqlm {asked.subcommand}: {error}", file=sys.stderr)
+        print(f"seqlm {name}: {error}", file=sys.stderr)
         return 2
     except PipelineError as error:
-        print(f"seqlm {asked.subcommand}: {error}", file=sys.stderr)
+        print(f"seqlm {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         after = (

@@ -26,7 +26,10 @@ class Settings:
 
     def __init__(self):
         self.strategy = widgets.Dropdown(
-            options=list(STRATEGIES.items()), description="strategy", layout={"width": "26em"}
+            options=list(STRATEGIES.items()),
+            description="strategy",
+            style={"description_width": "7em"},
+            layout={"width": "26em", "max_width": "100%"},
         )
         self.sliders = {
             "temperature": Slider(

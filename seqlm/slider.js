@@ -1,5 +1,6 @@
 // One labelled <input type="range">, with what it says at the moment beside it; and, where it can be
-// played, a button that lets it run to its end.
+// played, a button that lets it run to its end. The slider itself tells a screen reader its value, so
+// what stands beside it is only for the eye: an <output> would say it a second time.
 
 const BEAT = 450; // milliseconds between two values
 
@@ -10,10 +11,10 @@ function render({ model, el }) {
   root.innerHTML = `
     <label for="${id}"></label>
     <input id="${id}" type="range" aria-describedby="${id}-help">
-    <output for="${id}"></output>
-    <p id="${id}-help"></p>
-    <button type="button"></button>`;
-  const [label, input, output, help, play] = root.children;
+    <span class="value" aria-hidden="true"></span>
+    <button type="button"></button>
+    <p id="${id}-help"></p>`;
+  const [label, input, shown, play, help] = root.children;
   let clock = null;
 
   // As many decimals as the step has: 0.9, not 0.9000000000000001.
@@ -21,8 +22,8 @@ function render({ model, el }) {
   const inWords = (value) => model.get("special")[String(value)] ?? value.toFixed(decimals());
 
   function say() {
-    output.textContent = inWords(Number(input.value));
-    input.setAttribute("aria-valuetext", output.textContent);
+    shown.textContent = inWords(Number(input.value));
+    input.setAttribute("aria-valuetext", shown.textContent);
   }
 
   function keep(value) {

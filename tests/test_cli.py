@@ -315,3 +315,9 @@ def test_infer_answers_in_json_and_writes_rows_that_can_be_read_again(trained, t
     assert [json.loads(line)["meta"]["number"] for line in printed.splitlines()] == [0, 1]
     assert main([*words, "--output", str(tmp_path / "rows.gif")]) == 2
     assert "should end in .jsonl" in capsys.readouterr().err
+
+
+def test_it_says_its_version(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["--version"])
+    assert ended.value.code == 0 and capsys.readouterr().out.strip() == "seqlm 0.1.0"
