@@ -45,7 +45,7 @@ def parser(commands: Commands, size: str | None = None) -> ArgumentParser:
     """The parser of `seqlm`, with a subparser a command; a `size` sets other defaults."""
     top = ArgumentParser(
         prog="seqlm",
-        version=f"seqlm {version('seqlm')}",
+        version=version("seqlm"),
         description="A laptop-sized GPT that you can see: it reads and draws handwritten digits, "
         "and learns from any token sequences you bring. Start with `seqlm report`.",
     )

@@ -1,9 +1,8 @@
 // A <fieldset> of radio buttons in a row, drawn as buttons.
 
-let views = 0; // radios of one name are one group, and each view is a group of its own
-
 function render({ model, el }) {
-  const group = `seqlm-choice-${views++}`;
+  // Radios of one name are one group. Each widget has a copy of this module, so none could count.
+  const group = `seqlm-choice-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
   const root = document.createElement("fieldset");
   root.className = "seqlm-choice";
   root.setAttribute("role", "radiogroup");

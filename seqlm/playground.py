@@ -15,11 +15,19 @@ from threading import Thread
 import ipywidgets as widgets
 
 from seqlm import views
+from seqlm.choices import Notice
 from seqlm.dataset import CODEBOOK
 from seqlm.errors import SeqlmError
 from seqlm.player import Player
 from seqlm.playground_gallery import GalleryPanel
-from seqlm.playground_panels import AttentionPanel, CompletePanel, Desk, DrawPanel, PicturePanel
+from seqlm.playground_panels import (
+    WRAPPED,
+    AttentionPanel,
+    CompletePanel,
+    Desk,
+    DrawPanel,
+    PicturePanel,
+)
 from seqlm.playground_settings import Settings
 from seqlm.quick import SECONDS
 from seqlm.workspace import Workspace
@@ -56,7 +64,8 @@ class Playground:
         self.ws = ws or Workspace()
         self.settings = Settings()
         self.panels: dict[str, object] = {}
-        self.start = widgets.VBox()
+        self.about = Notice()
+        self.start = widgets.VBox([self.about])
         self.draw, self.picture, self.complete, self.attention, self.gallery = (
             widgets.VBox() for _ in PANELS
         )
@@ -67,29 +76,35 @@ class Playground:
         """Look for a model, and fill the panels; or say how to come by one."""
         found = find_model(self.ws)
         if found is None:
-            self.start.children = [self.training.box]
-            self._fill({name: _say("This panel waits for a model; see above.") for name in PANELS})
+            self.start.children = [self.about, self.training.box]
+            self._wait()
             return
+        self.start.children = [self.about]
         try:
             player = Player.load(*found)
+            self.panels = self._panels(player)
         except SeqlmError as error:
-            self.start.children = [_say(f"This model cannot be played with. {error}")]
-            self._fill({name: _say("This panel waits for a model.") for name in PANELS})
+            self.about.text = f"This model cannot be played with. {error}"
+            self._wait()
             return
-        self.start.children = [_say(self._about(player))]
+        self.about.text = self._about(player)
+        boxes = {name: panel.box for name, panel in self.panels.items()}
+        for name in ("draw", "complete", "gallery"):
+            boxes[name] = widgets.HBox([self.settings.box, boxes[name]], layout=WRAPPED)
+        self._fill(boxes)
+
+    def _panels(self, player: Player) -> dict[str, object]:
         desk = Desk()
-        self.panels = {
+        return {
             "draw": DrawPanel(player, self.settings, desk),
             "picture": PicturePanel(player, desk),
             "complete": CompletePanel(player, self.settings, desk),
             "attention": AttentionPanel(player, desk),
             "gallery": GalleryPanel(player, self.settings),
         }
-        boxes = {name: panel.box for name, panel in self.panels.items()}
-        for name in ("draw", "complete", "gallery"):
-            beside = [self.settings.box, boxes[name]]
-            boxes[name] = widgets.HBox(beside, layout={"flex_flow": "row wrap"})
-        self._fill(boxes)
+
+    def _wait(self) -> None:
+        self._fill({name: _say("This panel waits for a model; see above.") for name in PANELS})
 
     def _fill(self, boxes: dict[str, widgets.Widget]) -> None:
         for name, box in boxes.items():
@@ -120,12 +135,14 @@ class QuickTraining:
     def __init__(self, folder: Path, seconds: float, done: Callable[[], None]):
         self.folder, self.seconds, self.done = folder, seconds, done
         self.process: subprocess.Popen | None = None
+        self.worker: Thread | None = None
+        self.halted = False
         self.go = widgets.Button(
             description="Train a two-minute model", button_style="primary", layout={"width": "16em"}
         )
         self.stop = widgets.Button(description="Stop", disabled=True)
         self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout={"width": "16em"})
-        self.status = widgets.HTML()
+        self.status = Notice()
         self.box = widgets.VBox(
             [
                 _say(
@@ -134,7 +151,7 @@ class QuickTraining:
                     "train a small one here, in about two minutes: it draws less well, and "
                     "everything below works with it."
                 ),
-                widgets.HBox([self.go, self.stop, self.progress]),
+                widgets.HBox([self.go, self.stop, self.progress], layout=WRAPPED),
                 self.status,
             ]
         )
@@ -145,8 +162,8 @@ class QuickTraining:
         """Train in a process of its own; a thread tells how it goes."""
         if self.process is not None and self.process.poll() is None:
             return
-        self.go.disabled, self.stop.disabled = True, False
-        self._say("starting")
+        self.go.disabled, self.stop.disabled, self.halted = True, False, False
+        self.status.text = "starting"
         self.process = subprocess.Popen(
             [sys.executable, "-m", "seqlm.quick", str(self.folder), str(self.seconds)],
             stdout=subprocess.PIPE,
@@ -154,18 +171,20 @@ class QuickTraining:
             text=True,
             env={**os.environ, "PYTHONUNBUFFERED": "1"},
         )
-        Thread(target=self._follow, args=(self.process,), daemon=True).start()
+        self.worker = Thread(target=self._follow, args=(self.process,), daemon=True)
+        self.worker.start()
 
     def halt(self) -> None:
         """End the process; what it has learned so far is picked up by the next `begin`."""
         if self.process is not None:
+            self.halted = True
             self.process.terminate()
 
     def _follow(self, process: subprocess.Popen) -> None:
         last = ""
         for line in process.stdout:
             last = line.strip() or last
-            self._say(last)
+            self.status.text = last
             step = re.match(r"step ([\d,]+) of ([\d,]+)", last)
             if step:
                 now, most = (int(number.replace(",", "")) for number in step.groups())
@@ -175,10 +194,7 @@ class QuickTraining:
         if code == 0:
             self.progress.value = 1.0
             self.done()
-        elif code < 0:
-            self._say("stopped; the button goes on where it was")
+        elif self.halted:
+            self.status.text = "stopped; the button goes on where it was"
         else:
-            self._say(f"this did not work: {last}")
-
-    def _say(self, text: str) -> None:
-        self.status.value = f'<div role="status">{views.note(text)}</div>'
+            self.status.text = f"this did not work: {last or f'it ended with code {code}'}"

@@ -9,10 +9,11 @@ import ipywidgets as widgets
 import numpy as np
 
 from seqlm import views
+from seqlm.choices import Notice
 from seqlm.config import SampleConfig
 from seqlm.layout import draw_layout
 from seqlm.player import Player
-from seqlm.playground_panels import BESIDE
+from seqlm.playground_panels import BESIDE, WRAPPED
 from seqlm.playground_settings import Settings
 from seqlm.plots import picture_grid
 from seqlm.records import Record, as_line
@@ -49,11 +50,11 @@ class GalleryPanel:
         self.go = widgets.Button(description="Draw the gallery", button_style="primary")
         self.stop = widgets.Button(description="Stop", disabled=True)
         self.progress = widgets.IntProgress(min=0, max=1, layout={"width": "16em"})
-        self.status, self.shown, self.saved = (widgets.HTML() for _ in range(3))
+        self.status, self.shown, self.saved = Notice(), widgets.HTML(), widgets.HTML()
         self.box = widgets.VBox(
             [
                 self.rows,
-                widgets.HBox([self.go, self.stop, self.progress]),
+                widgets.HBox([self.go, self.stop, self.progress], layout=WRAPPED),
                 self.status,
                 self.saved,
                 self.shown,
@@ -90,19 +91,16 @@ class GalleryPanel:
                 self.progress.value = row + 1
                 left = (time.perf_counter() - started) / (row + 1) * (rows - row - 1)
                 more = f", about {in_words(left)} left" if row + 1 < rows else ""
-                self._say(f"{row + 1} of {rows} rows drawn{more}")
+                self.status.text = f"{row + 1} of {rows} rows drawn{more}"
                 self._show(np.concatenate(codes))
             if codes:
                 self._offer(np.concatenate(codes), labels * len(codes), settings)
-            self._say(
+            self.status.text = (
                 f"{'stopped after' if len(codes) < rows else 'done:'} {len(codes)} of {rows} rows, "
                 f"{len(codes) * len(labels)} drawings"
             )
         finally:
             self.go.disabled, self.stop.disabled = False, True
-
-    def _say(self, text: str) -> None:
-        self.status.value = f'<div role="status">{views.note(text)}</div>'
 
     def _show(self, codes: np.ndarray) -> None:
         images = self.player.book.decode(codes)

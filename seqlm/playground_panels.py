@@ -8,6 +8,7 @@ import numpy as np
 import traitlets
 
 from seqlm import views
+from seqlm.choices import Choice, Notice
 from seqlm.painting import FULL, PaintGrid
 from seqlm.player import Player
 from seqlm.playground_settings import Settings
@@ -15,6 +16,7 @@ from seqlm.sliders import Slider
 
 ANY = "any"
 BESIDE = {"flex": "1 1 34em", "width": "auto"}  # the settings, as wide as the page allows
+WRAPPED = {"flex_flow": "row wrap", "grid_gap": "0 1.5em"}
 WAYS = 5  # in which half a picture is completed
 
 
@@ -36,14 +38,14 @@ class Desk(traitlets.HasTraits):
             self.codes = codes
 
 
-def digits(player: Player, description: str, first: int = -1) -> widgets.ToggleButtons:
-    """Buttons for every class, and a last one for none; `first` is pressed to begin with."""
-    options = [(str(k), k) for k in range(player.n_classes)] + [(ANY, None)]
-    # By its index: told the value None, ipywidgets would press no button at all.
-    index = range(len(options))[first]
-    return widgets.ToggleButtons(
-        options=options, index=index, description=description, style={"button_width": "3.2em"}
-    )
+def digits(player: Player, label: str, first: int = -1) -> Choice:
+    """Every class, and a last one for none; the one at `first` is chosen to begin with."""
+    return Choice(label, {**{str(k): k for k in range(player.n_classes)}, ANY: None}, first)
+
+
+def read_as(opinion: np.ndarray) -> str:
+    """The likeliest of the class probabilities (C,), in words."""
+    return f"The model says {opinion.argmax()} ({opinion.max():.0%})"
 
 
 class DrawPanel:
@@ -61,19 +63,20 @@ class DrawPanel:
             label="code", min=1, max=last, step=1, value=last, playable=True,
             help=f"of {last}; step through them, or play",
         )  # fmt: skip
-        self.shown = widgets.HTML()
+        self.told, self.shown = Notice(), widgets.HTML()
         self.box = widgets.VBox(
             [
                 self.digit,
-                widgets.HBox([self.again, self.other]),
+                widgets.HBox([self.again, self.other], layout=WRAPPED),
                 self.place,
+                self.told,
                 self.shown,
             ],
             layout=BESIDE,
         )
         self.again.on_click(lambda _: self.draw(replay=True))
         self.other.on_click(lambda _: self.settings.next_seed())
-        self.digit.observe(lambda _: self.draw(), "value")
+        self.digit.observe(lambda _: self.draw(), "index")
         self.settings.observe(self.draw)
         self.place.observe(lambda _: self.show(), "value")
         self.draw()
@@ -86,6 +89,7 @@ class DrawPanel:
         (self.image,) = self.player.book.decode(self.codes[None])
         (self.opinion,) = self.player.classes(self.codes[None])
         asked = "a digit of its own choice" if label is None else f"a {label}"
+        self.told.text = f"Drawn: {asked}. {read_as(self.opinion)}."
         self.desk.put(self.codes, f"the model’s drawing of {asked}")
         if replay:
             self.place.value = 1
@@ -116,7 +120,7 @@ class DrawPanel:
                 ),
                 f"surprise of each code, −ln p in nats; {total:.1f} together",
             ),
-            views.classes(self.opinion, "Read back by the model"),
+            views.classes(self.opinion, "How the model reads it"),
             views.candidates(
                 self.trace.candidates(done - 1), self.player.book,
                 f"What might have come as code {done}",
@@ -136,9 +140,10 @@ class PicturePanel:
             label="test picture", min=0, max=max(1, n - 1), step=1,
             help=f"{n} pictures that were kept from the model; the grid shows it, paint over it",
         )  # fmt: skip
-        self.shown = widgets.HTML()
+        self.told, self.shown = Notice(), widgets.HTML()
         left = widgets.VBox([*([self.number] if n else []), self.grid])
-        self.box = widgets.HBox([left, self.shown], layout={"flex_flow": "row wrap"})
+        right = widgets.VBox([self.told, self.shown], layout=BESIDE)
+        self.box = widgets.HBox([left, right], layout=WRAPPED)
         if n:
             self.grid.show(player.images[0])
         self.look()
@@ -165,6 +170,7 @@ class PicturePanel:
         (seen,) = self.player.book.decode(codes[None])
         (opinion,) = self.player.classes(codes[None])
         surprise = self.player.read_along(codes).surprise
+        self.told.text = f"{read_as(opinion)}."
         self.shown.value = views.page(
             views.figure(
                 views.picture(seen, f"What the code book makes of {origin}."),
@@ -178,7 +184,7 @@ class PicturePanel:
                 ),
                 f"surprise of each code in nats; {surprise.sum():.1f} together",
             ),
-            views.classes(opinion, f"The model says {opinion.argmax()}"),
+            views.classes(opinion, "How the model reads it"),
         )  # fmt: skip
 
 
@@ -191,8 +197,10 @@ class CompletePanel:
         self.go = widgets.Button(
             description="Complete five ways", button_style="primary", layout={"width": "13em"}
         )
-        self.about, self.shown = widgets.HTML(), widgets.HTML()
-        self.box = widgets.VBox([self.about, self.digit, self.go, self.shown], layout=BESIDE)
+        self.about, self.told, self.shown = widgets.HTML(), Notice(), widgets.HTML()
+        self.box = widgets.VBox(
+            [self.about, self.digit, self.go, self.told, self.shown], layout=BESIDE
+        )
         self.go.on_click(lambda _: self.complete())
         desk.observe(lambda _: self.announce(), "codes")
         self.announce()
@@ -202,7 +210,7 @@ class CompletePanel:
         origin = self.desk.origin or "nothing yet: draw, paint or pick a picture first"
         self.about.value = views.note(f"The upper half of: {origin}.")
         self.go.disabled = self.desk.codes is None
-        self.shown.value = ""
+        self.told.text = self.shown.value = ""
 
     def complete(self) -> None:
         """Keep the upper half, draw the lower one five times, and read each."""
@@ -212,6 +220,7 @@ class CompletePanel:
         says = self.player.classes(codes)
         half = images[0].copy()
         half[len(half) // 2 :] = 0
+        self.told.text = f"Read as {', '.join(str(p.argmax()) for p in says)}."
         captions = ["the upper half", "what it was"]
         captions += [f"{i + 1}: read as {p.argmax()} ({p.max():.0%})" for i, p in enumerate(says)]
         self.shown.value = views.page(views.gallery([half, *images], captions))
@@ -261,7 +270,9 @@ class AttentionPanel:
         who = f"layer {layer + 1}, head {head + 1}, {tokens[query]}"
         place = query - 1 if 0 < query <= n else None
         self.shown.value = views.page(
-            views.figure(views.picture(self.image, self.desk.origin), self.desk.origin),
+            views.figure(
+                views.picture(self.image, self.desk.origin), self.desk.origin, again=True
+            ),
             views.figure(
                 views.patch_map(
                     self.image, 100 * seen, f"Attention of {who} to each code, in percent.",

@@ -1,7 +1,7 @@
 """Figures of fine-tuning: what a model gains on the new rows and loses on the old."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, islice
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -90,7 +90,10 @@ def while_finetuning(
     panels = figure.subplots(1, 2, sharey=True)
     labels = []
     for ax, key, name in zip(panels, ("new", "old"), names, strict=True):
-        for (run, found), (colour, marker, line) in zip(runs.items(), cycle(SERIES)):
+        # The first look is that of the model before, in `gained_and_lost`.
+        for (run, found), (colour, marker, line) in zip(
+            runs.items(), islice(cycle(SERIES), 1, None), strict=False
+        ):
             ax.plot(found["step"], found[key], color=colour, ls=line, marker=marker, ms=5, lw=1.8,
                     mfc="white")  # fmt: skip
             if key == "old":

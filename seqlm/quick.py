@@ -10,6 +10,7 @@ from pathlib import Path
 from seqlm.config import DataConfig, DataFiles, ModelConfig, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import CODEBOOK, SEQUENCES, VOCAB, build_dataset, is_built
+from seqlm.errors import SeqlmError
 from seqlm.experiment import train_lm
 from seqlm.files import read_json, write_json
 from seqlm.model import build_lm, fit_attention
@@ -61,6 +62,13 @@ def _steps_within(seconds: float, corpus: Corpus) -> int:
     return max(10, int(seconds / (BESIDE * min(timed.values()))))
 
 
+def main(folder: str, seconds: str = str(SECONDS)) -> None:
+    """Train, and say so; what stands in the way is the sentence that the process ends with."""
+    try:
+        print(f"trained: {train_quick(Path(folder), float(seconds))}", flush=True)
+    except (SeqlmError, OSError) as error:
+        sys.exit(str(error))
+
+
 if __name__ == "__main__":
-    told = map(float, sys.argv[2:])
-    print(f"trained: {train_quick(Path(sys.argv[1]), *told)}", flush=True)
+    main(*sys.argv[1:])

@@ -16,26 +16,29 @@ from seqlm.layout import code_token
 
 PIXEL = 22  # of a picture of 8 by 8, in the page's pixels
 STYLE = """<style>
-.seqlm { --bar: 7em; color: var(--jp-ui-font-color1, #222); line-height: 1.4;
+.seqlm { color: var(--jp-ui-font-color1, #222); line-height: 1.4;
   font: 13px var(--jp-ui-font-family, system-ui, sans-serif); }
 .seqlm figure { margin: 0; display: inline-block; vertical-align: top; }
 .seqlm figcaption { max-width: 15em; margin-top: .25em; font-size: .93em; }
 .widget-html-content:has(> .seqlm) { min-width: 0; }
 .seqlm .row { display: flex; flex-wrap: wrap; gap: .9em 1.4em; align-items: flex-start; }
+.seqlm .tiles { display: grid; gap: .4em .7em; font-size: .9em; }
+.seqlm .tiles svg { max-width: 100%; height: auto; box-sizing: border-box; }
 .seqlm svg { border: 1px solid var(--jp-border-color1, #999); background: #fff; }
 .seqlm table { border-collapse: collapse; }
 .seqlm caption { text-align: left; font-weight: 600; padding: 0 0 .3em; }
 .seqlm th, .seqlm td { text-align: left; padding: 1px .55em 1px 0; font-weight: 400;
   white-space: nowrap; }
 .seqlm thead th { font-size: .88em; color: var(--jp-ui-font-color2, #555); }
-.seqlm td.bar { min-width: calc(var(--bar) + 4em); } .seqlm td svg { display: block; }
+.seqlm td.bar { width: 11em; } .seqlm td svg { display: block; }
 .seqlm .bar span { display: inline-block; height: .8em; margin-right: .4em; background: #0072b2;
   vertical-align: -1px; }
 .seqlm .bar.after span {
   background: repeating-linear-gradient(135deg, #d55e00 0 3px, #f3b58a 3px 5px); }
 .seqlm tr.chosen th { font-weight: 700; }
 .seqlm tr.chosen th::before { content: "▸ "; content: "▸ " / ""; }
-@media (max-width: 40em) { .seqlm { --bar: 2.6em; } .seqlm th, .seqlm td { padding-right: .3em; } }
+@media (max-width: 40em) { .seqlm th { white-space: normal; } .seqlm td.bar { width: 6em; }
+  .seqlm .bar span { font-size: .35em; height: 2.3em; } }
 .seqlm .note { max-width: 46em; }
 .seqlm a.get { display: inline-block; padding: .3em .8em; margin-right: .6em; color: inherit;
   border: 1px solid var(--jp-border-color1, #888); border-radius: 3px; text-decoration: none; }
@@ -60,9 +63,7 @@ def figure(drawn: str, caption: str, again: bool = False) -> str:
     """
     hidden = ' aria-hidden="true"' if again else ""
     role = ' role="none"' if again else ""
-    return (
-        f"<figure{role}>{drawn}<figcaption{hidden}>{escape(caption)}</figcaption></figure>"
-    )
+    return f"<figure{role}>{drawn}<figcaption{hidden}>{escape(caption)}</figcaption></figure>"
 
 
 def picture(image: np.ndarray, alt: str, pixel: float = PIXEL) -> str:
@@ -128,7 +129,7 @@ def candidates(
         )
     after = '<th scope="col">after the settings</th>' if settings else ""
     return (
-        f"<table><caption>{escape(caption)}</caption><thead><tr><td aria-hidden="true"></td>"
+        f'<table><caption>{escape(caption)}</caption><thead><tr><td aria-hidden="true"></td>'
         f'<th scope="col">token</th><th scope="col">the model’s own</th>{after}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table>"
     )
@@ -151,7 +152,8 @@ def gallery(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int | None = None
 ) -> str:
     """Pictures (H, W) with their captions, which also say what they are; `columns` in a row."""
-    pixel = 112 / max(images[0].shape) if columns is None else 64 / max(images[0].shape)
+    side = 112 if columns is None else 64  # of a picture, in the page's pixels
+    pixel = side / max(images[0].shape)
     tiles = [
         figure(picture(image, caption, pixel), caption, again=True)
         for image, caption in zip(images, captions, strict=True)
@@ -159,8 +161,8 @@ def gallery(
     if columns is None:
         return "".join(tiles)
     return (
-        f'<div style="display: grid; grid-template-columns: repeat({columns}, max-content); '
-        f'gap: .4em .7em; overflow-x: auto; font-size: .9em">{"".join(tiles)}</div>'
+        f'<div class="tiles" style="grid-template-columns: repeat({columns}, '
+        f'minmax(2em, {side}px))">{"".join(tiles)}</div>'
     )
 
 
@@ -243,5 +245,5 @@ def _patch(book: PatchCodebook, code: int) -> str:
 
 
 def _bar(value: float, most: float, kind: str = "") -> str:
-    width = f"calc(var(--bar) * {value / most:.3f})"
-    return f'<td class="bar{kind}"><span style="width:{width}"></span>{value:.1%}</td>'
+    width = 7 * value / most
+    return f'<td class="bar{kind}"><span style="width:{width:.2f}em"></span>{value:.1%}</td>'

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -73,4 +74,30 @@ def test_taking_the_class_out_is_judged_in_both_layouts(answer, said, capsys):
 )
 def test_tokens_seen_are_told_from_places_computed(answer, said, capsys):
     assert checks_lab.tokens_seen(answer) is (said == "✓")
+    assert said in capsys.readouterr().out
+
+
+def stacked(weight, rows):
+    return np.vstack([weight, rows])
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (lambda w, n: np.vstack([np.tile(w.mean(0), (n, 1)), w]), "another id now"),
+        (lambda w, n: np.hstack([w, np.tile(w.mean(1)[:, None], (1, n))]), "each vector longer"),
+        (lambda w, n: w, "make 7 rows"),
+        (lambda w, n: stacked(w * 0, np.tile(w.mean(0), (n, 1))), "what was learned is lost"),
+        (lambda w, n: stacked(w, np.zeros((n, 3))), "the logit 0"),
+        (lambda w, n: stacked(w, np.full((n, 3), w.mean())), "axis 0"),
+        (lambda w, n: stacked(w, np.tile(w[-1], (n, 1))), "half of that token's"),
+        (lambda w, n: stacked(w, np.ones((n, 3))), "random rows can have"),
+        (lambda w, n: w.__imul__(2), "old matrix itself was changed"),
+        (lambda w, n: "larger", "an array of numbers is wanted"),
+        (lambda w, n: ..., "Nothing to check yet"),
+        (lambda w, n: stacked(w, np.tile(w.mean(axis=0), (n, 1))), "✓"),
+    ],
+)
+def test_a_grown_embedding_is_told_from_what_only_looks_like_one(answer, said, capsys):
+    assert checks_lab.grown_embedding(answer) is (said == "✓")
     assert said in capsys.readouterr().out

@@ -36,15 +36,22 @@ NOISE = {
 
 @dataclass
 class Opened:
-    """A page, and every error its console has shown since it was opened."""
+    """A page, every error its console has shown since it was opened, and all that it asked for."""
 
     page: "Page"  # noqa: F821 - playwright is imported only when a browser is there
     errors: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
 
     @property
     def our_errors(self) -> list[str]:
         """Those that are no known noise of the frameworks."""
         return [error for error in self.errors if not any(re.search(n, error) for n in NOISE)]
+
+    @property
+    def left_the_machine(self) -> list[str]:
+        """What the page asked another host for."""
+        here = ("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:")
+        return [url for url in self.requests if not url.startswith(here)]
 
 
 def free_port() -> int:
@@ -110,11 +117,13 @@ def jupyter_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
         "JUPYTERLAB_SETTINGS_DIR": home / "lab/settings",
         "JUPYTERLAB_WORKSPACES_DIR": home / "lab/workspaces",
         "IPYTHONDIR": home / "ipython",
-        "JUPYTER_PATH": home / "share",  # looked through before the user's own kernels
     }
     paths = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     own = {name: str(folder) for name, folder in folders.items()}
-    return {**os.environ, **own, "PYTHONPATH": os.pathsep.join(paths)}
+    own["PYTHONPATH"] = os.pathsep.join(paths)
+    # Looked through before the user's own kernels; the second holds the application's template.
+    own["JUPYTER_PATH"] = os.pathsep.join([str(home / "share"), str(ROOT / "notebooks/app")])
+    return {**os.environ, **own}
 
 
 @pytest.fixture(scope="session")
@@ -152,6 +161,7 @@ def opened(browser) -> Callable[..., AbstractContextManager[Opened]]:
                 seen.errors.append(f"{message.text} ({message.location.get('url', '')})")
 
         seen.page.on("console", keep)
+        seen.page.on("request", lambda request: seen.requests.append(request.url))
         seen.page.on("pageerror", lambda error: seen.errors.append(f"uncaught: {error}"))
         try:
             seen.page.goto(url)
@@ -163,28 +173,35 @@ def opened(browser) -> Callable[..., AbstractContextManager[Opened]]:
 
 
 @pytest.fixture(scope="module")
-def voila(browser, jupyter_environment, tmp_path_factory) -> Iterator[Callable[[Path], str]]:
-    """``voila(notebook)`` serves it and gives its address; each visit runs it in a new kernel."""
+def voila(browser, jupyter_environment, tmp_path_factory) -> Iterator[Callable[..., str]]:
+    """``voila(notebook)`` serves it and gives its address; each visit runs it in a new kernel.
+
+    Further arguments are Voila's flags, and names are environment variables.
+    """
     with ExitStack() as servers:
 
-        def serve(notebook: Path) -> str:
+        def serve(notebook: Path, *flags: str, **environment: str) -> str:
             port = free_port()
             command = [
                 sys.executable, "-m", "voila", str(notebook), f"--port={port}", "--no-browser",
-                "--Voila.ip=127.0.0.1", "--Voila.port_retries=0",
+                "--Voila.ip=127.0.0.1", "--Voila.port_retries=0", *flags,
             ]  # fmt: skip
             log = tmp_path_factory.mktemp("voila") / "log.txt"
-            return servers.enter_context(running(command, port, jupyter_environment, log))
+            own = {**jupyter_environment, **environment}
+            return servers.enter_context(running(command, port, own, log))
 
         yield serve
 
 
 @pytest.fixture(scope="module")
-def lab(browser, jupyter_environment, tmp_path_factory) -> Iterator[Callable[[Path], str]]:
-    """``lab(folder)`` starts JupyterLab there; a notebook lies at ``{address}/lab/tree/{name}``."""
+def lab(browser, jupyter_environment, tmp_path_factory) -> Iterator[Callable[..., str]]:
+    """``lab(folder)`` starts JupyterLab there; a notebook lies at ``{address}/lab/tree/{name}``.
+
+    Names are environment variables.
+    """
     with ExitStack() as servers:
 
-        def serve(folder: Path) -> str:
+        def serve(folder: Path, **environment: str) -> str:
             port = free_port()
             command = [
                 sys.executable, "-m", "jupyterlab", f"--port={port}", "--no-browser",
@@ -193,7 +210,8 @@ def lab(browser, jupyter_environment, tmp_path_factory) -> Iterator[Callable[[Pa
                 "--expose-app-in-browser", "--LabApp.news_url=None",
             ]  # fmt: skip
             log = tmp_path_factory.mktemp("lab") / "log.txt"
-            return servers.enter_context(running(command, port, jupyter_environment, log))
+            own = {**jupyter_environment, **environment}
+            return servers.enter_context(running(command, port, own, log))
 
         yield serve
 

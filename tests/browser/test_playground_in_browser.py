@@ -1,0 +1,532 @@
+"""Each control of the playground is moved as a person would, under Voila and in JupyterLab, and
+what the page then says is what the same settings give in Python."""
+
+import base64
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from playable import playable
+
+from seqlm.config import ModelConfig, SampleConfig
+from seqlm.layout import draw_layout
+from seqlm.options import DRAWING
+from seqlm.player import Player
+
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_playground.ipynb"
+# Tall, because JupyterLab takes cells that are far out of sight from the page.
+SCREEN = {"viewport": {"width": 1280, "height": 4200}}
+LONG = 15_000  # milliseconds: patience, not a promise
+
+# The contrast of a text with whatever is painted behind it, by WCAG's formula.
+CONTRAST = """
+element => {
+  const parts = colour => colour.match(/[\\d.]+/g).map(Number);
+  const light = colour => {
+    const [r, g, b] = parts(colour).map(x => x / 255)
+      .map(x => (x <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  let behind = element;
+  const ground = () => getComputedStyle(behind).backgroundColor;
+  while (behind.parentElement && parts(ground())[3] === 0) behind = behind.parentElement;
+  const [a, b] = [light(getComputedStyle(element).color), light(ground())];
+  return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+}
+"""
+
+
+def expect(what, **options):
+    from playwright.sync_api import expect as expected
+
+    expected.set_options(timeout=LONG)
+    return expected(what, **options)
+
+
+class Visitor:
+    """A person before the playground, who finds everything by its name."""
+
+    def __init__(self, page) -> None:
+        self.page = page
+        self.settings = {"strategy": "sample", **DRAWING}
+
+    def slider(self, name: str):
+        return self.page.get_by_role("slider", name=name, exact=True).first
+
+    def button(self, name: str):
+        return self.page.get_by_role("button", name=name, exact=True)
+
+    def digit(self, name: str, group: str = "digit"):
+        return self.page.get_by_role("radiogroup", name=group).get_by_role(
+            "radio", name=name, exact=True
+        )
+
+    def press(self, name: str, *keys: str) -> None:
+        self.slider(name).focus()
+        for key in keys:
+            self.page.keyboard.press(key)
+
+    def says(self, text: str | re.Pattern, n: int = 1) -> None:
+        """Wait until `text` stands on the page."""
+        expect(self.page.get_by_text(text)).to_have_count(n)
+
+    def shows(self, name: str, value: str) -> None:
+        """Wait until a slider says `value`, to eyes and to ears."""
+        expect(self.slider(name)).to_have_attribute("aria-valuetext", value)
+        beside = self.slider(name).locator("xpath=following-sibling::span")
+        expect(beside).to_have_text(value)
+
+
+@pytest.fixture(scope="module")
+def home(built, tmp_path_factory) -> Path:
+    """A project's folder with a model to play with."""
+    size = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64)
+    return playable(tmp_path_factory.mktemp("home"), built.directory, size).root
+
+
+@pytest.fixture(scope="module")
+def player(home) -> Player:
+    """The same model, for what the page should say."""
+    return Player.load(home / "outputs/laptop/best_model", home / "data/laptop")
+
+
+@pytest.fixture(scope="module")
+def voila_address(voila, home) -> str:
+    return voila(NOTEBOOK, "--template=seqlm", SEQLM_HOME=str(home))
+
+
+@pytest.fixture(scope="module", params=["voila", "lab"])
+def opened_page(request, opened, run_all_cells, home, tmp_path_factory) -> Iterator:
+    """The playground under one framework; all tests of the module visit it in turn."""
+    if request.param == "voila":
+        with opened(request.getfixturevalue("voila_address"), **SCREEN) as seen:
+            yield seen
+    else:
+        folder = tmp_path_factory.mktemp("notebooks")
+        shutil.copy(NOTEBOOK, folder)
+        address = request.getfixturevalue("lab")(folder, SEQLM_HOME=str(home))
+        with opened(f"{address}/lab/tree/{NOTEBOOK.name}", **SCREEN) as seen:
+            run_all_cells(seen.page)
+            yield seen
+
+
+@pytest.fixture
+def visitor(opened_page) -> Iterator[Visitor]:
+    """A seven drawn as README draws, and no error of ours in the console when the test is done."""
+    person = Visitor(opened_page.page)
+    expect(person.button("Draw the gallery")).to_be_visible()
+    person.page.get_by_role("combobox", name="strategy").first.select_option(index=0)
+    for name, value in {**DRAWING, "top-k": 0, "seed": 42, "beams": 4}.items():
+        slider = person.slider(name.replace("_", "-"))
+        if float(slider.input_value()) != value:
+            slider.evaluate(
+                "(slider, value) => { slider.value = value;"
+                " slider.dispatchEvent(new Event('change')); }",
+                value,
+            )
+    person.digit("7").check()
+    person.press("code", "End")
+    yield person
+    assert opened_page.our_errors == []
+
+
+def drawn(player: Player, label: int | None = 7, **changes) -> tuple[str, str]:
+    """What the page says of a drawing: what was drawn, and how surprising it was."""
+    config = replace(SampleConfig(**DRAWING), **changes)
+    (codes,) = player.draw([label], config)
+    (opinion,) = player.classes(codes[None])
+    asked = "a digit of its own choice" if label is None else f"a {label}"
+    total = player.traced(codes, label, config).surprise.sum()
+    return (
+        f"Drawn: {asked}. The model says {opinion.argmax()} ({opinion.max():.0%}).",
+        f"surprise of each code, −ln p in nats; {total:.1f} together",
+    )
+
+
+def drawing_shows(visitor: Visitor, player: Player, label: int | None = 7, **changes) -> None:
+    for sentence in drawn(player, label, **changes):
+        visitor.says(sentence)
+
+
+# --- what a drawing is asked for ------------------------------------------------------------------
+
+
+def test_it_begins_with_a_seven_and_says_what_model_plays(visitor, player):
+    visitor.says(re.compile("Playing with outputs/laptop/best_model: 2 layers, 2 heads, 32 wide"))
+    drawing_shows(visitor, player)
+    expect(visitor.page.get_by_role("img", name="The model’s drawing of a 7, 16")).to_be_visible()
+    expect(
+        visitor.page.get_by_role("table", name="What might have come as code 16")
+    ).to_be_visible()
+
+
+def test_every_digit_can_be_asked_for_with_the_mouse_and_with_arrow_keys(visitor, player):
+    visitor.digit("3").click()
+    expect(visitor.digit("3")).to_be_checked()
+    drawing_shows(visitor, player, 3)
+    visitor.digit("3").focus()
+    visitor.page.keyboard.press("ArrowRight")
+    expect(visitor.digit("4")).to_be_checked()
+    drawing_shows(visitor, player, 4)
+    visitor.digit("any").click()
+    drawing_shows(visitor, player, None)
+    expect(visitor.digit("any", "as a")).to_be_checked()  # the other row has a mind of its own
+
+
+@pytest.mark.parametrize(
+    ("name", "keys", "shown", "changes"),
+    [
+        ("temperature", ["ArrowLeft", "ArrowLeft", "ArrowDown"], "0.75", {"temperature": 0.75}),
+        ("temperature", ["End"], "3.00", {"temperature": 3.0}),
+        ("top-k", ["ArrowUp", "ArrowRight", "ArrowRight"], "3", {"top_k": 3}),
+        ("top-p", ["Home"], "0.05", {"top_p": 0.05}),
+        ("guidance", ["End"], "5.00", {"guidance": 5.0}),
+        ("seed", ["ArrowRight", "ArrowRight"], "44", {"seed": 44}),
+    ],
+)
+def test_a_slider_that_is_moved_by_keyboard_draws_anew(visitor, player, name, keys, shown, changes):
+    visitor.press(name, *keys)
+    visitor.shows(name, shown)
+    drawing_shows(visitor, player, **changes)
+
+
+def test_top_k_of_none_is_said_in_a_word(visitor):
+    visitor.shows("top-k", "all")
+
+
+def test_a_strategy_greys_out_what_it_does_not_heed(visitor, player):
+    strategy = visitor.page.get_by_role("combobox", name="strategy").first
+    expect(visitor.slider("beams")).to_be_disabled()
+    strategy.select_option("greedy: always the likeliest")
+    drawing_shows(visitor, player, strategy="greedy")
+    for name in ("temperature", "top-k", "top-p", "beams", "seed"):
+        expect(visitor.slider(name)).to_be_disabled()
+    strategy.select_option("beam: look for the likeliest whole picture")
+    drawing_shows(visitor, player, strategy="beam")
+    expect(visitor.slider("temperature")).to_be_disabled()
+    visitor.press("beams", "Home")
+    visitor.shows("beams", "1")
+    drawing_shows(visitor, player, strategy="beam", num_beams=1)
+    strategy.select_option("sample: draw at random")
+    drawing_shows(visitor, player, num_beams=1)
+
+
+def test_another_is_drawn_with_the_next_seed(visitor, player):
+    visitor.button("Draw another (next seed)").click()
+    visitor.shows("seed", "43")
+    drawing_shows(visitor, player, seed=43)
+
+
+def test_draw_plays_the_codes_from_the_first_and_can_be_paused(visitor):
+    visitor.button("Draw").click()
+    visitor.button("Pause code").click()
+    expect(visitor.button("Play code")).to_be_visible()
+    assert float(visitor.slider("code").input_value()) < 16
+
+
+def test_the_code_slider_shows_the_drawing_so_far_and_play_goes_on_to_the_end(visitor, player):
+    (codes,) = player.draw([7], SampleConfig(**DRAWING))
+    trace = player.traced(codes, 7, SampleConfig(**DRAWING))
+    visitor.press("code", "Home", "ArrowRight", "ArrowRight")
+    visitor.says("the first 3 of 16 codes")
+    visitor.says(f"surprise of each code, −ln p in nats; {trace.surprise[:3].sum():.1f} together")
+    table = visitor.page.get_by_role("table", name="What might have come as code 3")
+    for candidate in trace.candidates(2):
+        row = table.get_by_role("row").filter(has_text=candidate.token)
+        expect(row.get_by_role("cell")).to_have_text(
+            [f"{candidate.probability:.1%}", f"{candidate.after:.1%}"]
+        )
+    expect(table.get_by_role("row").filter(has_text="(stands here)")).to_have_count(1)
+    visitor.press("code", "End", "ArrowLeft")
+    visitor.button("Play code").click()
+    visitor.says("the first 16 of 16 codes")
+    expect(visitor.button("Play code")).to_be_visible()  # it has stopped by itself
+
+
+# --- a picture, half of it, attention -------------------------------------------------------------
+
+
+def picture_shows(visitor: Visitor, player: Player, image: np.ndarray, origin: str) -> None:
+    (codes,) = player.book.encode(image[None])
+    opinion, total = player.classes(codes[None])[0], player.read_along(codes).surprise.sum()
+    visitor.says(f"{origin}, through the code book: what the model is given")
+    visitor.says(f"surprise of each code in nats; {total:.1f} together")
+    expect(
+        visitor.page.get_by_text(f"The model says {opinion.argmax()} ({opinion.max():.0%}).").last
+    ).to_be_visible()
+    visitor.says(f"The upper half of: {origin}.")
+
+
+def ink(visitor: Visitor) -> np.ndarray:
+    """What the grid shows. (8, 8) in 0..1"""
+    names = visitor.page.get_by_role("gridcell").evaluate_all(
+        "cells => cells.map(cell => cell.getAttribute('aria-label'))"
+    )
+    levels = [int(re.search(r"ink (\d+)", name)[1]) for name in names]
+    return np.array(levels, np.float32).reshape(8, 8) / 16
+
+
+def test_a_test_picture_is_picked_by_keyboard(visitor, player):
+    visitor.press("test picture", "Home", "ArrowRight", "ArrowRight")
+    picture_shows(visitor, player, player.images[2], f"test picture 2, labelled {player.labels[2]}")
+    assert np.allclose(ink(visitor), player.images[2])
+
+
+def test_what_is_painted_with_the_mouse_is_read(visitor, player):
+    visitor.press("test picture", "Home", "ArrowRight")
+    visitor.says(f"The upper half of: test picture 1, labelled {player.labels[1]}.")
+    visitor.button("Clear").click()
+    box = visitor.page.get_by_role("grid", name="Paint a digit").bounding_box()
+    x, y = (box[side] + box[size] / 2 for side, size in (("x", "width"), ("y", "height")))
+    visitor.page.mouse.move(x, box["y"] + 12)
+    visitor.page.mouse.down()
+    visitor.page.mouse.move(x, y, steps=4)
+    visitor.page.mouse.up()
+    expect(visitor.page.get_by_role("gridcell", name="row 2, column 4: ink 0 of 16")).to_have_count(
+        0
+    )
+    picture_shows(visitor, player, ink(visitor), "your painting")
+
+
+def test_what_is_painted_by_keyboard_is_read(visitor, player):
+    visitor.button("Clear").click()
+    visitor.button("Hard brush").click()
+    cell = visitor.page.get_by_role("gridcell", name="row 1, column 1: ink 0 of 16")
+    cell.focus()
+    for key in ("Space", *["Shift+ArrowDown"] * 4, *["Shift+ArrowRight"] * 3):
+        visitor.page.keyboard.press(key)
+    expect(visitor.page.get_by_role("gridcell", name=re.compile("ink 16 of 16"))).to_have_count(8)
+    picture_shows(visitor, player, ink(visitor), "your painting")
+
+
+@pytest.mark.parametrize("name", ["any", "4"])
+def test_half_a_picture_is_completed_five_ways(visitor, player, name):
+    visitor.press("test picture", "Home", "ArrowRight", "ArrowRight", "ArrowRight")
+    visitor.says(f"The upper half of: test picture 3, labelled {player.labels[3]}.")
+    visitor.digit(name, "as a").check()
+    visitor.button("Complete five ways").click()
+    (codes,) = player.book.encode(player.images[3:4])
+    label = None if name == "any" else int(name)
+    says = player.classes(player.complete(codes, label, SampleConfig(**DRAWING)))
+    for i, opinion in enumerate(says):
+        visitor.says(f"{i + 1}: read as {opinion.argmax()} ({opinion.max():.0%})")
+    visitor.says(f"Read as {', '.join(str(opinion.argmax()) for opinion in says)}.")
+    visitor.says("what it was")
+
+
+def test_the_sliders_of_attention_choose_layer_head_and_token(visitor, player):
+    visitor.digit("2").check()
+    drawing_shows(visitor, player, 2)
+    (codes,) = player.draw([2], SampleConfig(**DRAWING))
+    weights, tokens = player.attention(codes), player.reading(codes)
+
+    def caption(layer: int, head: int, token: int) -> str:
+        mine = weights[layer - 1, head - 1, token - 1]
+        told = [i for i in (0, 17, 18) if i < token]
+        beside = ", ".join(f"{mine[i]:.0%} to {tokens[i]}" for i in told)
+        who = f"layer {layer}, head {head}, {tokens[token - 1]}"
+        return f"{who}: attention to each code, %; {beside}"
+
+    for name in ("layer", "head"):
+        visitor.press(name, "Home")
+    visitor.press("token", "End")
+    visitor.says(caption(1, 1, 19))
+    visitor.press("layer", "ArrowRight")
+    visitor.says(caption(2, 1, 19))
+    visitor.press("head", "End")
+    visitor.says(caption(2, 2, 19))
+    visitor.press("token", "Home", *["ArrowRight"] * 4)
+    visitor.says(caption(2, 2, 5))
+
+
+# --- the gallery ----------------------------------------------------------------------------------
+
+
+def saved(visitor: Visitor, name: str) -> bytes:
+    """What a link downloads; it lies in the page."""
+    link = visitor.page.get_by_role("link", name=f"Download {name}")
+    expect(link).to_be_visible()
+    return base64.b64decode(link.get_attribute("href").partition("base64,")[2])
+
+
+def test_a_gallery_is_drawn_and_can_be_taken_along(visitor, player):
+    visitor.press("rows", "Home", "ArrowRight")
+    visitor.shows("rows", "2")
+    visitor.button("Draw the gallery").click()
+    visitor.says("done: 2 of 2 rows, 20 drawings")
+    assert saved(visitor, "PNG").startswith(b"\x89PNG\r\n\x1a\n")
+    rows = [json.loads(line) for line in saved(visitor, "JSONL").decode().splitlines()]
+    codes = player.draw(range(10), SampleConfig(**DRAWING))
+    expected = [" ".join(draw_layout(row, label)) for label, row in enumerate(codes)]
+    assert [row["tokens"] for row in rows[:10]] == expected
+    assert [row["label"] for row in rows] == [*range(10)] * 2
+    expect(visitor.button("Stop")).to_be_disabled()
+
+
+def test_a_long_gallery_tells_how_far_it_is_and_can_be_stopped(visitor):
+    # Beam search over many beams: long enough for a hand to reach the button.
+    visitor.page.get_by_role("combobox", name="strategy").first.select_option(index=2)
+    visitor.press("beams", "End")
+    visitor.shows("beams", "16")
+    visitor.press("rows", "End")
+    visitor.shows("rows", "20")
+    visitor.button("Draw the gallery").click()
+    visitor.says(re.compile(r"^\d+ of 20 rows drawn, about .+ left$"))
+    visitor.button("Stop").click()
+    visitor.says(re.compile(r"^stopped after \d+ of 20 rows, \d+ drawings$"))
+    assert len(saved(visitor, "JSONL").splitlines()) % 10 == 0
+    expect(visitor.button("Draw the gallery")).to_be_enabled()
+
+
+# --- keyboards, screen readers, themes ------------------------------------------------------------
+
+
+def test_tab_goes_through_the_controls_of_a_drawing_in_order(visitor):
+    visitor.page.get_by_role("combobox", name="strategy").first.focus()
+    order = []
+    for _ in range(12):
+        order.append(
+            visitor.page.evaluate(
+                """() => {
+                  const at = document.activeElement;
+                  const named = at.getAttribute('aria-label') ?? at.labels?.[0]?.textContent;
+                  return (named ?? at.textContent).trim();
+                }"""
+            )
+        )
+        visitor.page.keyboard.press("Tab")
+    assert order[1:-1] == [
+        "temperature", "top-k", "top-p", "guidance", "seed", "7", "Draw",
+        "Draw another (next seed)", "code", "Play code",
+    ]  # fmt: skip
+
+
+def test_every_control_has_a_name(visitor):
+    session = visitor.page.context.new_cdp_session(visitor.page)
+    document = session.send("DOM.getDocument")["root"]["nodeId"]
+    found = session.send(
+        "DOM.querySelectorAll",
+        {
+            "nodeId": document,
+            "selector": ".jp-OutputArea-output :is(input, select, button, a, svg[role=img])",
+        },
+    )["nodeIds"]
+    controls = []
+    for node in found:
+        asked = {"nodeId": node, "fetchRelatives": False}
+        (about,) = session.send("Accessibility.getPartialAXTree", asked)["nodes"]
+        if not about["ignored"]:
+            controls.append((about["role"]["value"], about["name"]["value"].strip()))
+    assert {"slider", "combobox", "button", "radio", "image"} <= {role for role, _ in controls}
+    assert len(controls) > 60 and [role for role, name in controls if not name] == []
+
+
+def contrasts(visitor: Visitor) -> dict[str, float]:
+    texts = {
+        "label": ".seqlm-slider:not(:has(:disabled)) label",
+        "help": ".seqlm-slider:not(:has(:disabled)) p",
+        "digit": ".seqlm-choice span",
+        "chosen digit": ".seqlm-choice input:checked + span",
+        "notice": ".seqlm-notice:not(:empty)",
+        "caption": ".seqlm figcaption",
+        "head of a table": ".seqlm thead th",
+        "cell": ".seqlm td.bar",
+        "legend": ".seqlm-choice legend",
+    }
+    return {
+        name: visitor.page.locator(selector).first.evaluate(CONTRAST)
+        for name, selector in texts.items()
+    }
+
+
+def too_faint(visitor: Visitor) -> dict[str, float]:
+    return {name: ratio for name, ratio in contrasts(visitor).items() if ratio < 4.5}
+
+
+def in_theme(page, theme: str) -> None:
+    page.evaluate(f"jupyterapp.commands.execute('apputils:change-theme', {{theme: '{theme}'}})")
+    light = str("Light" in theme).lower()
+    expect(page.locator(f"body[data-jp-theme-light={light}]")).to_be_attached()
+
+
+def test_texts_can_be_read_in_light_and_in_dark(visitor, request, opened):
+    assert too_faint(visitor) == {}
+    if "voila" in request.node.name:
+        with opened(f"{request.getfixturevalue('voila_address')}?theme=dark", **SCREEN) as seen:
+            expect(Visitor(seen.page).button("Draw the gallery")).to_be_visible()
+            assert too_faint(Visitor(seen.page)) == {}
+            assert seen.our_errors == []
+    else:
+        in_theme(visitor.page, "JupyterLab Dark")
+        try:
+            assert too_faint(visitor) == {}
+        finally:
+            in_theme(visitor.page, "JupyterLab Light")
+
+
+def test_under_voila_the_page_has_a_name_and_asks_no_other_host(opened_page, request):
+    if "voila" not in request.node.name:
+        pytest.skip("JupyterLab's own page is JupyterLab's")
+    page = opened_page.page
+    assert (page.title(), page.locator("html").get_attribute("lang")) == (
+        "The playground · seqlm", "en",
+    )  # fmt: skip
+    expect(page.get_by_role("main").get_by_role("heading", level=1)).to_have_text(
+        re.compile("The playground")
+    )
+    expect(page.get_by_text("Likely is not typical")).to_have_count(0)  # it is tagged no-app
+    assert opened_page.left_the_machine == []
+
+
+@pytest.mark.parametrize("width", [400])
+def test_on_a_telephone_nothing_is_cut_off(opened, voila_address, width):
+    with opened(voila_address, viewport={"width": width, "height": 900}) as seen:
+        visitor = Visitor(seen.page)
+        expect(visitor.button("Draw the gallery")).to_be_visible()
+        beyond = seen.page.evaluate(
+            """() => [...document.querySelectorAll(".jp-OutputArea-output *")]
+              .filter(element => element.getBoundingClientRect().right > innerWidth + 1)
+              .map(element => element.outerHTML.slice(0, 80))"""
+        )
+        assert beyond == []
+        assert seen.our_errors == []
+
+
+# --- no model yet ---------------------------------------------------------------------------------
+
+
+def test_without_a_model_one_is_trained_here_and_the_panels_fill(voila, opened, tmp_path):
+    notebook = nbformat.read(NOTEBOOK, as_version=4)
+    (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    parameters.source, n = re.subn(r"quick_seconds = \d+", "quick_seconds = 2", parameters.source)
+    assert n == 1
+    nbformat.write(notebook, tmp_path / "playground.ipynb")
+    address = voila(
+        tmp_path / "playground.ipynb", "--template=seqlm", SEQLM_HOME=str(tmp_path / "home")
+    )
+    with opened(address, **SCREEN) as seen:
+        visitor = Visitor(seen.page)
+        visitor.says(re.compile("`make report` trains the real one"))
+        visitor.says("This panel waits for a model; see above.", 5)
+        train, stop = visitor.button("Train a two-minute model"), visitor.button("Stop")
+        expect(stop).to_be_disabled()
+        train.click()
+        expect(train).to_be_disabled()
+        visitor.says(re.compile("turning the digits into sentences"))
+        stop.click()
+        visitor.says("stopped; the button goes on where it was")
+        expect(stop).to_be_disabled()
+        train.click()
+        visitor.says(re.compile("Playing with outputs/playground/best_model"))
+        visitor.says(re.compile("It had two minutes; `make report` trains a far better one"))
+        expect(visitor.button("Draw the gallery")).to_be_visible()
+        visitor.says(re.compile(r"^Drawn: a 7\."))
+        visitor.press("seed", "Home")
+        visitor.shows("seed", "0")
+        assert seen.our_errors == []

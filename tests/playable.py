@@ -1,0 +1,27 @@
+"""A project's folder with a data set and a model to play with, for the tests of the playground."""
+
+import shutil
+from pathlib import Path
+
+from seqlm.codebook import PatchCodebook
+from seqlm.config import ModelConfig
+from seqlm.dataset import CODEBOOK
+from seqlm.layout import default_vocab
+from seqlm.model import build_lm
+from seqlm.tokenizer import build_tokenizer, save_tokenizer
+from seqlm.workspace import Workspace
+
+
+def playable(root: Path, data: Path, size: ModelConfig) -> Workspace:
+    """`root` with `data` as its laptop data set and an untrained model of opinions beside it."""
+    ws = Workspace("laptop", root)
+    shutil.copytree(data, ws.data)
+    book = PatchCodebook.load(data / CODEBOOK)
+    vocab = default_vocab(book.n_codes)
+    model = build_lm(size, vocab, seed=3)
+    for weight in (p for p in model.parameters() if p.ndim == 2):
+        weight.data.mul_(4)
+    model.save_pretrained(ws.best_model)
+    save_tokenizer(build_tokenizer(vocab), ws.best_model)
+    book.save(ws.best_model / CODEBOOK)
+    return ws
