@@ -5,6 +5,7 @@ function render({ model, el }) {
   const group = `seqlm-choice-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
   const root = document.createElement("fieldset");
   root.className = "seqlm-choice";
+  root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for its cells
   root.setAttribute("role", "radiogroup");
   const legend = document.createElement("legend");
   legend.textContent = model.get("label");

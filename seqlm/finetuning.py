@@ -10,18 +10,30 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import numpy as np
-
 from seqlm.config import DataFiles, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import CODEBOOK
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.files import check_folder, read_text, write_json, write_text
-from seqlm.forgetting import answers, both_measures, change, change_lines, change_table
-from seqlm.growing import grow_embedding, grow_head, grown_vocab, in_order, in_words, new_tokens
+from seqlm.forgetting import (
+    answers,
+    both_measures,
+    change,
+    change_lines,
+    change_table,
+    with_replay,
+)
+from seqlm.growing import (
+    grow_embedding,
+    grown_vocab,
+    in_order,
+    in_words,
+    is_classifier,
+    new_tokens,
+    start_model,
+)
 from seqlm.model import (
     check_model_directory,
-    classifier_from_lm,
     count_parameters,
     load_classifier,
     load_lm,
@@ -94,8 +106,7 @@ def _check(options: FinetuneOptions, config: TrainConfig) -> None:
 
 def _task(options: FinetuneOptions) -> str:
     """lm or classifier: as asked, or else as the model is."""
-    kinds = check_model_directory(options.model_path).architectures or []
-    own = "classifier" if "GPT2ForSequenceClassification" in kinds else "lm"
+    own = "classifier" if is_classifier(options.model_path) else "lm"
     if own == "classifier" and options.task == "lm":
         raise ConfigError(
             f"task: {options.model_path} holds a classifier, which has no output layer to predict "
@@ -142,25 +153,6 @@ def _say_cuts(corpus: Corpus, length: int) -> None:
             f"{cut:,} rows were cut to {length} tokens: the model has learned from none longer, or "
             "max_length asks for it"
         )
-
-
-def with_replay(
-    corpus: Corpus, old: Corpus, share: float, classifies: bool = False, seed: int = 42
-) -> Corpus:
-    """`corpus` with old train rows among its own, so many that they are `share` of all.
-
-    They are drawn at random, none twice before all have been drawn once. A classifier gets those
-    it can learn from: labelled, in the read layout. val and test stay as they are.
-    """
-    if not share:
-        return corpus
-    pool = old.labelled("train") if classifies else old.splits["train"]
-    own = corpus.labelled("train") if classifies else corpus.splits["train"]
-    wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
-    drawn = [rng.permutation(len(pool)) for _ in range(-(-wanted // len(pool)))]
-    replayed = [pool[i] for i in np.concatenate(drawn)[:wanted]] if wanted else []
-    splits = corpus.splits | {"train": [*own, *replayed]}
-    return Corpus(corpus.vocab, splits, corpus.max_length)
 
 
 def _warn_of_shared(corpus: Corpus, old: Corpus, path: Path) -> None:
@@ -211,32 +203,6 @@ def train_from(
         _keep_adapters(model, Path(config.output_dir))
     lora = {"rank": options.lora_rank, "alpha": options.lora_alpha} if options.lora_rank else None
     return record, {"parameters": whole, "trained": trained, "lora": lora}
-
-
-def start_model(directory: Path, corpus: Corpus, classifies: bool = False, seed: int = 42):
-    """The model in `directory`, with an embedding and a head as large as `corpus` needs.
-
-    Raises DataError when a classifier is wanted and the train rows are of one class.
-    """
-    if not classifies:
-        return grow_embedding(load_lm(directory), len(corpus.vocab))
-    labels = corpus.to_classify("train")[1]
-    if len(np.unique(labels)) < 2:
-        raise DataError(
-            f"all labelled train rows are of class {labels[0]}; a classifier needs rows of at "
-            "least two classes"
-        )
-    asked = [record.label for split in corpus.splits for record in corpus.labelled(split)]
-    n_classes = max(len(corpus.class_ids), 1 + max(asked))
-    if _is_classifier(directory):
-        model = grow_head(load_classifier(directory), n_classes)
-    else:
-        model = classifier_from_lm(directory, n_classes, seed=seed)
-    return grow_embedding(model, len(corpus.vocab))
-
-
-def _is_classifier(directory: Path) -> bool:
-    return "GPT2ForSequenceClassification" in (check_model_directory(directory).architectures or [])
 
 
 def _under_lora(model, options: FinetuneOptions, seed: int):
@@ -295,7 +261,7 @@ def _leave(files, options, config, corpus, old, record, about, classifies) -> No
 
 def _changes(files, options, corpus, old, directory: Path, classifies) -> dict[str, dict]:
     """Which rows -> `forgetting.change` of the starting model and the fine-tuned one."""
-    load = load_classifier if _is_classifier(options.model_path) else load_lm
+    load = load_classifier if is_classifier(options.model_path) else load_lm
     before = load(options.model_path)
     after = (load_classifier if classifies else load_lm)(directory / MODELS[0])
     found = {}

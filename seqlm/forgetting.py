@@ -1,4 +1,4 @@
-"""What fine-tuning gained on the new rows and lost on the old: the same questions before and after.
+"""What fine-tuning gains on the new rows and loses on the old: replay, and asking before and after.
 
 Both models answer for the very same tokens and rows, so the difference is paired, and its interval
 is far narrower than those of the two numbers it is the difference of.
@@ -27,6 +27,25 @@ from seqlm.training import Measure
 # Of the old rows, what a line of progress has room for.
 OF_OLD = ("code_nll", "read_nll", "class_accuracy", "class_nll", "accuracy")
 MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes named right"}
+
+
+def with_replay(
+    corpus: Corpus, old: Corpus, share: float, classifies: bool = False, seed: int = 42
+) -> Corpus:
+    """`corpus` with old train rows among its own, so many that they are `share` of all.
+
+    They are drawn at random, none twice before all have been drawn once. A classifier gets those
+    it can learn from: labelled, in the read layout. val and test stay as they are.
+    """
+    if not share:
+        return corpus
+    pool = old.labelled("train") if classifies else old.splits["train"]
+    own = corpus.labelled("train") if classifies else corpus.splits["train"]
+    wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
+    drawn = [rng.permutation(len(pool)) for _ in range(-(-wanted // len(pool)))]
+    replayed = [pool[i] for i in np.concatenate(drawn)[:wanted]] if wanted else []
+    splits = corpus.splits | {"train": [*own, *replayed]}
+    return Corpus(corpus.vocab, splits, corpus.max_length)
 
 
 def both_measures(corpus: Corpus, old: Corpus | None, classifies: bool = False) -> Measure:

@@ -9,13 +9,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from seqlm.corpus import Corpus
 from seqlm.errors import DataError
 from seqlm.files import why_unreadable
 from seqlm.layout import PAD, class_of, class_token
+from seqlm.model import check_model_directory, classifier_from_lm, load_classifier, load_lm
 
 SHOWN = 8  # tokens named on one line
 
@@ -115,3 +118,30 @@ def grow_head(model: PreTrainedModel, n_classes: int) -> PreTrainedModel:
         model.score = new
         model.config.num_labels = model.num_labels = n_classes
     return model
+
+
+def start_model(directory: Path, corpus: Corpus, classifies: bool = False, seed: int = 42):
+    """The model in `directory`, with an embedding and a head as large as `corpus` needs.
+
+    Raises DataError when a classifier is wanted and the train rows are of one class.
+    """
+    if not classifies:
+        return grow_embedding(load_lm(directory), len(corpus.vocab))
+    labels = corpus.to_classify("train")[1]
+    if len(np.unique(labels)) < 2:
+        raise DataError(
+            f"all labelled train rows are of class {labels[0]}; a classifier needs rows of at "
+            "least two classes"
+        )
+    asked = [record.label for split in corpus.splits for record in corpus.labelled(split)]
+    n_classes = max(len(corpus.class_ids), 1 + max(asked))
+    if is_classifier(directory):
+        model = grow_head(load_classifier(directory), n_classes)
+    else:
+        model = classifier_from_lm(directory, n_classes, seed=seed)
+    return grow_embedding(model, len(corpus.vocab))
+
+
+def is_classifier(directory: Path) -> bool:
+    """Whether the model in `directory` is a classifier."""
+    return "GPT2ForSequenceClassification" in (check_model_directory(directory).architectures or [])

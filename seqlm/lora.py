@@ -10,10 +10,9 @@ makes it fit training.py.
 import copy
 import warnings
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import torch
-from peft import LoraConfig, PeftModel, get_peft_model_state_dict
-from safetensors.torch import save_file
+from peft import LoraConfig, PeftModel
 from transformers import GPT2ForSequenceClassification, PreTrainedModel
 
 from seqlm.model import seeded
@@ -35,7 +34,9 @@ class Adapted(PeftModel):
         merged(self).save_pretrained(save_directory)
         # Without its configuration beside it, so that transformers does not take the folder for
         # an adapter; `keep_adapter` gives it one in a folder of its own.
-        save_file(_matrices(self), Path(save_directory) / WEIGHTS)
+        with TemporaryDirectory(dir=save_directory) as aside:
+            super().save_pretrained(aside, save_embedding_layers=False)
+            (Path(aside) / WEIGHTS).replace(Path(save_directory) / WEIGHTS)
 
 
 def adapt(
@@ -79,8 +80,3 @@ def keep_adapter(model: Adapted, directory: Path) -> int:
     config.inference_mode = True
     config.save_pretrained(str(folder))
     return sum(path.stat().st_size for path in folder.iterdir())
-
-
-def _matrices(model: Adapted) -> dict[str, torch.Tensor]:
-    found = get_peft_model_state_dict(model, save_embedding_layers=False)
-    return {name: weight.detach().cpu().contiguous().clone() for name, weight in found.items()}

@@ -15,7 +15,7 @@ from seqlm.experiment import train_lm
 from seqlm.files import read_json, write_json
 from seqlm.model import build_lm, fit_attention
 from seqlm.runs import finish_model
-from seqlm.speed import choose_precision
+from seqlm.speed import choose_precision, step_seconds
 from seqlm.trainer import collator
 
 SECONDS = 90  # of training; building the data and measuring come on top
@@ -23,6 +23,7 @@ DATA = DataConfig(copies=10)
 SIZE = ModelConfig(n_layer=4, n_head=4, n_embd=192, n_positions=64, dropout=0.0)
 BATCH = 64
 STEPS = "steps.json"
+TIMED = 20  # passes, of which the quickest counts
 BESIDE = 1.25  # the optimizer's share on top of a timed pass, and the evaluations'
 
 
@@ -58,8 +59,10 @@ def _steps_within(seconds: float, corpus: Corpus) -> int:
     model = build_lm(SIZE, corpus.vocab)
     fit_attention(model, max(map(len, rows)))
     batch = collator(corpus.tokenizer.pad_token_id)([{"input_ids": row} for row in rows])
-    timed = choose_precision("auto", model, batch)["step_seconds"]
-    return max(10, int(seconds / (BESIDE * min(timed.values()))))
+    chosen = choose_precision("auto", model, batch)["chosen"]
+    # The least of many: whatever else the machine does just now must not make the run too short.
+    a_step = min(step_seconds(model, batch, chosen) for _ in range(TIMED))
+    return max(10, int(seconds / (BESIDE * a_step)))
 
 
 def main(folder: str, seconds: str = str(SECONDS)) -> None:

@@ -8,6 +8,7 @@ function render({ model, el }) {
   const id = `seqlm-slider-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
   const root = document.createElement("div");
   root.className = "seqlm-slider";
+  root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for its cells
   root.innerHTML = `
     <label for="${id}"></label>
     <input id="${id}" type="range" aria-describedby="${id}-help">

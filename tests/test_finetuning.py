@@ -16,8 +16,17 @@ from seqlm.config import DataFiles, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.files import read_json, write_json
-from seqlm.finetuning import finetune_model, start_model, with_replay, with_vocab
-from seqlm.growing import grow_embedding, grow_head, grown_vocab, in_order, in_words, new_tokens
+from seqlm.finetuning import finetune_model, with_vocab
+from seqlm.forgetting import with_replay
+from seqlm.growing import (
+    grow_embedding,
+    grow_head,
+    grown_vocab,
+    in_order,
+    in_words,
+    new_tokens,
+    start_model,
+)
 from seqlm.layout import (
     KIND_CLASS,
     KIND_CODE,
@@ -28,7 +37,7 @@ from seqlm.layout import (
     token_kinds,
 )
 from seqlm.metrics import score_tokens
-from seqlm.model import build_classifier, build_lm, load_classifier, load_lm
+from seqlm.model import build_classifier, build_lm, gpt2_config, load_classifier, load_lm
 from seqlm.options import FinetuneOptions
 from seqlm.records import Record, write_records
 from seqlm.runs import finish_model, train_language_model
@@ -480,6 +489,26 @@ def test_under_lora_a_classifiers_head_learns_whole(started, mine, tmp_path):
     after = load_classifier(tmp_path / "out" / "best_model")
     assert torch.equal(after.transformer.wte.weight[:66], start.transformer.wte.weight[:66])
     assert not torch.allclose(after.score.weight, start.score.weight)
+
+
+def test_where_the_output_layer_is_its_own_new_tokens_learn_there_too(tiny, vocab, tmp_path):
+    from seqlm.lora import adapt, merged
+
+    model = GPT2LMHeadModel(gpt2_config(tiny, vocab, tie_word_embeddings=False))
+    old = model.lm_head.weight.detach().clone()
+    grow_embedding(model, len(vocab) + 2)
+    assert torch.equal(model.lm_head.weight[: len(vocab)], old)
+    assert torch.allclose(model.lm_head.weight[len(vocab) :], old.mean(0).expand(2, -1), atol=1e-6)
+    under = adapt(model, 2, 4, len(vocab), tmp_path, seed=1)
+    ids = torch.tensor([[2, 7, 66, 9, 67, 3]])
+    under(input_ids=ids, labels=ids).loss.backward()
+    with torch.no_grad():
+        for weight in under.parameters():
+            if weight.grad is not None:
+                weight -= weight.grad
+    plain = merged(under)
+    assert torch.equal(plain.lm_head.weight[: len(vocab)], old)
+    assert not torch.allclose(plain.lm_head.weight[66], plain.lm_head.weight[67])
 
 
 def test_merging_changes_no_answer_and_leaves_the_model_under_lora(tiny, vocab, tmp_path):

@@ -22,6 +22,17 @@ from seqlm.player import Player
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_playground.ipynb"
 # Tall, because JupyterLab takes cells that are far out of sight from the page.
 SCREEN = {"viewport": {"width": 1280, "height": 4200}}
+ROLES = (
+    "slider",
+    "combobox",
+    "button",
+    "radio",
+    "radiogroup",
+    "image",
+    "table",
+    "grid",
+    "gridcell",
+)
 LONG = 15_000  # milliseconds: patience, not a promise
 
 # The contrast of a text with whatever is painted behind it, by WCAG's formula.
@@ -54,7 +65,6 @@ class Visitor:
 
     def __init__(self, page) -> None:
         self.page = page
-        self.settings = {"strategy": "sample", **DRAWING}
 
     def slider(self, name: str):
         return self.page.get_by_role("slider", name=name, exact=True).first
@@ -68,6 +78,7 @@ class Visitor:
         )
 
     def press(self, name: str, *keys: str) -> None:
+        expect(self.slider(name)).to_be_enabled()
         self.slider(name).focus()
         for key in keys:
             self.page.keyboard.press(key)
@@ -117,7 +128,7 @@ def opened_page(request, opened, run_all_cells, home, tmp_path_factory) -> Itera
 
 
 @pytest.fixture
-def visitor(opened_page) -> Iterator[Visitor]:
+def visitor(opened_page, player) -> Iterator[Visitor]:
     """A seven drawn as README draws, and no error of ours in the console when the test is done."""
     person = Visitor(opened_page.page)
     expect(person.button("Draw the gallery")).to_be_visible()
@@ -132,6 +143,7 @@ def visitor(opened_page) -> Iterator[Visitor]:
             )
     person.digit("7").check()
     person.press("code", "End")
+    drawing_shows(person, player)  # from here on nothing moves by itself
     yield person
     assert opened_page.our_errors == []
 
@@ -247,6 +259,21 @@ def test_the_code_slider_shows_the_drawing_so_far_and_play_goes_on_to_the_end(vi
     visitor.button("Play code").click()
     visitor.says("the first 16 of 16 codes")
     expect(visitor.button("Play code")).to_be_visible()  # it has stopped by itself
+
+
+def test_the_strategy_and_the_buttons_answer_to_the_keyboard(visitor, player):
+    strategy = visitor.page.get_by_role("combobox", name="strategy").first
+    strategy.focus()
+    visitor.page.keyboard.press("ArrowDown")
+    expect(strategy).to_have_value("greedy: always the likeliest")
+    drawing_shows(visitor, player, strategy="greedy")
+    visitor.page.keyboard.press("Home")
+    drawing_shows(visitor, player)
+    for key, seed in (("Enter", 43), ("Space", 44)):
+        visitor.button("Draw another (next seed)").focus()
+        visitor.page.keyboard.press(key)
+        visitor.shows("seed", str(seed))
+        drawing_shows(visitor, player, seed=seed)
 
 
 # --- a picture, half of it, attention -------------------------------------------------------------
@@ -409,21 +436,15 @@ def test_tab_goes_through_the_controls_of_a_drawing_in_order(visitor):
 
 def test_every_control_has_a_name(visitor):
     session = visitor.page.context.new_cdp_session(visitor.page)
-    document = session.send("DOM.getDocument")["root"]["nodeId"]
-    found = session.send(
-        "DOM.querySelectorAll",
-        {
-            "nodeId": document,
-            "selector": ".jp-OutputArea-output :is(input, select, button, a, svg[role=img])",
-        },
-    )["nodeIds"]
     controls = []
-    for node in found:
-        asked = {"nodeId": node, "fetchRelatives": False}
-        (about,) = session.send("Accessibility.getPartialAXTree", asked)["nodes"]
-        if not about["ignored"]:
-            controls.append((about["role"]["value"], about["name"]["value"].strip()))
-    assert {"slider", "combobox", "button", "radio", "image"} <= {role for role, _ in controls}
+    for area in visitor.page.locator(".jp-OutputArea-output").all():
+        area.evaluate("area => { window.area = area; }")
+        held = session.send("Runtime.evaluate", {"expression": "window.area"})["result"]
+        for role in ROLES:
+            asked = {"objectId": held["objectId"], "role": role}
+            found = session.send("Accessibility.queryAXTree", asked)["nodes"]
+            controls += [(role, node["name"]["value"].strip()) for node in found]
+    assert set(ROLES) == {role for role, _ in controls}
     assert len(controls) > 60 and [role for role, name in controls if not name] == []
 
 
