@@ -235,7 +235,6 @@ class SampleConfig(Checked):
     Attributes:
         strategy: "sample" draws at random, "greedy" always takes the likeliest token, "beam" looks
             for the likeliest whole sentence; the last two heed no temperature, top_k or top_p.
-        num_beams: beam: how many sentences are kept at a time.
         temperature: below 1 sharpens the probabilities, above 1 flattens them.
         top_k: keep only the k likeliest tokens; 0 keeps all.
         top_p: keep the smallest set of tokens that holds this much probability (the nucleus).
@@ -243,16 +242,17 @@ class SampleConfig(Checked):
         max_new_tokens: stop after so many, if nothing else stopped it before; None: as many as fit
             the model's n_positions.
         seed: the same seed gives the same samples.
+        num_beams: beam: how many sentences are kept at a time.
     """
 
     strategy: Strategy = "sample"
-    num_beams: int = 4
     temperature: float = 1.0
     top_k: int = 0
     top_p: float = 1.0
     guidance: float = 1.0
     max_new_tokens: int | None = None
     seed: int = 42
+    num_beams: int = 4
 
     limits = {
         "num_beams": (1, 64),

@@ -115,8 +115,8 @@ def n_of(estimates: Sequence[Estimate]) -> str:
 def short(value: float, unit: str) -> str:
     """A number as it stands in a figure or a table: "96.9%", "3.41", "6,930"."""
     if unit == "share":
-        return f"{value:.1%}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.{2 if abs(value) < 100 else 1}f}"
+        return f"{value:z.1%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:z.{2 if abs(value) < 100 else 1}f}"
 
 
 def interval(e: Estimate) -> str:
