@@ -11,19 +11,26 @@ from seqlm.decoding import Decoder
 
 
 class _Ended:
-    """The best ended sentences of one row, at most `most` of them."""
+    """The best ended sentences of one row, at most `most` of them.
+
+    A row settles for good, so that its sentence does not hang on how long the others of its batch
+    go on.
+    """
 
     def __init__(self, most: int):
-        self.most, self.found = most, []
+        self.most, self.found, self.settled = most, [], False
 
     def add(self, score: float, ids: list[int]) -> None:
-        self.found.append((score, ids))
-        self.found.sort(key=lambda one: -one[0])
-        del self.found[self.most :]
+        if not self.settled:
+            self.found.append((score, ids))
+            self.found.sort(key=lambda one: -one[0])
+            del self.found[self.most :]
 
-    def settles(self, best_running: float) -> bool:
+    def settle(self, best_running: float) -> bool:
         """Are there enough of them, none worse than the best that still runs?"""
-        return len(self.found) == self.most and self.found[-1][0] >= best_running
+        enough = len(self.found) == self.most
+        self.settled |= enough and self.found[-1][0] >= best_running
+        return self.settled
 
 
 @torch.inference_mode()
@@ -51,7 +58,7 @@ def beam_search(
         before = written.gather(1, parents[..., None].expand(-1, -1, step))
         written = torch.cat([before, chosen[..., None]], dim=-1)
         best = (scores[:, 0] / (step + 1)).tolist()
-        if all(one.settles(running) for one, running in zip(ended, best, strict=True)):
+        if all([one.settle(running) for one, running in zip(ended, best, strict=True)]):
             break
         if step + 1 < steps:
             decoder.follow((first + parents).flatten().to(decoder.model.device))
@@ -71,7 +78,9 @@ def _collect(total, written, stop_id, ended) -> None:
 
 
 def _best(ended: _Ended, scores: torch.Tensor, written: torch.Tensor) -> list[int]:
-    """The best of a row, those that were cut off at the last step among them."""
+    """The best of a row; of one that has not settled, what was cut off at the last step counts."""
+    if ended.settled:
+        return ended.found[0][1]
     length = written.shape[-1]
     running = [(score / length, ids) for score, ids in zip(scores.tolist(), written, strict=True)]
     cut_off = [(score, ids.tolist()) for score, ids in running if score > -torch.inf]

@@ -142,6 +142,18 @@ def test_a_row_is_the_same_alone_and_among_others_of_any_length(lm, vocab, monke
     assert together == [generate(lm, [p], config, stop_id=vocab[EOS])[0] for p in prompts]
 
 
+def test_a_row_that_has_settled_does_not_change_while_others_go_on(lm, vocab):
+    prompts = prompts_of(vocab, 16, 3)
+    liked = generate(lm, prompts, beam(4, max_new_tokens=8))
+    lengths = set()
+    for stop in sorted({index for row in liked for index in row[2:6]})[:12]:
+        config = beam(4, max_new_tokens=25)
+        together = generate(lm, prompts, config, stop_id=stop)
+        assert together == [generate(lm, [p], config, stop_id=stop)[0] for p in prompts]
+        lengths |= {len(row) for row in together if row[-1] == stop}
+    assert len(lengths) > 5  # they end at different steps, or nothing was tried
+
+
 def test_seed_and_temperature_change_nothing(lm, vocab):
     prompts = prompts_of(vocab, 3)
     plain = generate(lm, prompts, beam(max_new_tokens=9))
