@@ -15,7 +15,7 @@ from seqlm.experiment import train_lm
 from seqlm.files import read_json, write_json
 from seqlm.model import build_lm, fit_attention
 from seqlm.runs import finish_model
-from seqlm.speed import choose_precision, step_seconds
+from seqlm.speed import choose_precision, in_words, step_seconds
 from seqlm.trainer import collator
 
 SECONDS = 90  # of training; building the data and measuring come on top
@@ -38,20 +38,28 @@ def train_quick(folder: Path, seconds: float = SECONDS, data: DataConfig = DATA)
         print("turning the digits into sentences", flush=True)
         build_dataset(data, built)
     corpus = load_corpus(DataFiles(built / SEQUENCES, built / VOCAB))
-    if not (folder / STEPS).is_file():
-        write_json(folder / STEPS, _steps_within(seconds, corpus))
     config = TrainConfig(
         output_dir=folder,
         batch_size=BATCH,
         learning_rate=2e-3,
-        # Kept, because a run that was stopped goes on only as the run it was.
-        max_steps=read_json(folder / STEPS),
+        max_steps=_kept_steps(folder, seconds, corpus),
         evals=5,
         patience=0,
     )
     record = train_lm(corpus, SIZE, config, say=lambda line: print(line, flush=True))
-    finish_model(folder, record, corpus, codebook=built / CODEBOOK, note=", trained in two minutes")
+    told = f", trained for {in_words(record['seconds'])}"
+    finish_model(folder, record, corpus, codebook=built / CODEBOOK, note=told)
     return folder / "best_model"
+
+
+def _kept_steps(folder: Path, seconds: float, corpus: Corpus) -> int:
+    """Timed once and kept, because a run that was stopped goes on only as the run it was."""
+    path = folder / STEPS
+    held = read_json(path) if path.is_file() else {}
+    if held.get("seconds") != seconds:
+        held = {"seconds": seconds, "steps": _steps_within(seconds, corpus)}
+        write_json(path, held)
+    return held["steps"]
 
 
 def _steps_within(seconds: float, corpus: Corpus) -> int:

@@ -4,7 +4,7 @@ Every row has a stream of random numbers of its own, made from the seed and the 
 sample does not change with the batch it is drawn in, and picture 5 of 10 is picture 5 of 100.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -39,12 +39,16 @@ def next_token_probabilities(model, ids: Sequence[int]) -> np.ndarray:
 
 def next_token_table(model, tokenizer, ids: Sequence[int], k: int = 10) -> list[NextToken]:
     """The `k` likeliest next tokens after `ids`, likeliest first."""
-    probabilities = next_token_probabilities(model, ids)
-    likeliest = np.argsort(-probabilities, kind="stable")[:k]
-    names = tokenizer.convert_ids_to_tokens(likeliest.tolist())
+    return likeliest(next_token_probabilities(model, ids), tokenizer, k)
+
+
+def likeliest(probabilities: np.ndarray, tokenizer, k: int) -> list[NextToken]:
+    """The `k` largest of `probabilities` (V,), largest first; of equal ones the lower id."""
+    order = np.argsort(-probabilities, kind="stable")[:k].tolist()
+    names = tokenizer.convert_ids_to_tokens(order)
     return [
-        NextToken(name, int(index), float(probabilities[index]))
-        for name, index in zip(names, likeliest, strict=True)
+        NextToken(name, index, float(probabilities[index]))
+        for name, index in zip(names, order, strict=True)
     ]
 
 
@@ -116,21 +120,26 @@ def generate(
     if streams is None:
         streams = [(config.seed, place) for place in range(len(prompts))]
     written: list[list[int]] = [[] for _ in prompts]
-    lengths = np.array([len(prompt) for prompt in prompts])
-    rows_a_batch = ROWS_A_BATCH // (config.num_beams if config.strategy == "beam" else 1)
-    for length in np.unique(lengths):
-        members = np.flatnonzero(lengths == length)
-        room = int(model.config.n_positions - length + 1)  # as _check_prompt counts
+    beams = config.num_beams if config.strategy == "beam" else 1
+    for batch in _batches(prompts, ROWS_A_BATCH // beams):
+        room = model.config.n_positions - len(prompts[batch[0]]) + 1  # as _check_prompt counts
         fitted = config if config.max_new_tokens else replace(config, max_new_tokens=room)
-        for start in range(0, len(members), rows_a_batch):
-            batch = members[start : start + rows_a_batch]
-            given = [list(prompts[i]) for i in batch]
-            free = [list(free_prompts[i]) for i in batch] if config.guidance != 1 else []
-            chance = [streams[i] for i in batch]
-            new = _generate_batch(model, given, free, chance, fitted, allowed, stop_id)
-            for i, ids in zip(batch, new, strict=True):
-                written[i] = _until(ids, stop_id)
+        given = [list(prompts[i]) for i in batch]
+        free = [list(free_prompts[i]) for i in batch] if config.guidance != 1 else []
+        chance = [streams[i] for i in batch]
+        new = _generate_batch(model, given, free, chance, fitted, allowed, stop_id)
+        for i, ids in zip(batch, new, strict=True):
+            written[i] = _until(ids, stop_id)
     return written
+
+
+def _batches(prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
+    """The places of prompts of one length, at most so many at a time."""
+    lengths = np.array([len(prompt) for prompt in prompts])
+    for length in np.unique(lengths):
+        members = np.flatnonzero(lengths == length).tolist()
+        for start in range(0, len(members), most):
+            yield members[start : start + most]
 
 
 def _generate_batch(model, given, free, streams, config, allowed, stop_id) -> list[list[int]]:

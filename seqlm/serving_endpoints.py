@@ -14,7 +14,6 @@ from threading import Thread
 from typing import Annotated
 
 import litserve
-import numpy as np
 import torch
 from fastapi.responses import StreamingResponse
 from litserve.loops import BatchedLoop, StreamingLoop
@@ -26,7 +25,7 @@ from seqlm.config import SampleConfig
 from seqlm.errors import DataError
 from seqlm.layout import EOS, class_ids, reading_prompt
 from seqlm.model import check_model_directory, loaded
-from seqlm.sampling import NextToken, write_sentences
+from seqlm.sampling import likeliest, write_sentences
 from seqlm.scores import pad
 from seqlm.serving_memory import check_memory, groups_that_fit, needed_by
 from seqlm.serving_requests import (
@@ -152,16 +151,8 @@ class NextTokenEndpoint(Endpoint):
         at_end = logits[torch.arange(len(rows), device=self.model.device), last]  # (B, V)
         found = at_end.double().softmax(-1).cpu().numpy()
         return [
-            {"table": self.table(row, request.k)}
+            {"table": likeliest(row, self.tokenizer, request.k)}
             for row, request in zip(found, requests, strict=True)
-        ]
-
-    def table(self, probabilities: np.ndarray, k: int) -> list[NextToken]:
-        likeliest = np.argsort(-probabilities, kind="stable")[:k].tolist()
-        names = self.tokenizer.convert_ids_to_tokens(likeliest)
-        return [
-            NextToken(name, index, float(probabilities[index]))
-            for name, index in zip(names, likeliest, strict=True)
         ]
 
     def encode_response(self, output) -> NextTokens:
