@@ -26,9 +26,14 @@ CONDA_EXTRAS = {("jsonargparse", "signatures"): {"docstring-parser", "typeshed-c
 # What a conda environment needs and a pip project cannot name.
 CONDA_ONLY = {"python", "pip"}
 # Import names that are not the package's own name.
-IMPORT_NAMES = {"beautifulsoup4": "bs4", "scikit-learn": "sklearn", "pyyaml": "yaml", "ipython": "IPython"}
+IMPORT_NAMES = {
+    "beautifulsoup4": "bs4",
+    "scikit-learn": "sklearn",
+    "pyyaml": "yaml",
+    "ipython": "IPython",
+}
 # Our own modules, as tests import them.
-OURS = {"seqlm", "tests", "conftest", "invented"}
+OURS = {"seqlm", "tests", "conftest", "invented", "playable"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
@@ -254,3 +259,15 @@ def test_clean_removes_what_was_built_and_nothing_else(checkout: Path) -> None:
     assert [name for name in kept if not (checkout / name).exists()] == []
     assert [name for name in built if (checkout / name).exists()] == []
     assert not (checkout / ".venv").exists()
+
+
+PAGES = ["README.md", "README.zh-CN.md", "data/README.md", "docs/experiments.md"]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_link_and_picture_of_our_pages_is_there(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    named = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    folder = (ROOT / page).parent
+    assert not [name for name in named if not (folder / name).exists()]
+    assert len(named) > 10 or not page.startswith("README")  # links were found at all
