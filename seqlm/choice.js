@@ -5,7 +5,6 @@ function render({ model, el }) {
   const group = `seqlm-choice-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
   const root = document.createElement("fieldset");
   root.className = "seqlm-choice";
-  root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for its cells
   root.setAttribute("role", "radiogroup");
   const legend = document.createElement("legend");
   legend.textContent = model.get("label");
@@ -14,6 +13,7 @@ function render({ model, el }) {
     const label = document.createElement("label");
     const radio = document.createElement("input");
     Object.assign(radio, { type: "radio", name: group, value: index });
+    radio.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys
     radio.addEventListener("change", () => {
       model.set("index", index);
       model.save_changes();

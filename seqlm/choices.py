@@ -41,6 +41,10 @@ class Choice(anywidget.AnyWidget):
         """What the chosen name stands for."""
         return self.values[self.index]
 
+    @value.setter
+    def value(self, value: object) -> None:
+        self.index = self.values.index(value)
+
 
 class Notice(anywidget.AnyWidget):
     """A line of `text`; screen readers say it whenever it changes."""

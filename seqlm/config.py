@@ -14,6 +14,7 @@ from seqlm.errors import ConfigError
 PROFILES = ("smoke", "laptop", "original", "gpu")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["sample", "greedy", "beam"]
+SEEDS = (0, 2**32 - 1)  # numpy and scikit-learn take no larger ones
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class DataConfig(Checked):
         "scale": (0, 1),
         "shear": (0, 1),
         "free_fraction": (0, 1),
-        "seed": (0, None),
+        "seed": SEEDS,
     }
 
 
@@ -82,7 +83,7 @@ class DataFiles(Checked):
     repair_tail: bool = False
     allow_unknown: bool = False
 
-    limits = {"test_size": (0, 0.9), "val_size": (0.001, 0.9), "split_seed": (0, None)}
+    limits = {"test_size": (0, 0.9), "val_size": (0.001, 0.9), "split_seed": SEEDS}
 
 
 def _check_activation(field: str, name: str | None) -> None:
@@ -224,7 +225,7 @@ class TrainConfig(Checked):
         "max_steps": (-1, None),
         "evals": (1, None),
         "patience": (0, None),
-        "seed": (0, None),
+        "seed": SEEDS,
     }
 
 
@@ -261,5 +262,5 @@ class SampleConfig(Checked):
         "top_p": (0.001, 1),
         "guidance": (0, 20),
         "max_new_tokens": (1, None),
-        "seed": (0, None),
+        "seed": SEEDS,
     }

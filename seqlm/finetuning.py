@@ -4,50 +4,23 @@ The vocabulary grows (`growing`), the weights move, all of them or by LoRA (`lor
 else is as in a run from scratch: training.py trains, runs.py measures and leaves the report.
 """
 
-import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from seqlm.config import DataFiles, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
-from seqlm.dataset import CODEBOOK
-from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.files import check_folder, read_text, write_json, write_text
-from seqlm.forgetting import (
-    answers,
-    both_measures,
-    change,
-    change_lines,
-    change_table,
-    with_replay,
-)
-from seqlm.growing import (
-    grow_embedding,
-    grown_vocab,
-    in_order,
-    in_words,
-    is_classifier,
-    new_tokens,
-    start_model,
-)
-from seqlm.model import (
-    check_model_directory,
-    count_parameters,
-    load_classifier,
-    load_lm,
-)
+from seqlm.errors import ConfigError, DataError
+from seqlm.files import check_folder, write_json
+from seqlm.finetuned import Job, leave
+from seqlm.forgetting import both_measures
+from seqlm.growing import grown_vocab, in_order, in_words, is_classifier, new_tokens, start_model
+from seqlm.model import check_model_directory, count_parameters
 from seqlm.options import FinetuneOptions
-from seqlm.runs import (
-    fitting,
-    flushed,
-    leave_classifier,
-    leave_language_model,
-    measured_split,
-    say_what,
-    warn_of_other_splits,
-)
+from seqlm.replay import warn_of_shared, with_replay
+from seqlm.runs import fitting, flushed, measured_split, say_what, warn_of_other_splits
 from seqlm.speed import processes
 from seqlm.training import Rows, train
 from seqlm.vocabulary import read_vocab
@@ -65,27 +38,58 @@ def finetune_model(files: DataFiles, options: FinetuneOptions, config: TrainConf
     """
     _check(options, config)
     check_folder(config.output_dir)
+    job = _job(files, options, config)
+    record, about = train_from(options, config, job.mixed, job.old, job.classifies)
+    if processes().is_main_process:
+        leave(job, Path(config.output_dir), record, about)
+
+
+def _job(files: DataFiles, options: FinetuneOptions, config: TrainConfig) -> Job:
+    """Read all that is learned and measured, and say and check what can be before training."""
+    start, main = Path(options.model_path), processes().is_main_process
     classifies = _task(options) == "classifier"
-    known = read_vocab(Path(options.model_path) / "vocab.json")
-    vocab = _vocabulary(files, options, known)
-    length = fitting(options.model_path, config.max_length)
-    corpus = with_vocab(files, vocab, length)
-    main = processes().is_main_process
+    known = read_vocab(start / "vocab.json")
+    length = fitting(start, config.max_length)
+    corpus = with_vocab(files, _vocabulary(files, options, known), length)
     if main:
         say_what(corpus, files)
         _say_cuts(corpus, length)
-    old = None
+    warn_of_other_splits(corpus, files, start)
+    mixed, old = corpus, None
     if options.old_data_path is not None:
         old_files = replace(files, data_path=Path(options.old_data_path))
         old = with_vocab(old_files, known, length)
-        warn_of_other_splits(old, old_files, Path(options.model_path))
-        mixed = with_replay(corpus, old, options.replay, classifies, config.seed)
-        _warn_of_shared(mixed, old, options.old_data_path)
-        corpus = mixed
-    record, about = train_from(options, config, corpus, old, classifies)
-    if main:
-        about |= {"new_tokens": list(vocab)[len(known) :]}
-        _leave(files, options, config, corpus, old, record, about, classifies)
+        warn_of_other_splits(old, old_files, start)
+        paths = files.data_path, old_files.data_path
+        warn_of_shared(corpus, old, paths, measured_split(old), options.replay > 0)
+        with naming(old_files.data_path):
+            mixed = with_replay(corpus, old, options.replay, classifies, config.seed)
+    job = Job(files, options, known, corpus, mixed, old, classifies)
+    if classifies:
+        _check_labels(job)
+    return job
+
+
+def _check_labels(job: Job) -> None:
+    """Raise DataError, before training, when a split that a classifier needs holds no label."""
+    asked = [(job.files.data_path, job.corpus, ("train", "val", measured_split(job.corpus)))]
+    if job.old is not None:
+        asked.append((job.options.old_data_path, job.old, ("val", measured_split(job.old))))
+    for path, corpus, splits in asked:
+        with naming(path):
+            for split in splits:
+                corpus.to_classify(split)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put `path` before the words of a DataError that does not name it: of two files, which one?"""
+    try:
+        yield
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
 
 
 def _check(options: FinetuneOptions, config: TrainConfig) -> None:
@@ -96,10 +100,12 @@ def _check(options: FinetuneOptions, config: TrainConfig) -> None:
             f"output_dir: {config.output_dir} is where the model to start from lies "
             f"({options.model_path}), and training would replace it; choose another folder"
         )
-    if options.lora_rank < 0 or options.lora_alpha <= 0:
-        raise ConfigError("lora_rank must be 0 (off) or more, and lora_alpha above 0")
-    if not 0 <= options.replay <= 0.9:
-        raise ConfigError(f"replay: must be between 0 and 0.9, got {options.replay}")
+    width = check_model_directory(start).n_embd
+    if options.lora_rank > width:
+        raise ConfigError(
+            f"lora_rank: must be at most n_embd = {width} of {options.model_path}, got "
+            f"{options.lora_rank}"
+        )
     if options.replay and options.old_data_path is None:
         raise ConfigError("replay: it needs rows to replay; name their file with --old_data_path")
 
@@ -139,8 +145,8 @@ def _vocabulary(files: DataFiles, options: FinetuneOptions, known: dict) -> dict
 
 
 def with_vocab(files: DataFiles, vocab: Mapping[str, int], length: int | None) -> Corpus:
-    """`corpus.load_corpus` with a vocabulary that stands in no file."""
-    with TemporaryDirectory() as place:
+    """`corpus.load_corpus` with a vocabulary that stands in no file; every DataError names one."""
+    with TemporaryDirectory() as place, naming(files.data_path):
         path = Path(place) / "vocab.json"
         write_json(path, dict(vocab))
         return load_corpus(replace(files, vocab_path=path), length)
@@ -155,18 +161,6 @@ def _say_cuts(corpus: Corpus, length: int) -> None:
         )
 
 
-def _warn_of_shared(corpus: Corpus, old: Corpus, path: Path) -> None:
-    held = {record.codes for record in old.splits[measured_split(old)]}
-    shared = sum(record.codes in held for record in corpus.splits["train"])
-    if shared:
-        warnings.warn(
-            f"{path}: {shared:,} training rows hold the same codes as rows that forgetting is "
-            "measured on, so it will look smaller than it is; take them out",
-            DataWarning,
-            stacklevel=3,
-        )
-
-
 # --- training -------------------------------------------------------------------------------------
 
 
@@ -177,10 +171,19 @@ def train_from(
     old: Corpus | None = None,
     classifies: bool = False,
 ) -> tuple[dict, dict]:
-    """Go on training `options.model_path` on `corpus`, whose vocabulary begins with the model's.
+    """Go on training `options.model_path` on `corpus`, and leave models in `config.output_dir`.
 
-    On val of `old` it is only measured. Returns training.py's record, and "parameters" of the
-    model, how many of them were "trained", and "lora" (rank and alpha, or None).
+    Args:
+        options: the model to start from, and LoRA's rank and alpha; nothing else is looked at.
+        config: how to train.
+        corpus: what to learn, replayed rows included; its vocabulary begins with the model's.
+        old: rows whose val split is measured, too, at every evaluation, and nothing else.
+        classifies: train a classifier, and not a language model.
+
+    Returns training.py's record, and "parameters" of the model, how many of them were "trained",
+    and "lora" ({"rank", "alpha"}, or None). Raises ConfigError when rows are too long, or peft is
+    not installed and LoRA is asked for; DataError when there is no model to start from, or a
+    classifier finds no labels or a single class.
     """
     model = start_model(options.model_path, corpus, classifies, config.seed)
     whole = count_parameters(model)
@@ -226,68 +229,3 @@ def _keep_adapters(model, directory: Path) -> None:
         f"the adapter alone, {size / 1e6:,.2f} MB beside {merged / 1e6:,.2f} MB of merged weights, "
         f"is in {directory / MODELS[0] / ADAPTER}"
     )
-
-
-# --- what is left ---------------------------------------------------------------------------------
-
-
-def _leave(files, options, config, corpus, old, record, about, classifies) -> None:
-    """metrics.json, cards and report as `seqlm train` leaves them, with what changed."""
-    directory, start = Path(config.output_dir), Path(options.model_path)
-    changes = _changes(files, options, corpus, old, directory, classifies)
-    name = "/".join(start.resolve().parts[-2:])
-    note = f"; fine-tuned from {name}"
-    if about["lora"]:
-        note += f" by LoRA of rank {about['lora']['rank']} ({about['trained']:,} parameters)"
-    if options.replay:
-        note += f", {options.replay:.0%} of the train rows being old ones"
-    book = start / CODEBOOK
-    told = about | {"from": name, "replay": options.replay, "changes": changes}
-    leave = leave_classifier if classifies else leave_language_model
-    leave(
-        directory,
-        record | {"parameters": about["parameters"]},
-        corpus,
-        files,
-        more={"finetuned": told},
-        note=note,
-        codebook=book if book.is_file() else None,
-    )
-    section = f"## What fine-tuning changed\n\n{_in_short(told)}\n\n{change_table(changes)}\n"
-    report = directory / "report.md"
-    write_text(report, f"{read_text(report)}\n{section}")
-    print("\n".join(change_lines(changes)))
-
-
-def _changes(files, options, corpus, old, directory: Path, classifies) -> dict[str, dict]:
-    """Which rows -> `forgetting.change` of the starting model and the fine-tuned one."""
-    load = load_classifier if is_classifier(options.model_path) else load_lm
-    before = load(options.model_path)
-    after = (load_classifier if classifies else load_lm)(directory / MODELS[0])
-    found = {}
-    if old is not None:  # first: here the model is still as it was, its vocabulary, too
-        split = measured_split(old)
-        grown = Corpus(corpus.vocab, old.splits, old.max_length)
-        changed = change(answers(before, old, split), answers(after, grown, split))
-        found[f"old rows ({Path(options.old_data_path).name}, {split})"] = changed
-    grow_embedding(before, len(corpus.vocab))
-    split = measured_split(corpus)
-    changed = change(answers(before, corpus, split), answers(after, corpus, split))
-    return {f"new rows ({Path(files.data_path).name}, {split})": changed, **found}
-
-
-def _in_short(told: Mapping) -> str:
-    new, lora = told["new_tokens"], told["lora"]
-    by = f" by LoRA of rank {lora['rank']}" if lora else ""
-    said = [
-        f"It started from {told['from']}; {told['trained']:,} of {told['parameters']:,} parameters "
-        f"were trained{by}."
-    ]
-    if new:
-        said.append(
-            f"{len(new):,} tokens were appended to its vocabulary, from {new[0]} to {new[-1]}."
-        )
-    if told["replay"]:
-        said.append(f"{told['replay']:.0%} of the train rows were old ones, to forget less.")
-    said.append("Both models were asked about the very same rows.")
-    return " ".join(said)

@@ -1,4 +1,4 @@
-"""What fine-tuning gains on the new rows and loses on the old: replay, and asking before and after.
+"""What fine-tuning gains on the new rows and loses on the old: asking before and after.
 
 Both models answer for the very same tokens and rows, so the difference is paired, and its interval
 is far narrower than those of the two numbers it is the difference of.
@@ -12,6 +12,7 @@ import numpy as np
 from seqlm.classes import class_probabilities, classifier_probabilities
 from seqlm.corpus import Corpus
 from seqlm.experiment import classifier_measure, lm_measure
+from seqlm.growing import is_classifier
 from seqlm.layout import KIND_CODE
 from seqlm.metrics import (
     TokenScores,
@@ -29,29 +30,14 @@ OF_OLD = ("code_nll", "read_nll", "class_accuracy", "class_nll", "accuracy")
 MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes named right"}
 
 
-def with_replay(
-    corpus: Corpus, old: Corpus, share: float, classifies: bool = False, seed: int = 42
-) -> Corpus:
-    """`corpus` with old train rows among its own, so many that they are `share` of all.
-
-    They are drawn at random, none twice before all have been drawn once. A classifier gets those
-    it can learn from: labelled, in the read layout. val and test stay as they are.
-    """
-    if not share:
-        return corpus
-    pool = old.labelled("train") if classifies else old.splits["train"]
-    own = corpus.labelled("train") if classifies else corpus.splits["train"]
-    wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
-    drawn = [rng.permutation(len(pool)) for _ in range(-(-wanted // len(pool)))]
-    replayed = [pool[i] for i in np.concatenate(drawn)[:wanted]] if wanted else []
-    splits = corpus.splits | {"train": [*own, *replayed]}
-    return Corpus(corpus.vocab, splits, corpus.max_length)
-
-
 def both_measures(corpus: Corpus, old: Corpus | None, classifies: bool = False) -> Measure:
     """What is measured on val at every evaluation; of the old rows with `old_` before its name.
 
-    The old rows are only looked at: which checkpoint is best, the new ones decide.
+    Returns what `training.train` takes as `measure`: of a model it gives a dict of floats, those of
+    `experiment.lm_measure` (or `classifier_measure`) on val of `corpus`, and `OF_OLD` of them on
+    val of `old`, under the vocabulary of `corpus`. The old rows are only looked at: which
+    checkpoint is best, the new ones decide. Raises DataError for a classifier when val of either
+    holds no labelled row in the read layout.
     """
     kind = classifier_measure if classifies else lm_measure
     new = kind(corpus)
@@ -82,8 +68,8 @@ class Answers:
 
 
 def answers(model, corpus: Corpus, split: str = "test") -> Answers:
-    """Ask a language model, or a classifier, about a split of `corpus`."""
-    is_lm = "score" not in dict(model.named_children())
+    """Ask a language model, or a classifier, about a split of `corpus`, which must not be empty."""
+    is_lm = not is_classifier(model)
     codes = sources = right = None
     if is_lm:
         layout = next(name for name in ("read", "draw", "other") if corpus.records(split, name))
@@ -111,6 +97,31 @@ def compared(a: str, ours: Answers, b: str, theirs: Answers) -> dict:
     difference = paired_difference(ours.codes, theirs.codes, ours.sources)
     real = difference.has_interval and not difference.low <= 0 <= difference.high
     return {"a": a, "b": b, "difference": difference.to_json(), "real": bool(real)}
+
+
+def order_in_words(answered: Mapping[str, Answers], rows: str) -> str:
+    """Who needs the fewest nats a code on the same `rows`, and against whom that may be chance.
+
+    `answered` holds the answers of each model by its name, at least two. The numbers are paired
+    differences: the lowest minus each of the others, with 95 % intervals.
+    """
+    best = min(answered, key=lambda name: answered[name].codes.nll.mean())
+    found = {
+        name: compared(best, answered[best], name, answered[name])
+        for name in answered
+        if name != best
+    }
+    gaps = {name: estimate(of["difference"]) for name, of in found.items()}
+    chance = {name: "" if of["real"] else ", may be chance" for name, of in found.items()}
+    told = "; ".join(
+        f"{name} {gap.value:z.2f} ({interval(gap)}{chance[name]})" for name, gap in gaps.items()
+    )
+    alike = [name for name, of in found.items() if not of["real"]]
+    lead = f"{best} needs the fewest nats a code"
+    if alike:
+        lead = f"no order is certain at the top: {' and '.join([best, *alike])} lie within chance"
+    n = next(iter(gaps.values())).n
+    return f"On {rows}, of {len(answered)} models, {lead}. {best} minus {told}; n = {n:,}."
 
 
 def course(record: Mapping) -> dict[str, list]:
@@ -170,14 +181,14 @@ def change_lines(changes: Mapping[str, Mapping]) -> list[str]:
 def change_table(changes: Mapping[str, Mapping]) -> str:
     """The same as a Markdown table."""
     lines = [
-        "| Rows | Measure | Before | After | After less before | 95 % interval | n |",
+        "| Rows | Measure | Before | After | After − before | 95 % interval | n |",
         "|---|---|--:|--:|--:|--:|--:|",
     ]
     for rows, changed in changes.items():
         for key, found in changed.items():
-            before, after, less = (estimate(found[k]) for k in ("before", "after", "difference"))
+            before, after, gap = (estimate(found[k]) for k in ("before", "after", "difference"))
             cells = [rows, MEASURES[key], short(before.value, before.unit)]
-            cells += [short(after.value, after.unit), short(less.value, less.unit)]
-            cells += [interval(less), f"{less.n:,}"]
+            cells += [short(after.value, after.unit), short(gap.value, gap.unit)]
+            cells += [interval(gap), f"{gap.n:,}"]
             lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines)

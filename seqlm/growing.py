@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import GPT2ForSequenceClassification, PreTrainedModel
 
 from seqlm.corpus import Corpus
 from seqlm.errors import DataError
@@ -142,6 +142,12 @@ def start_model(directory: Path, corpus: Corpus, classifies: bool = False, seed:
     return grow_embedding(model, len(corpus.vocab))
 
 
-def is_classifier(directory: Path) -> bool:
-    """Whether the model in `directory` is a classifier."""
-    return "GPT2ForSequenceClassification" in (check_model_directory(directory).architectures or [])
+def is_classifier(model: nn.Module | Path) -> bool:
+    """Whether a model, or the one in a directory, is a classifier.
+
+    Raises DataError when there is no model in the directory.
+    """
+    if isinstance(model, nn.Module):
+        return isinstance(model, GPT2ForSequenceClassification)
+    kinds = check_model_directory(model).architectures or []
+    return GPT2ForSequenceClassification.__name__ in kinds

@@ -13,8 +13,10 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from peft import LoraConfig, PeftModel
-from transformers import GPT2ForSequenceClassification, PreTrainedModel
+from transformers import PreTrainedModel
 
+from seqlm.files import write_text
+from seqlm.growing import is_classifier
 from seqlm.model import seeded
 
 WEIGHTS = "adapter_model.safetensors"
@@ -45,7 +47,11 @@ def adapt(
     """`model` with every weight frozen, and LoRA of `rank` beside each matrix of its blocks.
 
     Tokens from id `first_new` up are new and learn their own rows of the embedding; so does a
-    classifier's head, which the adapter then holds whole. `directory` is where the model came from.
+    classifier's head, which the adapter then holds whole. `directory` is where the model came from;
+    of it the adapter keeps the last name alone. B starts at nought and A at random from `seed`.
+
+    Returns the model under LoRA, which computes what `model` does; `model` itself is changed by
+    that and is not to be used any more. Raises ValueError (of peft) for a rank below 1.
     """
     new = list(range(first_new, model.config.vocab_size))
     tied = model.config.tie_word_embeddings or model.get_output_embeddings() is None
@@ -55,9 +61,9 @@ def adapt(
         lora_alpha=alpha,
         target_modules=_LINEAR,
         fan_in_fan_out=True,  # GPT-2 holds its matrices as (in, out)
-        modules_to_save=["score"] if isinstance(model, GPT2ForSequenceClassification) else None,
+        modules_to_save=["score"] if is_classifier(model) else None,
         trainable_token_indices=dict.fromkeys(layers, new) if new else None,
-        base_model_name_or_path=str(directory),
+        base_model_name_or_path=Path(directory).resolve().name,
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
@@ -65,12 +71,19 @@ def adapt(
 
 
 def merged(model: Adapted) -> PreTrainedModel:
-    """An ordinary model that does what `model` does; `model` itself stays under LoRA."""
+    """An ordinary model that does what `model` does, of the class and shapes as before `adapt`.
+
+    Its weights are copies, with the product of A and B added to each W, and the new rows put into
+    the embedding; answers are the same up to rounding. `model` itself stays under LoRA.
+    """
     return copy.deepcopy(model).merge_and_unload()
 
 
 def keep_adapter(model: Adapted, directory: Path) -> int:
-    """Give the adapter saved in a model `directory` its own folder there; returns its bytes."""
+    """Give the adapter saved in a model `directory` its own folder there, and say how to load it.
+
+    Returns the bytes of the folder.
+    """
     folder = Path(directory) / ADAPTER
     folder.mkdir(exist_ok=True)
     loose = Path(directory) / WEIGHTS
@@ -79,4 +92,35 @@ def keep_adapter(model: Adapted, directory: Path) -> int:
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
     config.save_pretrained(str(folder))
+    write_text(folder / "README.md", _how_to_load(model))
     return sum(path.stat().st_size for path in folder.iterdir())
+
+
+def _how_to_load(model: Adapted) -> str:
+    """README.md of an adapter: the lines that put it upon the model that it belongs to."""
+    config, size = model.peft_config["default"], model.get_base_model().config
+    start, new = config.base_model_name_or_path, config.trainable_token_indices
+    kind, more = "AutoModelForCausalLM", ""
+    if is_classifier(model.get_base_model()):
+        kind = "AutoModelForSequenceClassification"
+        more = f", num_labels={size.num_labels}, ignore_mismatched_sizes=True"
+    lines = [
+        "from peft import PeftModel",
+        f"from transformers import {kind}",
+        "",
+        f'model = {kind}.from_pretrained("{start}"{more})',
+        'model = PeftModel.from_pretrained(model, "adapter")',
+    ]
+    told = f"It belongs upon the model that was fine-tuned, `{start}`, and is loaded with peft:"
+    if new:
+        lines.insert(-1, f"model.resize_token_embeddings({size.vocab_size})")
+        told += (
+            " Tokens were appended to the vocabulary, so the embedding must grow before the "
+            "adapter is put upon it; the adapter then fills in their rows."
+        )
+    code = "\n".join(lines)
+    return (
+        f"# A LoRA adapter of rank {config.r}\n\n{told}\n\n```python\n{code}\n```\n\nBoth names "
+        "stand for folders; put in where yours are. The folder above holds the same model with the "
+        "adapter added in, which needs none of this.\n"
+    )

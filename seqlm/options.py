@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from seqlm.checked import Checked
+
 Runtime = Literal["torch", "onnx"]
 Size = Literal["nano", "original", "large"]
 
@@ -152,7 +154,7 @@ class ExportOptions:
 
 
 @dataclass(frozen=True)
-class FinetuneOptions:
+class FinetuneOptions(Checked):
     """What to go on from, and how.
 
     Attributes:
@@ -160,7 +162,8 @@ class FinetuneOptions:
         vocab_path: tokens that may be new, appended in their order; without it those of the data.
         task: lm or classifier; without it, whatever the model is.
         grow: take in tokens that the model lacks; false refuses them.
-        lora_rank: train small matrices of this rank in place of all weights; 0 trains all weights.
+        lora_rank: train small matrices of this rank, at most n_embd, in place of all weights; 0
+            trains all weights.
         lora_alpha: their product is scaled by lora_alpha / lora_rank.
         old_data_path: rows of what the model knew before, to measure what it forgets.
         replay: share of the training rows that is drawn from the old ones, to forget less.
@@ -174,6 +177,8 @@ class FinetuneOptions:
     lora_alpha: float = 16.0
     old_data_path: Path | None = None
     replay: float = 0.0
+
+    limits = {"lora_rank": (0, None), "lora_alpha": (1e-6, None), "replay": (0, 0.9)}
 
 
 # A model that has learned is moved gently, and not for long.

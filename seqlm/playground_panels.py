@@ -15,7 +15,7 @@ from seqlm.playground_settings import Settings
 from seqlm.sliders import Slider
 
 ANY = "any"
-BESIDE = {"flex": "1 1 34em", "width": "auto"}  # the settings, as wide as the page allows
+BESIDE = {"flex": "1 1 38em", "width": "auto"}  # the settings, as wide as the page allows
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "0 1.5em"}
 WAYS = 5  # in which half a picture is completed
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
+from seqlm.choices import Choice
 from seqlm.config import SampleConfig
 from seqlm.options import DRAWING
 from seqlm.sliders import Slider
@@ -22,15 +23,10 @@ HEEDED = {
 
 
 class Settings:
-    """A drop-down for the strategy and a slider for each setting; they begin as README draws."""
+    """Buttons for the strategy and a slider for each setting; they begin as README draws."""
 
     def __init__(self):
-        self.strategy = widgets.Dropdown(
-            options=list(STRATEGIES.items()),
-            description="strategy",
-            style={"description_width": "7em"},
-            layout={"width": "26em", "max_width": "100%"},
-        )
+        self.strategy = Choice("strategy", STRATEGIES)
         self.sliders = {
             "temperature": Slider(
                 label="temperature", value=1.0, min=0.1, max=3.0, step=0.05,
@@ -59,13 +55,13 @@ class Settings:
         }  # fmt: skip
         for name, value in DRAWING.items():
             self.sliders[name].value = value
-        self.strategy.observe(self._grey_out, "value")
+        self.strategy.observe(self._grey_out, "index")
         self._grey_out()
 
     @property
     def box(self) -> widgets.Widget:
         """All controls, one below the other."""
-        return widgets.VBox([self.strategy, *self.sliders.values()])
+        return widgets.VBox([self.strategy, *self.sliders.values()], layout={"max_width": "27em"})
 
     def config(self) -> SampleConfig:
         """What the controls say now."""
@@ -83,8 +79,9 @@ class Settings:
 
     def observe(self, call: Callable[[], None]) -> None:
         """`call` after every change of a control."""
-        for control in (self.strategy, *self.sliders.values()):
-            control.observe(lambda change: call(), "value")
+        self.strategy.observe(lambda change: call(), "index")
+        for slider in self.sliders.values():
+            slider.observe(lambda change: call(), "value")
 
     def _grey_out(self, change=None) -> None:
         for name, slider in self.sliders.items():

@@ -28,14 +28,15 @@ def gained_and_lost(models: Mapping[str, Standing], heading: str) -> Figure:
     """Nats a code of each model, a panel for each kind of rows; the first model is the one before.
 
     `models` holds for each model and each kind of rows {"code_nll": Estimate, "accuracy":
-    Estimate}, the second if classes can be read off. A dashed line marks the model before.
+    Estimate}, the second if classes can be read off; a model other than the first may lack a kind
+    (a floor, say, that was fitted for one only). A dashed line marks the model before.
     """
     kinds = list(next(iter(models.values())))
-    numbers = [estimate(found[kind]["code_nll"]) for found in models.values() for kind in kinds]
+    numbers = [estimate(of["code_nll"]) for found in models.values() for of in found.values()]
     figure = canvas(0.9 + 0.52 * len(models), f"{heading} ({n_of(numbers)})")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for ax, kind in zip(panels, kinds, strict=True):
-        _standing_panel(ax, {name: found[kind] for name, found in models.items()}, kind)
+        _standing_panel(ax, [found.get(kind) for found in models.values()], kind)
     panels[0].set_yticks(range(len(models)), list(models))
     panels[0].set_ylim(len(models) - 0.4, -0.6)
     figure.supxlabel("nats a code (lower is better)  ·  bars: 95 % intervals  ·  dashed: the model "
@@ -45,12 +46,14 @@ def gained_and_lost(models: Mapping[str, Standing], heading: str) -> Figure:
                   *said)  # fmt: skip
 
 
-def _standing_panel(ax: Axes, models: Mapping[str, Mapping], kind: str) -> None:
-    values = [estimate(found["code_nll"]) for found in models.values()]
+def _standing_panel(ax: Axes, models: Sequence[Mapping | None], kind: str) -> None:
+    values = [found and estimate(found["code_nll"]) for found in models]
     ax.axvline(values[0].value, **DASHED)
-    low, high = min(ends(e)[0] for e in values), max(ends(e)[1] for e in values)
+    low, high = min(ends(e)[0] for e in values if e), max(ends(e)[1] for e in values if e)
     room = (high - low) or 0.1
-    for y, (e, found, look) in enumerate(zip(values, models.values(), cycle(SERIES))):
+    for y, (e, found, look) in enumerate(zip(values, models, cycle(SERIES))):
+        if found is None:
+            continue
         colour, marker, _ = look
         ax.plot(ends(e), [y, y], color=colour, lw=1.8)
         ax.plot(e.value, y, marker, color=colour, ms=7, mfc="white", mew=1.6)
@@ -67,12 +70,13 @@ def _standing_panel(ax: Axes, models: Mapping[str, Mapping], kind: str) -> None:
 
 def _standing_words(kind: str, models: Mapping[str, Standing]) -> str:
     parts = []
-    for name, found in models.items():
+    asked = {name: found for name, found in models.items() if kind in found}
+    for name, found in asked.items():
         part = f"{name} {told(estimate(found[kind]['code_nll']))}"
         if "accuracy" in found[kind]:
             part += f", digits read off {told(estimate(found[kind]['accuracy']))}"
         parts.append(part)
-    values = {name: estimate(found[kind]["code_nll"]).value for name, found in models.items()}
+    values = {name: estimate(found[kind]["code_nll"]).value for name, found in asked.items()}
     best = min(values, key=values.get)
     return f"On {kind}, with 95 % intervals: {'; '.join(parts)}. Lowest: {best}."
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from seqlm.plots_style import Numbers, estimate, interval, short
+from seqlm.plots_style import Numbers, estimate, in_plain, interval, short
 from seqlm.recipes import comparison_table
 from seqlm.tables import Row, table_of
 
@@ -57,8 +57,11 @@ def finetuning_page(values: Mapping) -> list[str]:
     return [
         "The language model had learned upright digits; then it went on with digits turned by 90 "
         "degrees, of the same pictures in the same splits, named by the same code book (PSNR on "
-        f"test: {said}). Every way took {values['steps']:,} steps. Measured on n = {n:,} test "
-        "pictures, in the read layout.",
+        f"n = {values['psnr_pictures']:,} val pictures: {said}). Every way took "
+        f"{values['steps']:,} steps, once, with one seed: the intervals speak of other pictures, "
+        f"not of other runs. Measured on n = {n:,} test pictures, in the read layout; drawing is "
+        "not measured here. The best floor, "
+        f"{in_plain(values['floor'])}, only counts, and learned from turned digits alone.",
         standing_table(values["models"]),
         "And the differences, picture by picture on the same codes, in nats; below 0 the first is "
         "better. Each interval stands for itself.",
@@ -67,13 +70,18 @@ def finetuning_page(values: Mapping) -> list[str]:
 
 
 def standing_table(models: Mapping[str, Mapping]) -> str:
-    """Name -> kind of rows -> "code_nll" and "accuracy", as a Markdown table."""
+    """Name -> kind of rows -> "code_nll" and "accuracy", as a Markdown table.
+
+    The first has every kind; what another lacks is a dash.
+    """
     kinds = list(next(iter(models.values())))
     heads = [f"{what}, {kind}" for kind in kinds for what in ("NLL of a code", "read off")]
     lines = [_row(("Model", *heads)), "|---|" + "---|" * len(heads)]
     for name, found in models.items():
-        numbers = [estimate(found[kind][key]) for kind in kinds for key in ("code_nll", "accuracy")]
-        lines.append(_row((name, *(f"{short(e.value, e.unit)} ({interval(e)})" for e in numbers))))
+        numbers = [
+            found.get(kind, {}).get(key) for kind in kinds for key in ("code_nll", "accuracy")
+        ]
+        lines.append(_row((name, *(_with_interval(found) for found in numbers))))
     return "\n".join(lines)
 
 
@@ -125,6 +133,13 @@ def recipes_page(values: Mapping) -> list[str]:
     """Notebook 12: the settings the project began with, beside ours."""
     runs = {name: run for name, run in values["recipes"].items() if "padded" not in name}
     return [comparison_table(runs)]
+
+
+def _with_interval(numbers: Numbers | None) -> str:
+    if numbers is None:
+        return "–"
+    e = estimate(numbers)
+    return f"{short(e.value, e.unit)} ({interval(e)})"
 
 
 def _row(cells: Iterable[str]) -> str:

@@ -143,10 +143,12 @@ def measure_rivals(corpus: Corpus, split: str, n_classes: int) -> dict[str, dict
     """Name -> `measure_classes` on `split` of classifiers that learned from the train rows.
 
     They see how often each code comes and no order. Of many train rows they see a random
-    `RIVAL_ROWS`, and the name says so.
+    `RIVAL_ROWS`, and the name says so. There are none, {}, where those rows are of one class.
     """
     prompts, labels = corpus.to_classify("train")
     one_of_each = np.unique(labels, return_index=True)[1]  # no class may be lost by the draw
+    if len(one_of_each) < 2:  # a fine-tuned classifier has the others from replayed rows
+        return {}
     drawn = np.random.default_rng(0).permutation(len(prompts))
     chosen = list(dict.fromkeys([*one_of_each, *drawn]))[:RIVAL_ROWS]
     rows = [prompts[i] for i in chosen]

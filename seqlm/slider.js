@@ -8,7 +8,6 @@ function render({ model, el }) {
   const id = `seqlm-slider-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
   const root = document.createElement("div");
   root.className = "seqlm-slider";
-  root.dataset.lmSuppressShortcuts = "true"; // else JupyterLab takes the arrow keys for its cells
   root.innerHTML = `
     <label for="${id}"></label>
     <input id="${id}" type="range" aria-describedby="${id}-help">
@@ -16,6 +15,8 @@ function render({ model, el }) {
     <button type="button"></button>
     <p id="${id}-help"></p>`;
   const [label, input, shown, play, help] = root.children;
+  // Else JupyterLab takes the arrow keys for its cells. It looks at what has the focus first.
+  for (const control of [input, play]) control.dataset.lmSuppressShortcuts = "true";
   let clock = null;
 
   // As many decimals as the step has: 0.9, not 0.9000000000000001.

@@ -64,9 +64,9 @@ OUT_OF_BOUNDS = {
         "scale": [-0.1, 1.1],
         "shear": [-0.1, 1.1],
         "free_fraction": [-0.01, 1.01],
-        "seed": [-1],
+        "seed": [-1, 2**32],
     },
-    DataFiles: {"test_size": [-0.1, 1.0], "val_size": [0, 1.0], "split_seed": [-1]},
+    DataFiles: {"test_size": [-0.1, 1.0], "val_size": [0, 1.0], "split_seed": [-1, 2**32]},
     ModelConfig: {
         "n_layer": [0],
         "n_head": [0],
@@ -93,7 +93,7 @@ OUT_OF_BOUNDS = {
         "max_steps": [-2],
         "evals": [0],
         "patience": [-1],
-        "seed": [-1],
+        "seed": [-1, 2**32],
     },
     SampleConfig: {
         "temperature": [0, -1.0, 101],
@@ -102,7 +102,7 @@ OUT_OF_BOUNDS = {
         "num_beams": [0, 65],
         "guidance": [-0.1, 21],
         "max_new_tokens": [0],
-        "seed": [-1],
+        "seed": [-1, 2**32],
     },
 }
 

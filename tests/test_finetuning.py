@@ -10,14 +10,14 @@ import pytest
 import torch
 from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
-from seqlm import finetuning, forgetting
+from seqlm import forgetting
 from seqlm.cli import main
 from seqlm.config import DataFiles, TrainConfig
 from seqlm.corpus import Corpus, load_corpus
 from seqlm.errors import ConfigError, DataError, DataWarning
+from seqlm.experiment import evaluate_lm
 from seqlm.files import read_json, write_json
 from seqlm.finetuning import finetune_model, with_vocab
-from seqlm.forgetting import with_replay
 from seqlm.growing import (
     grow_embedding,
     grow_head,
@@ -40,6 +40,7 @@ from seqlm.metrics import score_tokens
 from seqlm.model import build_classifier, build_lm, gpt2_config, load_classifier, load_lm
 from seqlm.options import FinetuneOptions
 from seqlm.records import Record, write_records
+from seqlm.replay import warn_of_shared, with_replay
 from seqlm.runs import finish_model, train_language_model
 from seqlm.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, vocabulary_of
 
@@ -203,12 +204,14 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
         assert (out / name / "codebook.npz").is_file(), "it goes along"
         card = (out / name / "README.md").read_text()
         assert f"fine-tuned from {started.parent.name}/best_model" in card
-        assert "25% of the train rows being old ones" in card
+        assert "72 train, 24 val, 24 test rows of mine.jsonl" in card, "the new rows alone"
+        assert "it learned from 72 new rows and 24 replayed rows of sequences.jsonl" in card
 
     held = json.loads((out / "metrics.json").read_text())["values"]
     assert held["read"]["code"]["nll"]["n"] == 24 and "floors" in held
     told = held["finetuned"]
     assert told["new_tokens"] == list(grown)[66:] and told["trained"] == told["parameters"]
+    assert told["rows"] == {"new": 72, "replayed": 24}
     new, old = told["changes"].values()
     assert new["code_nll"]["difference"]["high"] < 0, "the loss on the new rows falls"
     assert new["code_nll"]["after"]["value"] == pytest.approx(held["read"]["code"]["nll"]["value"])
@@ -220,6 +223,15 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
     assert "## What fine-tuning changed" in report and "| old rows (sequences.jsonl" in report
     evals = read_json(out / "training.json")["evals"]
     assert all("old_code_nll" in line for line in evals), "the curve of forgetting"
+
+
+def test_floors_are_fitted_on_the_new_rows_alone(plain, mine):
+    held = json.loads((plain[1] / "metrics.json").read_text())["values"]
+    model = plain[1] / "best_model"
+    alone = with_vocab(files_of(mine), vocabulary_of(load_tokenizer(model)), 64)
+    want = evaluate_lm(load_lm(model), alone)["floors"]
+    for name, floor in held["floors"].items():
+        assert floor["code"]["nll"]["value"] == pytest.approx(want[name]["code"]["nll"]["value"])
 
 
 def test_what_was_known_before_is_what_evaluate_says_of_the_starting_model(
@@ -271,8 +283,12 @@ def test_the_starting_model_is_never_written_over(started, mine, place, capsys):
     ("more", "said"),
     [
         ({"replay": 0.2}, "name their file with --old_data_path"),
-        ({"replay": 0.95}, "between 0 and 0.9"),
-        ({"lora_rank": -1}, "lora_rank must be 0"),
+        ({"replay": 0.95}, "^replay: must be between 0 and 0.9, got 0.95"),
+        ({"lora_rank": -1}, "^lora_rank: must be at least 0, got -1"),
+        ({"lora_rank": 1.5}, "^lora_rank: expected int, got 1.5"),
+        ({"lora_rank": 33}, "^lora_rank: must be at most n_embd = 32 of .*, got 33$"),
+        ({"lora_alpha": 0.0}, "^lora_alpha: must be at least"),
+        ({"task": "both"}, "^task: expected 'lm' or 'classifier' or None, got 'both'"),
         ({"grow": False}, "holds 9 tokens that the model does not know: .*--grow true"),
     ],
 )
@@ -297,6 +313,86 @@ def test_a_vocabulary_file_says_what_may_be_new_so_a_typo_is_refused(started, vo
     options = replace(options, grow=False)
     with pytest.raises(DataError, match="wider.json: holds 2 tokens that the model does not"):
         finetune_model(files_of(typo), options, TrainConfig(tmp_path / "out", **QUICK))
+
+
+def test_numbers_too_large_for_anyone_are_refused_in_one_sentence(started, mine, tmp_path, capsys):
+    words = ["finetune", "--model_path", str(started), "--data_path", str(mine), "--output_dir"]
+    for flag, value in (("--lora_rank", "200000000"), ("--seed", "99999999999999999999")):
+        assert main([*words, str(tmp_path / "out"), flag, value]) == 2
+        said = capsys.readouterr().err
+        assert f"{flag[2:]}: must be" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_another_division_of_the_models_own_file_are_warned_of(
+    tiny, vocab, tmp_path, recwarn
+):
+    plain = [replace(r, meta={}) for r in rows(60, range(40), [1, 2])]
+    write_records(tmp_path / "rows.jsonl", plain)
+    write_json(tmp_path / "vocab.json", vocab)
+    files = DataFiles(tmp_path / "rows.jsonl", tmp_path / "vocab.json")
+    train_language_model(files, tiny, TrainConfig(tmp_path / "run", max_steps=1, **QUICK))
+    options = options_of(tmp_path / "run" / "best_model")
+
+    def told(split_seed) -> list[str]:
+        recwarn.clear()
+        out = TrainConfig(tmp_path / f"again{split_seed}", max_steps=1, **QUICK)
+        finetune_model(replace(files, split_seed=split_seed), options, out)
+        return [str(w.message) for w in recwarn if w.category is DataWarning]
+
+    assert not told(files.split_seed)
+    (said,) = told(7)
+    assert "rows.jsonl: the model was trained on another division" in said
+    assert "split_seed 42 then and 7 now" in said
+
+
+@pytest.mark.parametrize(
+    ("split", "replay", "said"),
+    [
+        ("test", 0.2, "meta.split leaves train empty"),
+        ("train", 0.0, "meta.split leaves val empty"),
+    ],
+)
+def test_old_rows_with_an_empty_split_are_named_by_their_file(
+    started, mine, tmp_path, split, replay, said
+):
+    path = tmp_path / "elsewhere.jsonl"
+    write_records(path, [replace(r, meta={"split": split}) for r in rows(9, range(40), [1])])
+    options = options_of(started, old_data_path=path, replay=replay)
+    with pytest.raises(DataError, match=f"^{path}: {said}"):
+        finetune_model(files_of(mine), options, TrainConfig(tmp_path / "out", **QUICK))
+
+
+def unlabelled(path, *splits) -> None:
+    """Rows without labels in `splits`, with labels in the others."""
+    given = [
+        replace(r, label=None, tokens=(*r.tokens[:11], "<EOS>")) if r.meta["split"] in splits else r
+        for r in rows(60, range(40), [0, 1], seed=5)
+    ]
+    write_records(path, given)
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "val", "test"), "no row can be replayed: it holds no labelled train row"),
+        (("train",), "no row can be replayed: it holds no labelled train row"),
+        (("val",), "the val split holds no row with a label"),
+        (("test",), "the test split holds no row with a label"),
+    ],
+)
+def test_a_classifier_refuses_rows_without_labels_before_training_and_names_their_file(
+    classifier, tmp_path, splits, said
+):
+    write_records(tmp_path / "new.jsonl", rows(60, range(40), [0, 1]))
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    unlabelled(old, *splits)
+    options = options_of(classifier, old_data_path=old, replay=0.2)
+    with pytest.raises(DataError, match=f"^{old}: {said}"):
+        finetune_model(files_of(new), options, TrainConfig(tmp_path / "out", **QUICK))
+    with pytest.raises(DataError, match=f"^{old}: the {splits[0]} split holds no row with a label"):
+        config = TrainConfig(tmp_path / "out", **QUICK)
+        finetune_model(files_of(old), options_of(classifier), config)
 
 
 def test_a_classifier_cannot_become_a_language_model(classifier, mine, tmp_path):
@@ -335,6 +431,17 @@ def test_a_classifier_goes_on_with_its_head_and_learns_a_new_class(classifier, t
     assert values["accuracy"]["n"] == 12 and "rivals" in values
     assert "fine-tuned from" in (tmp_path / "out" / "final_model" / "README.md").read_text()
     assert "new rows (rows.jsonl, test), classes named right:" in capsys.readouterr().out
+
+
+def test_one_new_class_is_learned_beside_replayed_ones(classifier, tmp_path):
+    write_records(tmp_path / "new.jsonl", rows(40, range(40), [3], seed=1))
+    write_records(tmp_path / "old.jsonl", rows(40, range(40), [0, 1], seed=2))
+    options = options_of(classifier, old_data_path=tmp_path / "old.jsonl", replay=0.5)
+    config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
+    finetune_model(files_of(tmp_path / "new.jsonl"), options, config)
+    values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
+    assert values["rivals"] == {}, "of one class there is nothing to tell apart"
+    assert values["finetuned"]["rows"] == {"new": 24, "replayed": 24}
 
 
 def test_a_language_model_becomes_a_classifier_of_old_and_new_classes(started, mine, tmp_path):
@@ -379,11 +486,48 @@ def test_replay_has_the_share_asked_for_and_leaves_val_and_test_alone(vocab, tmp
     assert len(replayed) == 120 and {replayed.count(s) for s in replayed} == {4}, "in turn"
 
 
+def with_rows(corpus: Corpus, split: str, more) -> Corpus:
+    splits = corpus.splits | {split: [*corpus.splits[split], *more]}
+    return Corpus(corpus.vocab, splits, corpus.max_length)
+
+
+PATHS = (Path("new.jsonl"), Path("old.jsonl"))
+
+
 def test_old_held_out_rows_among_the_new_train_rows_are_warned_of(vocab, tmp_path):
     new, old = corpora(vocab, tmp_path)
-    leaky = new.splits | {"train": new.splits["train"] + old.splits["test"][:3]}
-    with pytest.warns(DataWarning, match="3 training rows hold the same codes"):
-        finetuning._warn_of_shared(Corpus(vocab, leaky), old, Path("old.jsonl"))
+    leaky = with_rows(new, "train", old.splits["test"][:3])
+    with pytest.warns(DataWarning, match="new.jsonl: of its rows 3 in train hold") as told:
+        warn_of_shared(leaky, old, PATHS, "test")
+    assert len(told) == 1
+
+
+def test_new_held_out_rows_that_the_model_has_learned_from_are_warned_of(vocab, tmp_path, recwarn):
+    new, old = corpora(vocab, tmp_path)
+    warn_of_shared(new, old, PATHS, "test", replayed=True)
+    assert not list(recwarn), "nothing is shared"
+    leaky = with_rows(
+        with_rows(new, "val", old.splits["train"][:1]), "test", old.splits["train"][:2]
+    )
+    warn_of_shared(leaky, old, PATHS, "test")
+    warn_of_shared(leaky, old, PATHS, "test", replayed=True)
+    plain, dropping = (str(w.message) for w in recwarn)
+    told = "new.jsonl: of its rows 1 in val and 2 in test hold the same codes as train rows of old"
+    assert plain.startswith(told) and "replayed" not in plain
+    assert dropping.startswith(told) and "old rows like them (2) are not replayed" in dropping
+
+
+def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):
+    new, old = corpora(vocab, tmp_path)
+    leaky = with_rows(
+        with_rows(new, "val", old.splits["train"][:1]), "test", old.splits["train"][1:3]
+    )
+    held = {record.codes for record in old.splits["train"][:3]}
+    mixed = with_replay(leaky, old, 0.8)  # many times all of the old rows
+    replayed = [r for r in mixed.splits["train"] if r.source.startswith("2-")]
+    assert len(replayed) == 120 and not held & {record.codes for record in replayed}
+    with pytest.raises(DataError, match="no row can be replayed"):
+        with_replay(with_rows(new, "test", old.splits["train"]), old, 0.2)
 
 
 @pytest.mark.parametrize(
@@ -446,6 +590,38 @@ def test_lora_leaves_the_old_weights_and_teaches_new_tokens(lora_run, started, m
     ids = torch.tensor([[2, 70, 7, 73, 3, 4, 74, 5]])
     with torch.no_grad():
         assert torch.allclose(under(input_ids=ids).logits, after(ids).logits, atol=1e-5)
+
+
+def lines_in(readme: Path, start: Path) -> str:
+    """The Python lines of an adapter's README, with real folders for the names in it."""
+    code = readme.read_text().split("```python\n")[1].split("```")[0]
+    for name, place in ((start.name, start), ("adapter", readme.parent)):
+        assert f'"{name}"' in code
+        code = code.replace(f'"{name}"', f'"{place}"')
+    return code
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("task", "grows"), [("lm", True), ("lm", False), ("classifier", True)])
+def test_the_lines_beside_an_adapter_load_it(started, mine, tmp_path, task, grows):
+    path = mine
+    if not grows:
+        path = tmp_path / "rows.jsonl"
+        write_records(path, rows(40, range(40), [1, 2]))
+    options = options_of(started, task=task, lora_rank=2)
+    config = TrainConfig(tmp_path / "out", max_steps=3, learning_rate=1e-2, **QUICK)
+    finetune_model(files_of(path), options, config)
+    folder = config.output_dir / "best_model" / "adapter"
+    assert read_json(folder / "adapter_config.json")["base_model_name_or_path"] == "best_model"
+    code = lines_in(folder / "README.md", started)
+    assert ("resize_token_embeddings(75)" in code) == grows
+    made = {}
+    exec(code, made)
+    after = (load_lm if task == "lm" else load_classifier)(config.output_dir / "best_model")
+    ids = torch.tensor([[2, 70 if grows else 40, 7, 3, 4]])
+    with torch.no_grad():
+        under = made["model"].eval()(input_ids=ids).logits
+        assert torch.allclose(under, after(ids).logits, atol=1e-5)
 
 
 def test_a_lora_run_that_was_killed_goes_on_to_the_same_end(lora_run, tmp_path, capsys):

@@ -16,6 +16,7 @@ from seqlm.forgetting import (
     change_table,
     compared,
     course,
+    order_in_words,
     standing,
 )
 from seqlm.growing import grow_embedding, grown_vocab
@@ -73,6 +74,18 @@ def test_a_real_difference_is_told_from_chance():
     assert not chance["real"] and (chance["a"], chance["b"]) == ("a", "b")
 
 
+def test_an_order_is_claimed_only_where_it_is_more_than_chance():
+    near = answered(HARD - 0.5 + RNG.normal(0, 0.5, 60))
+    said = order_in_words({"a": answered(HARD - 0.5), "b": answered(HARD), "c": near}, "old rows")
+    assert said.startswith("On old rows, of 3 models, no order is certain at the top: ")
+    assert " and " in said and ", may be chance)" in said and "b -0.5" in said
+    sure = order_in_words({"b": answered(HARD), "a": answered(HARD - 0.5)}, "old rows")
+    assert sure.startswith(
+        "On old rows, of 2 models, a needs the fewest nats a code. a minus b -0.50 ("
+    )
+    assert "chance" not in sure and sure.endswith("; n = 60.")
+
+
 def test_right_answers_are_counted_and_compared_on_the_same_rows():
     right, fewer = np.arange(60) < 54, np.arange(60) < 30
     found = change(answered(HARD, right), answered(HARD, fewer))["accuracy"]
@@ -85,6 +98,7 @@ def test_lines_and_table_say_the_same():
                "old rows": change(answered(HARD), answered(HARD + 1))}  # fmt: skip
     lines, table = change_lines(changes), change_table(changes).splitlines()
     assert lines[0].endswith("it has become better") and lines[1].endswith("is forgotten")
+    assert "| After − before |" in table[0], "less would be read as fewer"
     assert len(table) == 4 and len({line.count("|") for line in table}) == 1
     assert "| -1.00 |" in table[2] and "| 1.00 |" in table[3]
 

@@ -414,7 +414,9 @@ def test_the_real_model_comes_before_the_small_one(ws, tmp_path):
 
 
 def test_the_steps_fit_the_seconds(built, vocab, monkeypatch):
-    monkeypatch.setattr(quick, "choose_precision", lambda *_: {"step_seconds": {"fp32": 0.04}})
+    monkeypatch.setattr(quick, "choose_precision", lambda *_: {"chosen": "fp32"})
+    taken = iter([0.04, 0.09] * quick.TIMED)  # the machine had something else to do now and then
+    monkeypatch.setattr(quick, "step_seconds", lambda *_: next(taken))
     corpus = SimpleNamespace(
         vocab=vocab, rows=lambda split: [[2, 7, 3]] * 8, tokenizer=SimpleNamespace(pad_token_id=0)
     )

@@ -32,10 +32,13 @@ STANDING = {
     kind: {"code_nll": told(nats), "accuracy": told(0.9, "share")}
     for kind, nats in (("turned digits", 3.1), ("upright digits", 2.9))
 }
+FLOOR = {"turned digits": {"code_nll": told(3.8)}}
 NINE = {
     "psnr": {"upright": 27.9, "turned": 26.3},
+    "psnr_pictures": 180,
     "steps": 100,
-    "models": {"before": STANDING, "by | LoRA": STANDING},
+    "floor": "position_ngram",
+    "models": {"before": STANDING, "by | LoRA": STANDING, "best floor": FLOOR},
     "comparisons": [GAIN],
 }
 TEN = {
@@ -68,7 +71,10 @@ def test_fine_tuning_is_told_on_what_is_new_and_on_what_was_known():
     page = "\n".join(laboratory({"09": NINE}))
     assert page.startswith("## Fine-tuned on turned digits")
     assert "upright 27.9 dB, turned 26.3 dB" in page and "n = 360 test pictures" in page
+    assert "n = 180 val pictures" in page and "n-grams by position" in page
+    assert "with one seed" in page and "drawing is not measured" in page
     table = standing_table(NINE["models"]).splitlines()
+    assert table[4] == "| best floor | 3.80 (3.75 to 3.85) | – | – | – |"
     assert table[0].count("digits") == 4 and len({line.count("|") for line in table}) == 1
     assert table[3].startswith("| by / LoRA | 3.10 (3.05 to 3.15) | 90.0% (")
 

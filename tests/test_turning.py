@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from seqlm.codebook import psnr
 from seqlm.config import DataFiles
 from seqlm.corpus import load_corpus
-from seqlm.layout import codes_of
+from seqlm.layout import class_of, codes_of, layout_of
 from seqlm.turning import turned, write_turned
 
 
@@ -27,11 +28,7 @@ def test_no_picture_straddles_upright_and_turned(built, made):
     upright = load_corpus(
         DataFiles(built.directory / "sequences.jsonl", built.directory / "vocab.json")
     )
-    of = {
-        split: {r.source for r in corpus.splits[split]}
-        for corpus in (upright,)
-        for split in corpus.splits
-    }
+    of = {split: {r.source for r in records} for split, records in upright.splits.items()}
     for split, records in made[1].splits.items():
         assert {record.source for record in records} <= of[split]
     for split in ("val", "test"):
@@ -56,6 +53,18 @@ def test_only_training_pictures_have_copies_and_nothing_held_out_is_trained_on(b
     assert about["sentences"] == 2 * (210 * 2 + 90 - about["left_out"])
 
 
-def test_the_code_book_fits_turned_pictures_a_little_worse(made):
-    found = made[0]["psnr"]
+def test_as_many_draw_sentences_of_training_withhold_their_class_as_upright(built, made):
+    drawn = [layout_of(r.tokens) == "draw" for r in made[1].splits["train"]]
+    free = [class_of(r.tokens[1]) is None for r in made[1].records("train", "draw")]
+    assert sum(drawn) == len(free) > 300
+    assert built.config.free_fraction == 0.1 and 0.05 < np.mean(free) < 0.15
+    for split in ("val", "test"):
+        rows = made[1].records(split, "draw")
+        assert all(class_of(r.tokens[1]) == r.label for r in rows), "all measured with their class"
+
+
+def test_the_code_book_fits_turned_pictures_a_little_worse_and_val_alone_is_asked(built, made):
+    found, val = made[0]["psnr"], built.pictures.of("val")[0]
     assert 15 < found["turned"] < found["upright"] < 40
+    assert made[0]["psnr_pictures"] == len(val)
+    assert found["upright"] == pytest.approx(psnr(val, built.book.decode(built.book.encode(val))))

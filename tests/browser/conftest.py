@@ -224,6 +224,10 @@ def run_all_cells() -> Callable[["Page"], None]:  # noqa: F821
         page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for(
             state="attached"
         )
+        # It says idle before it has a kernel; asked to run, JupyterLab would then open a dialog.
+        page.wait_for_function(
+            "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
+        )
         # While the notebook is still being put on the screen the command finds none to run, and
         # does nothing: so it is given until the first cell is on its way. A cell that waits or
         # runs shows [*], one that has never been run [ ].
