@@ -36,7 +36,7 @@ laboratory: $(STAMP) ## the long experiments too, and the recipe to compare with
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
 test: lint ## check the style, then run every test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(STAMP) ## check the style of code and notebooks
 	$(BIN)/ruff check .
@@ -46,8 +46,9 @@ lint: $(STAMP) ## check the style of code and notebooks
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-app: $(STAMP) ## open the playground as a web application
-	JUPYTER_PATH=notebooks/app $(BIN)/voila notebooks/07_playground.ipynb --template seqlm
+app: $(STAMP) ## open the playground as a web application (PROFILE=…, or MODEL=your/best_model)
+	SEQLM_PROFILE=$(PROFILE) SEQLM_MODEL=$(abspath $(MODEL)) \
+		JUPYTER_PATH=notebooks/app $(BIN)/voila notebooks/07_playground.ipynb --template seqlm
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache

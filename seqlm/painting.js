@@ -19,7 +19,6 @@ const KEYS_HELP =
   "Plus and minus change its ink by one. Control or Command with Z undoes.";
 const ARROWS = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
-let views = 0; // several grids on one page need ids of their own
 
 /** Levels (height * width) and the fine points that soft strokes have inked. Points are [x, y] in
  * cells. Painting never lessens what is there. */
@@ -122,7 +121,8 @@ class View {
     this.here = 0; // the one cell that the Tab key reaches
     this.timer = null; // runs while the last message of a stroke is fresh
     this.waiting = false; // whether there is more to send when it ends
-    this.id = `seqlm-paint-${++views}`;
+    // Several grids on one page need ids of their own, and each widget has a copy of this module.
+    this.id = `seqlm-paint-${Math.random().toString(36).slice(2)}`;
     this.stopped = new AbortController();
     this.build(el);
     this.resize();

@@ -1,8 +1,10 @@
 """A trained model with all that one needs to play with it: no widgets here, they stand on this."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
+from threading import RLock
 
 import numpy as np
 
@@ -28,9 +30,20 @@ from seqlm.sampling import draw
 from seqlm.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 
 
+def _alone(ask):
+    """One question at a time: attention changes how the model computes while it is looked at."""
+
+    @wraps(ask)
+    def asked(self, *args, **kwargs):
+        with self.lock:
+            return ask(self, *args, **kwargs)
+
+    return asked
+
+
 @dataclass(frozen=True, eq=False)
 class Player:
-    """A language model of pictures.
+    """A language model of pictures, which several threads may ask.
 
     Attributes:
         directory: where the model lies.
@@ -47,6 +60,7 @@ class Player:
     book: PatchCodebook
     images: np.ndarray
     labels: np.ndarray
+    lock: RLock = field(default_factory=RLock, repr=False)
 
     @classmethod
     def load(cls, directory: Path, data: Path | None = None) -> "Player":
@@ -88,6 +102,13 @@ class Player:
         """C, how many kinds of picture the model knows."""
         return len(class_ids(self.vocab))
 
+    @property
+    def half(self) -> tuple[int, int]:
+        """The upper half, in whole rows of patches: how many codes, and how many rows of pixels."""
+        rows, columns = self.book.grid
+        return columns * (rows // 2), self.book.patch * (rows // 2)
+
+    @_alone
     def draw(
         self,
         labels: Sequence[int | None],
@@ -95,7 +116,8 @@ class Player:
         begun: np.ndarray | None = None,
     ) -> np.ndarray:
         """A picture for each label, after the codes `begun` (N, p) if there are any. (N, P)"""
-        return draw(self.model, self.vocab, labels, self.book.n_patches, config, begun)
+        n_patches, n_codes = self.book.n_patches, self.book.n_codes
+        return draw(self.model, self.vocab, labels, n_patches, config, begun, n_codes)
 
     def complete(
         self, codes: np.ndarray, label: int | None, config: SampleConfig, n: int = 5
@@ -104,17 +126,20 @@ class Player:
 
         Greedy and beam search know one way only, so there the n are alike.
         """
-        begun = np.tile(codes[: len(codes) // 2], (n, 1))
+        begun = np.tile(codes[: self.half[0]], (n, 1))
         return self.draw([label] * n, config, begun)
 
+    @_alone
     def traced(self, codes: np.ndarray, label: int | None, config: SampleConfig) -> Trace:
         """What the model expected at each place while it drew `codes` (P,)."""
         return trace(self.model, self.vocab, drawing_prompt(label), codes, config)
 
+    @_alone
     def read_along(self, codes: np.ndarray) -> Trace:
         """What the model expects at each place of `codes` (P,) that it is given to read."""
         return trace(self.model, self.vocab, (IMG,), codes)
 
+    @_alone
     def scores(self, codes: np.ndarray, labels: Sequence[int | None]) -> TokenScores:
         """What each code of `codes` (N, P) costs the model, told what each picture shows."""
         rows = [
@@ -123,6 +148,7 @@ class Player:
         ]
         return score_tokens(self.model, rows).of_kind(token_kinds(self.vocab), KIND_CODE)
 
+    @_alone
     def classes(self, codes: np.ndarray) -> np.ndarray:
         """Which digit is it? Read off after ``<CLS>``, for codes (N, P). (N, C), sums to 1."""
         prompts = [encode_tokens(self.reading(row), self.vocab) for row in codes]
@@ -132,6 +158,7 @@ class Player:
         """The sentence that asks which digit `codes` (P,) show, up to its ``<CLS>``."""
         return reading_prompt(read_layout(codes, 0))
 
+    @_alone
     def attention(self, codes: np.ndarray) -> np.ndarray:
         """Where every head looks while the model reads `codes` (P,). (n_layer, n_head, T, T)"""
         return attention_weights(self.model, encode_tokens(self.reading(codes), self.vocab))

@@ -16,7 +16,6 @@ import ipywidgets as widgets
 
 from seqlm import views
 from seqlm.choices import Notice
-from seqlm.dataset import CODEBOOK
 from seqlm.errors import SeqlmError
 from seqlm.player import Player
 from seqlm.playground_gallery import GalleryPanel
@@ -42,10 +41,13 @@ def quick_folder(ws: Workspace) -> Path:
 
 
 def find_model(ws: Workspace) -> tuple[Path, Path] | None:
-    """The profile's model and data, else the two-minute one's; None where there is neither."""
+    """The profile's model and data, else the two-minute one's; None where there is neither.
+
+    A model without a code book is found, too: what it lacks is better said than passed over.
+    """
     quick = quick_folder(ws)
     for model, data in ((ws.best_model, ws.data), (quick / "best_model", quick / "data")):
-        if (model / MODEL).is_file() and (model / CODEBOOK).is_file():
+        if (model / MODEL).is_file():
             return model, data
     return None
 
@@ -53,15 +55,21 @@ def find_model(ws: Workspace) -> tuple[Path, Path] | None:
 class Playground:
     """All panels. `start` says which model plays; the others fill once there is one.
 
-    A model that is trained here may learn for `quick_seconds`.
+    It plays with the model in `directory`, or with what `find_model` finds. A model that is trained
+    here may learn for `quick_seconds`.
 
     Attributes:
         start, draw, picture, complete, attention, gallery: widgets to display, once or often.
         panels: name -> the panel behind the widget; empty while there is no model.
     """
 
-    def __init__(self, ws: Workspace | None = None, quick_seconds: float = SECONDS):
-        self.ws = ws or Workspace()
+    def __init__(
+        self,
+        ws: Workspace | None = None,
+        quick_seconds: float = SECONDS,
+        directory: str | Path | None = None,
+    ):
+        self.ws, self.directory = ws or Workspace(), directory
         self.settings = Settings()
         self.panels: dict[str, object] = {}
         self.about = Notice()
@@ -74,7 +82,8 @@ class Playground:
 
     def load(self) -> None:
         """Look for a model, and fill the panels; or say how to come by one."""
-        found = find_model(self.ws)
+        given = self.directory and (Path(self.directory), self.ws.data)
+        found = given or find_model(self.ws)
         if found is None:
             self.start.children = [self.about, self.training.box]
             self._wait()
@@ -115,7 +124,7 @@ class Playground:
         if where.is_relative_to(self.ws.root.resolve()):
             where = where.relative_to(self.ws.root.resolve())
         quick = quick_folder(self.ws).resolve() in player.directory.resolve().parents
-        more = " It had two minutes; `make report` trains a far better one." if quick else ""
+        more = " `make report` trains a better one, in some twenty minutes." if quick else ""
         return (
             f"Playing with {where}: {config.n_layer} layers, {config.n_head} heads, "
             f"{config.n_embd} wide; {len(player.images)} test pictures to pick from.{more}"
@@ -190,11 +199,12 @@ class QuickTraining:
                 now, most = (int(number.replace(",", "")) for number in step.groups())
                 self.progress.value = now / most
         code = process.wait()
-        self.go.disabled, self.stop.disabled = False, True
+        self.stop.disabled = True
         if code == 0:
             self.progress.value = 1.0
             self.done()
         elif self.halted:
-            self.status.text = "stopped; the button goes on where it was"
+            self.status.text = "stopped; the button goes on from the last checkpoint"
         else:
             self.status.text = f"this did not work: {last or f'it ended with code {code}'}"
+        self.go.disabled = False

@@ -62,7 +62,7 @@ class GalleryPanel:
             layout=BESIDE,
         )
         self.go.on_click(lambda _: self.start())
-        self.stop.on_click(lambda _: self.halt.set())
+        self.stop.on_click(lambda _: self.end())
         self.halt, self.worker = Event(), None
 
     def start(self) -> None:
@@ -71,11 +71,18 @@ class GalleryPanel:
             return
         self.halt.clear()
         self.go.disabled, self.stop.disabled, self.saved.value = True, False, ""
-        self.progress.value, self.progress.max = 0, self.rows.whole
-        self.worker = Thread(
-            target=self._draw, args=(self.rows.whole, self.settings.config()), daemon=True
-        )
+        config = self.settings.config()
+        # Where chance plays no part every row would be the first one again.
+        rows = self.rows.whole if config.strategy == "sample" else 1
+        self.progress.value, self.progress.max = 0, rows
+        self.status.text = f"drawing row 1 of {rows}"
+        self.worker = Thread(target=self._draw, args=(rows, config), daemon=True)
         self.worker.start()
+
+    def end(self) -> None:
+        """Draw no further row."""
+        self.halt.set()
+        self.status.text = "stopping after this row"
 
     def _draw(self, rows: int, config: SampleConfig) -> None:
         labels, started = list(range(self.player.n_classes)), time.perf_counter()
@@ -95,9 +102,10 @@ class GalleryPanel:
                 self._show(np.concatenate(codes))
             if codes:
                 self._offer(np.concatenate(codes), labels * len(codes), settings)
+            alike = "" if config.strategy == "sample" else f"; {config.strategy} draws no other"
             self.status.text = (
                 f"{'stopped after' if len(codes) < rows else 'done:'} {len(codes)} of {rows} rows, "
-                f"{len(codes) * len(labels)} drawings"
+                f"{len(codes) * len(labels)} drawings{alike}"
             )
         finally:
             self.go.disabled, self.stop.disabled = False, True

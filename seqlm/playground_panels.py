@@ -9,7 +9,7 @@ import traitlets
 
 from seqlm import views
 from seqlm.choices import Choice, Notice
-from seqlm.painting import FULL, PaintGrid
+from seqlm.painting import FULL, PEN, PaintGrid
 from seqlm.player import Player
 from seqlm.playground_settings import Settings
 from seqlm.sliders import Slider
@@ -89,9 +89,10 @@ class DrawPanel:
         (self.image,) = self.player.book.decode(self.codes[None])
         (self.opinion,) = self.player.classes(self.codes[None])
         asked = "a digit of its own choice" if label is None else f"a {label}"
-        self.told.text = f"Drawn: {asked}. {read_as(self.opinion)}."
+        self.told.text = f"Drawn: {asked}, seed {config.seed}. {read_as(self.opinion)}."
         self.desk.put(self.codes, f"the model’s drawing of {asked}")
         if replay:
+            self.place.playing = False
             self.place.value = 1
             self.place.playing = True
         self.show()
@@ -134,7 +135,9 @@ class PicturePanel:
     def __init__(self, player: Player, desk: Desk):
         self.player, self.desk = player, desk
         height, width = player.book.image_shape
-        self.grid = PaintGrid(height=height, width=width, label="Paint a digit")
+        # The pen's width was chosen for digits of 8 by 8.
+        pen = PEN * max(height, width) / 8
+        self.grid = PaintGrid(height=height, width=width, label="Paint a digit", pen=pen)
         n = len(player.images)
         self.number = Slider(
             label="test picture", min=0, max=max(1, n - 1), step=1,
@@ -162,7 +165,9 @@ class PicturePanel:
         image, origin = self.grid.image(), "your painting"
         if len(self.player.images):
             index = self.number.whole
-            if np.array_equal(np.rint(self.player.images[index] * FULL), np.rint(image * FULL)):
+            picked = self.player.images[index]
+            if np.array_equal(np.rint(picked * FULL), np.rint(image * FULL)):
+                image = picked  # the grid may know fewer levels
                 origin = f"test picture {index}, labelled {self.player.labels[index]}"
         (codes,) = self.player.book.encode(image[None])
         if taken:
@@ -214,13 +219,15 @@ class CompletePanel:
 
     def complete(self) -> None:
         """Keep the upper half, draw the lower one five times, and read each."""
-        whole, label = self.desk.codes, self.digit.value
-        codes = self.player.complete(whole, label, self.settings.config(), WAYS)
+        whole, label, config = self.desk.codes, self.digit.value, self.settings.config()
+        ways = WAYS if config.strategy == "sample" else 1
+        codes = self.player.complete(whole, label, config, ways)
         images = self.player.book.decode(np.concatenate([[whole], codes]))
         says = self.player.classes(codes)
         half = images[0].copy()
-        half[len(half) // 2 :] = 0
-        self.told.text = f"Read as {', '.join(str(p.argmax()) for p in says)}."
+        half[self.player.half[1] :] = 0
+        alone = "" if ways > 1 else f" {config.strategy.capitalize()} knows one way only."
+        self.told.text = f"Read as {', '.join(str(p.argmax()) for p in says)}.{alone}"
         captions = ["the upper half", "what it was"]
         captions += [f"{i + 1}: read as {p.argmax()} ({p.max():.0%})" for i, p in enumerate(says)]
         self.shown.value = views.page(views.gallery([half, *images], captions))

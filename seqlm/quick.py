@@ -5,6 +5,8 @@ which can be stopped at any moment and goes on where it was.
 """
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from seqlm.config import DataConfig, DataFiles, ModelConfig, TrainConfig
@@ -12,7 +14,7 @@ from seqlm.corpus import Corpus, load_corpus
 from seqlm.dataset import CODEBOOK, SEQUENCES, VOCAB, build_dataset, is_built
 from seqlm.errors import SeqlmError
 from seqlm.experiment import train_lm
-from seqlm.files import read_json, write_json
+from seqlm.files import check_folder, read_json, write_json
 from seqlm.model import build_lm, fit_attention
 from seqlm.runs import finish_model
 from seqlm.speed import choose_precision, in_words, step_seconds
@@ -52,6 +54,23 @@ def train_quick(folder: Path, seconds: float = SECONDS, data: DataConfig = DATA)
     return folder / "best_model"
 
 
+@contextmanager
+def _nobody_else(folder: Path) -> Iterator[None]:
+    """Raises SeqlmError while another process trains in `folder`."""
+    import fcntl  # Windows has none, and the playground should open there, too
+
+    check_folder(folder)
+    with (folder / "lock").open("w") as held:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise SeqlmError(
+                f"{folder}: this model is being trained already; wait until it is done, then open "
+                "the page anew"
+            ) from error
+        yield
+
+
 def _kept_steps(folder: Path, seconds: float, corpus: Corpus) -> int:
     """Timed once and kept, because a run that was stopped goes on only as the run it was."""
     path = folder / STEPS
@@ -76,7 +95,8 @@ def _steps_within(seconds: float, corpus: Corpus) -> int:
 def main(folder: str, seconds: str = str(SECONDS)) -> None:
     """Train, and say so; what stands in the way is the sentence that the process ends with."""
     try:
-        print(f"trained: {train_quick(Path(folder), float(seconds))}", flush=True)
+        with _nobody_else(Path(folder)):
+            print(f"trained: {train_quick(Path(folder), float(seconds))}", flush=True)
     except (SeqlmError, OSError) as error:
         sys.exit(str(error))
 

@@ -206,6 +206,7 @@ def draw(
     n_patches: int,
     config: SampleConfig,
     begun: np.ndarray | None = None,
+    n_codes: int | None = None,
 ) -> np.ndarray:
     """Draw one picture for each label; None lets the model choose what to draw.
 
@@ -213,6 +214,7 @@ def draw(
         labels: (N,) classes, or None where none is given (guidance is then off).
         n_patches: P, the codes a picture has; only codes may be drawn, and exactly so many.
         begun: (N, p) codes already there, p < P; the model draws the rest.
+        n_codes: draw only codes below this, those of the code book; None: all that are known.
 
     Returns codes (N, P) int64, the begun ones included.
     """
@@ -229,10 +231,10 @@ def draw(
     prompts = [_ids(head, vocab) for head in heads]
     free = [_ids(withheld(head) or head, vocab) for head in heads]
     config = replace(config, max_new_tokens=n_patches - begun.shape[1])
-    code_ids = np.flatnonzero(token_kinds(vocab) == KIND_CODE)
-    names = [code_token(code) for code in range(len(code_ids))]
+    n_codes = int((token_kinds(vocab) == KIND_CODE).sum()) if n_codes is None else n_codes
+    names = [code_token(code) for code in range(n_codes)]
     code_of = {index: code for code, index in enumerate(_ids(names, vocab))}
-    new = generate(model, prompts, config, allowed=code_ids, free_prompts=free)
+    new = generate(model, prompts, config, allowed=list(code_of), free_prompts=free)
     drawn = np.array([[code_of[i] for i in row] for row in new], dtype=np.int64)
     drawn = drawn.reshape(len(labels), config.max_new_tokens)  # also when there are no labels
     return np.concatenate([begun, drawn], axis=1)  # (N, P)

@@ -14,7 +14,7 @@ from seqlm.codebook import PatchCodebook
 from seqlm.insight import Candidate
 from seqlm.layout import code_token
 
-PIXEL = 22  # of a picture of 8 by 8, in the page's pixels
+SIDE = 176  # of a picture, in the page's pixels
 STYLE = """<style>
 .seqlm { color: var(--jp-ui-font-color1, #222); line-height: 1.4;
   font: 13px var(--jp-ui-font-family, system-ui, sans-serif); }
@@ -66,8 +66,9 @@ def figure(drawn: str, caption: str, again: bool = False) -> str:
     return f"<figure{role}>{drawn}<figcaption{hidden}>{escape(caption)}</figcaption></figure>"
 
 
-def picture(image: np.ndarray, alt: str, pixel: float = PIXEL) -> str:
+def picture(image: np.ndarray, alt: str, pixel: float | None = None) -> str:
     """A picture (H, W) in 0..1, dark on light. `alt` says what it is."""
+    pixel = pixel or SIDE / max(image.shape)
     return _svg(image.shape, pixel, alt, _ink(image, pixel))
 
 
@@ -78,7 +79,7 @@ def patch_map(
     decimals: int = 1,
     marked: int | None = None,
     full: float | None = None,
-    pixel: float = PIXEL,
+    pixel: float | None = None,
 ) -> str:
     """`values` (rows, columns), one for each patch of `image` (H, W), over its faded ink.
 
@@ -86,6 +87,7 @@ def patch_map(
     given); NaN is left out. The patch `marked`, counted row by row, has a frame.
     """
     rows, columns = values.shape
+    pixel = pixel or SIDE / max(image.shape)
     side = image.shape[0] // rows * pixel
     full = full or np.nanmax(values, initial=1e-9)
     parts = [_ink(image * 0.25, pixel)]
@@ -213,7 +215,7 @@ def _svg(shape, pixel: float, alt: str, body: str) -> str:
 
 def _ink(image: np.ndarray, pixel: float) -> str:
     return "".join(
-        f'<rect x="{x * pixel}" y="{y * pixel}" width="{pixel}" height="{pixel}" '
+        f'<rect x="{x * pixel:.5g}" y="{y * pixel:.5g}" width="{pixel:.5g}" height="{pixel:.5g}" '
         f'fill-opacity="{ink:.2f}"/>'
         for (y, x), ink in np.ndenumerate(np.clip(image, 0, 1))
         if ink > 0.005

@@ -4,12 +4,15 @@ import io
 import json
 import warnings
 from dataclasses import asdict, replace
+from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 import pytest
 from matplotlib.image import imread
 
 from seqlm.classes import class_probabilities
+from seqlm.codebook import PatchCodebook
 from seqlm.config import SampleConfig
 from seqlm.dataset import CODEBOOK
 from seqlm.errors import DataError
@@ -182,10 +185,12 @@ def test_a_code_book_with_more_codes_than_the_model_knows_is_refused(tiny, built
     assert "50 codes" in said and "vocabulary 49" in said
 
 
-def test_a_code_book_with_fewer_codes_is_welcome(tiny, built, tmp_path):
+def test_of_a_code_book_with_fewer_codes_only_those_are_drawn(tiny, built, tmp_path):
     vocab = default_vocab(60)
     player = Player.load(saved(build_lm(tiny, vocab), vocab, tmp_path / "m", built.book))
-    assert player.book.n_codes == 50
+    codes = player.draw([3] * 40, SampleConfig(temperature=50.0))
+    assert codes.max() < player.book.n_codes == 50
+    assert len(np.unique(codes)) > 40  # so the ten others would have come, too
 
 
 def test_a_model_that_knows_no_classes_is_refused(tiny, built, tmp_path):
@@ -246,3 +251,34 @@ def test_a_gallery_is_a_png_whose_pictures_are_the_drawings(player):
     # What the two differ by is ink, as much as the drawings have.
     ink = (blank - shown)[..., :3].mean(-1).sum() / (LARGEST_TILE * DPI) ** 2
     assert ink == pytest.approx(images.mean((1, 2)).sum(), rel=0.15)
+
+
+def test_half_a_picture_is_whole_rows_of_patches(built):
+    centers = np.zeros((50, 16), np.float32)
+    for shape, half in (((28, 28), (21, 12)), ((8, 8), (2, 4)), ((16, 8), (4, 8))):
+        book = PatchCodebook(centers, shape, 4)
+        assert Player(Path(), None, {}, book, None, None).half == half
+
+
+def test_attention_waits_for_a_drawing_that_is_under_way(directory):
+    player = Player.load(directory)
+    begun, go_on = Event(), Event()
+    before = player.model.config._attn_implementation
+
+    def stopped(*_):
+        begun.set()
+        go_on.wait(30)
+
+    hook = player.model.register_forward_pre_hook(stopped)
+    drawing = Thread(target=player.draw, args=([3], SampleConfig()))
+    drawing.start()
+    assert begun.wait(30)
+    looking = Thread(target=player.attention, args=(np.zeros(16, int),))
+    looking.start()
+    looking.join(0.3)
+    assert looking.is_alive() and player.model.config._attn_implementation == before
+    go_on.set()
+    drawing.join(30)
+    looking.join(30)
+    hook.remove()
+    assert not drawing.is_alive() and not looking.is_alive()
