@@ -60,6 +60,7 @@ def _nobody_else(folder: Path) -> Iterator[None]:
     import fcntl  # Windows has none, and the playground should open there, too
 
     check_folder(folder)
+    folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as held:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -499,8 +499,9 @@ def test_a_gallery_line_is_json_with_its_settings(play):
 
 
 def test_one_folder_is_trained_by_one_process_at_a_time(tmp_path):
-    with quick._nobody_else(tmp_path), pytest.raises(SystemExit, match="trained already"):
-        quick.main(str(tmp_path), "1")
+    folder = tmp_path / "not" / "there" / "yet"
+    with quick._nobody_else(folder), pytest.raises(SystemExit, match="trained already"):
+        quick.main(str(folder), "1")
 
 
 def test_a_model_may_be_named(tmp_path, play):

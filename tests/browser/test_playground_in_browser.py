@@ -399,10 +399,6 @@ def test_a_gallery_is_drawn_and_can_be_taken_along(visitor, player):
 
 
 def test_a_long_gallery_tells_how_far_it_is_and_can_be_stopped(visitor):
-    # Beam search over many beams: long enough for a hand to reach the button.
-    visitor.strategy("beam").check()
-    visitor.press("beams", "End")
-    visitor.shows("beams", "16")
     visitor.press("rows", "End")
     visitor.shows("rows", "20")
     visitor.button("Draw the gallery").click()
