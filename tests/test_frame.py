@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 
 # conda-forge's name, where it is not the package index's.
-CONDA_NAMES = {"torch": "pytorch"}
+CONDA_NAMES = {"torch": "pytorch", "playwright": "playwright-python"}
 # conda has no extras: what an extra adds stands on lines of its own.
 CONDA_EXTRAS = {("jsonargparse", "signatures"): {"docstring-parser", "typeshed-client"}}
 # What a conda environment needs and a pip project cannot name.
