@@ -19,6 +19,7 @@ from seqlm.codebook import PatchCodebook
 from seqlm.config import DataConfig, ModelConfig
 from seqlm.dataset import CODEBOOK, Pictures, build_dataset, load_pictures
 from seqlm.layout import default_vocab
+from seqlm.model import build_lm
 
 torch.set_num_threads(1)
 
@@ -54,3 +55,21 @@ def vocab() -> dict[str, int]:
 def tiny() -> ModelConfig:
     """A GPT-2 so small that a test can train it."""
     return ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64)
+
+
+@pytest.fixture(scope="session")
+def opinionated(tiny, vocab):
+    """Makes a model of `tiny` that nobody trained, but of opinions: context matters to it.
+
+    Its weights are larger than random ones are.
+    """
+
+    def make():
+        model = build_lm(tiny, vocab, seed=3).eval()
+        with torch.no_grad():
+            for name, weight in model.named_parameters():
+                if weight.ndim == 2:
+                    weight.mul_(2 if "wte" in name else 6)
+        return model
+
+    return make

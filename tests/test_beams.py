@@ -10,19 +10,12 @@ from seqlm.config import SampleConfig
 from seqlm.decoding import guided_logits
 from seqlm.errors import ConfigError
 from seqlm.layout import CLS, EOS, IMG, PAD, drawing_prompt
-from seqlm.model import build_lm
 from seqlm.sampling import draw, generate, next_token_probabilities, write_sentences_from
 
 
 @pytest.fixture(scope="module")
-def lm(tiny, vocab):
-    """Untrained, but with opinions: its weights are larger."""
-    model = build_lm(tiny, vocab, seed=3).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.mul_(2 if "wte" in name else 6)
-    return model
+def lm(opinionated):
+    return opinionated()
 
 
 def beam(num_beams=4, **settings) -> SampleConfig:

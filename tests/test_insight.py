@@ -18,7 +18,6 @@ from seqlm.layout import (
     read_layout,
     token_kinds,
 )
-from seqlm.model import build_lm
 from seqlm.sampling import _choose, draw
 from seqlm.scores import score_tokens
 from seqlm.tokenizer import encode_tokens
@@ -28,14 +27,10 @@ CODES = np.random.default_rng(1).integers(50, size=P)
 
 
 @pytest.fixture(scope="module")
-def lm(tiny, vocab):
-    """Untrained, but with opinions: its weights are larger, most of all those of the classes."""
-    model = build_lm(tiny, vocab, seed=3).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.mul_(2 if "wte" in name else 6)
-        model.transformer.wte.weight[class_ids(vocab)] *= 6  # or guidance would change little
+def lm(opinionated, vocab):
+    model = opinionated()
+    with torch.no_grad():  # or guidance would change little
+        model.transformer.wte.weight[class_ids(vocab)] *= 6
     return model
 
 

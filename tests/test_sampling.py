@@ -58,14 +58,8 @@ def always(probabilities, **settings) -> Table:
 
 
 @pytest.fixture(scope="module")
-def lm(tiny, vocab):
-    """An untrained model made opinionated: its weights are larger, so context matters to it."""
-    model = build_lm(tiny, vocab, seed=3).eval()
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if weight.ndim == 2:
-                weight.mul_(2 if "wte" in name else 6)
-    return model
+def lm(opinionated):
+    return opinionated()
 
 
 def filtered(config: SampleConfig, probabilities=P) -> np.ndarray:
