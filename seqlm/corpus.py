@@ -103,7 +103,11 @@ def load_corpus(files: DataFiles, max_length: int | None = None) -> Corpus:
 
     Raises DataError, naming file, line and mend, for anything that breaks the data contract.
     """
-    vocab = read_vocab(files.vocab_path)
+    return corpus_with(files, read_vocab(files.vocab_path), max_length)
+
+
+def corpus_with(files: DataFiles, vocab: dict[str, int], max_length: int | None = None) -> Corpus:
+    """As `load_corpus`, with `vocab` (token -> id) in place of `files.vocab_path`."""
     records = read_records(
         files.data_path,
         vocab,

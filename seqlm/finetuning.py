@@ -4,16 +4,15 @@ The vocabulary grows (`growing`), the weights move, all of them or by LoRA (`lor
 else is as in a run from scratch: training.py trains, runs.py measures and leaves the report.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from seqlm.config import DataFiles, TrainConfig
-from seqlm.corpus import Corpus, load_corpus
+from seqlm.corpus import Corpus, corpus_with
 from seqlm.errors import ConfigError, DataError
-from seqlm.files import check_folder, write_json
+from seqlm.files import check_folder
 from seqlm.finetuned import Job, leave
 from seqlm.forgetting import both_measures
 from seqlm.growing import grown_vocab, in_order, in_words, is_classifier, new_tokens, start_model
@@ -144,12 +143,10 @@ def _vocabulary(files: DataFiles, options: FinetuneOptions, known: dict) -> dict
     return vocab
 
 
-def with_vocab(files: DataFiles, vocab: Mapping[str, int], length: int | None) -> Corpus:
-    """`corpus.load_corpus` with a vocabulary that stands in no file; every DataError names one."""
-    with TemporaryDirectory() as place, naming(files.data_path):
-        path = Path(place) / "vocab.json"
-        write_json(path, dict(vocab))
-        return load_corpus(replace(files, vocab_path=path), length)
+def with_vocab(files: DataFiles, vocab: dict[str, int], length: int | None) -> Corpus:
+    """`corpus.corpus_with`; every DataError names the file of rows."""
+    with naming(files.data_path):
+        return corpus_with(files, vocab, length)
 
 
 def _say_cuts(corpus: Corpus, length: int) -> None:

@@ -106,6 +106,13 @@ def _logits(model, ids: list[int], last: int) -> torch.Tensor:
     return model(input_ids, use_cache=False).logits[0, -last:].float()
 
 
+def begun(image: np.ndarray, done: int, patch: int) -> np.ndarray:
+    """`image` (H, W) with all but its first `done` patches left as paper."""
+    columns = image.shape[1] // patch
+    there = np.arange(image.size // patch**2).reshape(-1, columns) < done
+    return image * np.kron(there, np.ones((patch, patch)))
+
+
 @torch.inference_mode()
 def attention_weights(model, ids: Sequence[int]) -> np.ndarray:
     """How much each token looks at each one before it. (n_layer, n_head, T, T), rows sum to 1.

@@ -86,7 +86,7 @@ class GalleryPanel:
 
     def _draw(self, rows: int, config: SampleConfig) -> None:
         labels, started = list(range(self.player.n_classes)), time.perf_counter()
-        codes, settings = [], []
+        codes, says, settings = [], [], []
         try:
             for row in range(rows):
                 if self.halt.is_set():
@@ -94,12 +94,13 @@ class GalleryPanel:
                 # A seed a row: within one, each digit has random numbers of its own.
                 now = replace(config, seed=config.seed + row)
                 codes.append(self.player.draw(labels, now))
+                says += self.player.classes(codes[-1]).argmax(1).tolist()
                 settings += [{**asdict(now), "number": k} for k in labels]
                 self.progress.value = row + 1
                 left = (time.perf_counter() - started) / (row + 1) * (rows - row - 1)
                 more = f", about {in_words(left)} left" if row + 1 < rows else ""
                 self.status.text = f"{row + 1} of {rows} rows drawn{more}"
-                self._show(np.concatenate(codes))
+                self._show(np.concatenate(codes), says)
             if codes:
                 self._offer(np.concatenate(codes), labels * len(codes), settings)
             alike = "" if config.strategy == "sample" else f"; {config.strategy} draws no other"
@@ -110,9 +111,8 @@ class GalleryPanel:
         finally:
             self.go.disabled, self.stop.disabled = False, True
 
-    def _show(self, codes: np.ndarray) -> None:
+    def _show(self, codes: np.ndarray, says: list[int]) -> None:
         images = self.player.book.decode(codes)
-        says = self.player.classes(codes).argmax(1)
         asked = np.arange(len(codes)) % self.player.n_classes
         captions = [
             f"{k}" if k == read else f"{k}, read as {read}"

@@ -9,6 +9,7 @@ import traitlets
 
 from seqlm import views
 from seqlm.choices import Choice, Notice
+from seqlm.insight import begun
 from seqlm.painting import FULL, PEN, PaintGrid
 from seqlm.player import Player
 from seqlm.playground_settings import Settings
@@ -100,26 +101,19 @@ class DrawPanel:
     def show(self) -> None:
         """The picture as far as the slider says, and what might have come there."""
         done, (rows, columns) = self.place.whole, self.player.book.grid
-        surprise = np.where(np.arange(rows * columns) < done, self.trace.surprise, np.nan)
-        so_far = self.image.copy()
-        side = self.player.book.patch
-        for place in range(done, rows * columns):
-            y, x = divmod(place, columns)
-            so_far[y * side : (y + 1) * side, x * side : (x + 1) * side] = 0
+        surprise = self.trace.surprise
+        so_far = begun(self.image, done, self.player.book.patch)
         label = self.digit.value
         asked = "of any digit" if label is None else f"of a {label}"
-        total = np.nansum(surprise)
         self.shown.value = views.page(
             views.figure(
                 views.picture(so_far, f"The model’s drawing {asked}, {done} codes of it."),
                 f"the first {done} of {rows * columns} codes",
             ),
-            views.figure(
-                views.patch_map(
-                    so_far, surprise.reshape(rows, columns), "Surprise of each code in nats.",
-                    marked=done - 1, full=max(8.0, float(self.trace.surprise.max())),
-                ),
-                f"surprise of each code, −ln p in nats; {total:.1f} together",
+            views.surprise_map(
+                so_far, np.where(np.arange(rows * columns) < done, surprise, np.nan),
+                (rows, columns), "Surprise of each code in nats.",
+                "surprise of each code, −ln p in nats", surprise.max(), marked=done - 1,
             ),
             views.classes(self.opinion, "How the model reads it"),
             views.candidates(
@@ -181,13 +175,10 @@ class PicturePanel:
                 views.picture(seen, f"What the code book makes of {origin}."),
                 f"{origin}, through the code book: what the model is given",
             ),
-            views.figure(
-                views.patch_map(
-                    seen, surprise.reshape(self.player.book.grid),
-                    "Surprise of each code in nats, read in this order.",
-                    full=max(8.0, float(surprise.max())),
-                ),
-                f"surprise of each code in nats; {surprise.sum():.1f} together",
+            views.surprise_map(
+                seen, surprise, self.player.book.grid,
+                "Surprise of each code in nats, read in this order.",
+                "surprise of each code in nats", surprise.max(),
             ),
             views.classes(opinion, "How the model reads it"),
         )  # fmt: skip
@@ -224,8 +215,7 @@ class CompletePanel:
         codes = self.player.complete(whole, label, config, ways)
         images = self.player.book.decode(np.concatenate([[whole], codes]))
         says = self.player.classes(codes)
-        half = images[0].copy()
-        half[self.player.half[1] :] = 0
+        half = begun(images[0], self.player.half[0], self.player.book.patch)
         alone = "" if ways > 1 else f" {config.strategy.capitalize()} knows one way only."
         self.told.text = f"Read as {', '.join(str(p.argmax()) for p in says)}.{alone}"
         captions = ["the upper half", "what it was"]

@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from seqlm.codebook import PatchCodebook
-from seqlm.insight import Candidate, Trace
+from seqlm.insight import Candidate, Trace, begun
 from seqlm.layout import code_token, codes_of
 from seqlm.plots_style import (
     BLUE,
@@ -38,13 +38,6 @@ def paper(width: float, height: float, heading: str) -> tuple[Figure, Axes]:
     ax.set_axis_off()
     ax.set(xlim=(-0.03, width - 0.1), ylim=(height, 0), autoscale_on=False, aspect="equal")
     return figure, ax
-
-
-def _begun(image: np.ndarray, done: int, patch: int) -> np.ndarray:
-    """`image` (H, W) with all but its first `done` patches left as paper."""
-    columns = image.shape[1] // patch
-    there = np.arange(image.size // patch**2).reshape(-1, columns) < done
-    return image * np.kron(there, np.ones((patch, patch)))
 
 
 def _frame_patch(tiles: Board, row: float, column: float, place: int, shape: tuple) -> None:
@@ -141,7 +134,7 @@ def _stage(
     tiles: Board, tile: tuple[int, int], book: PatchCodebook, image, trace: Trace, done: int
 ) -> None:
     """The picture after `done` codes, and what there is to say of the last of them."""
-    tiles.picture(_begun(image, done, book.patch), *tile)
+    tiles.picture(begun(image, done, book.patch), *tile)
     _frame_patch(tiles, *tile, done - 1, book.grid)
     tiles.write(f"after {done}", *tile)
     x, y = tiles.place(*tile)
@@ -208,7 +201,7 @@ def traced_choices(trace: Trace, book: PatchCodebook, places: Sequence[int], k: 
         down, right = divmod(i, across)
         x, y = 0.03 + right * wide, 0.35 + down * deep
         tile = Board(figure, ax, 1.0, (0, 0), (y, x))
-        tile.picture(_begun(image, place, book.patch), 0, 0)
+        tile.picture(begun(image, place, book.patch), 0, 0)
         _frame_patch(tile, 0, 0, place, book.grid)
         ax.text(x + 1.15, y, f"code {place + 1} of {n}", va="top", fontweight="bold", fontsize=11)
         told = f"{where(place, book.grid[1])}\n▸ {trace.names[trace.ids[place]]} stands here"

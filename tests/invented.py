@@ -268,3 +268,23 @@ def pixels(figure) -> np.ndarray:
 def words(figure) -> str:
     """All text in a figure, tick labels included."""
     return "\n".join(text.get_text() for text in figure.findobj(Text))
+
+
+def check_ink_and_words(figure, least: float = 0.005) -> None:
+    """It has `least` ink and not too much, fits a page, and its alt text is whole and states n."""
+    shown = pixels(figure)
+    assert least < (shown < 0.9).any(axis=2).mean() < 0.9
+    assert 400 <= shown.shape[1] <= 900
+    assert "n = " in figure.alt and "n = " in words(figure)
+    assert figure.alt.endswith(".") and "nan" not in figure.alt
+
+
+def check_letters(figure) -> None:
+    """No letter in its axes is smaller than nine points, and nothing is cut off at the edge."""
+    figure.draw_without_rendering()
+    width, height = figure.bbox.width, figure.bbox.height
+    for text in figure.findobj(Text):
+        if text.get_text() and text.get_visible() and text.axes is not None:
+            assert text.get_fontsize() >= 9, text
+    box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
+    assert box.x0 > -4 and box.y0 > -4 and box.x1 < width + 4 and box.y1 < height + 4

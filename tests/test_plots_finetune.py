@@ -2,9 +2,8 @@
 
 from functools import cache
 
-import matplotlib
 import pytest
-from invented import number, pixels, share, words
+from invented import check_ink_and_words, check_letters, number, share
 
 from seqlm import plots
 
@@ -48,23 +47,12 @@ def drawn(name: str):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_has_ink_fits_a_page_and_is_told_in_words(name):
-    figure = drawn(name)
-    shown = pixels(figure)
-    assert 0.005 < (shown < 0.9).any(axis=2).mean() < 0.9
-    assert 400 <= shown.shape[1] <= 900
-    assert "n = " in figure.alt and "n = " in words(figure)
-    assert figure.alt.endswith(".") and "nan" not in figure.alt
+    check_ink_and_words(drawn(name))
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_no_letter_is_smaller_than_nine_points_or_cut_off_at_the_edge(name):
-    figure = drawn(name)
-    for text in figure.findobj(matplotlib.text.Text):
-        if text.get_text() and text.get_visible() and text.axes is not None:
-            assert text.get_fontsize() >= 9, text
-    box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
-    width, height = figure.bbox.width, figure.bbox.height
-    assert box.x0 > -4 and box.y0 > -4 and box.x1 < width + 4 and box.y1 < height + 4
+    check_letters(drawn(name))
 
 
 def test_the_first_model_is_the_baseline_in_every_panel():
