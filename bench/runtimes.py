@@ -23,14 +23,14 @@ import torch
 from scipy import stats
 
 from seqlm.config import SampleConfig
-from seqlm.estimates import CONFIDENCE, Estimate
-from seqlm.exporting import export_model
-from seqlm.model import fit_attention, load_lm
-from seqlm.onnx_runtime import GRAPH, holds_onnx, load_onnx
-from seqlm.quantising import quantise
-from seqlm.sampling import draw
-from seqlm.scores import score_tokens
-from seqlm.vocabulary import read_vocab
+from seqlm.data.vocabulary import read_vocab
+from seqlm.deploy.export import export_model
+from seqlm.deploy.onnx_model import GRAPH, holds_onnx, load_onnx
+from seqlm.deploy.quantize import quantise
+from seqlm.evaluation.estimates import CONFIDENCE, Estimate
+from seqlm.evaluation.scores import score_tokens
+from seqlm.models.generation import draw
+from seqlm.models.gpt2 import fit_attention, load_lm
 
 BASE = "torch"
 

@@ -7,13 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from seqlm.arguments import Command, parsed, take
-from seqlm.config import (
-    DataConfig,
-    DataFiles,
-    ModelConfig,
-    SampleConfig,
-    TrainConfig,
-)
+from seqlm.config import DataConfig, DataFiles, ModelConfig, SampleConfig, TrainConfig
 from seqlm.errors import ConfigError, DataWarning, PipelineError, SeqlmError
 from seqlm.options import (
     DRAWING,
@@ -34,7 +28,7 @@ from seqlm.options import (
 
 def build(given: dict) -> None:
     """Turn handwritten digits into sentences: data set, vocabulary and code book."""
-    from seqlm.dataset import build_dataset
+    from seqlm.data.build import build_dataset
 
     options, config = take(BuildOptions, given), take(DataConfig, given)
     about = build_dataset(config, options.output_dir)
@@ -43,7 +37,7 @@ def build(given: dict) -> None:
 
 def train(given: dict) -> None:
     """Train a language model from scratch on your own sequences, measure it, write a report."""
-    from seqlm.runs import train_language_model
+    from seqlm.training.runs import train_language_model
 
     _tell_overridden(given)
     train_language_model(take(DataFiles, given), take(ModelConfig, given), take(TrainConfig, given))
@@ -51,7 +45,7 @@ def train(given: dict) -> None:
 
 def classify(given: dict) -> None:
     """Train a classifier on your own labelled sequences, measure it, write a report."""
-    from seqlm.runs import train_sequence_classifier
+    from seqlm.training.runs import train_sequence_classifier
 
     start_from, size = take(ClassifyOptions, given).start_from, take(SizeOptions, given).size
     if start_from is not None and size is not None:
@@ -70,7 +64,7 @@ def classify(given: dict) -> None:
 
 def sizes(given: dict) -> None:
     """Time the three sizes on this machine, before you choose one to train."""
-    from seqlm.sizes import show_sizes
+    from seqlm.training.sizes import show_sizes
 
     show_sizes(take(SizesOptions, given))
 
@@ -85,7 +79,7 @@ def _tell_overridden(given: dict) -> None:
 
 def evaluate(given: dict) -> None:
     """Measure a trained language model: perplexity with intervals, beside the floors."""
-    from seqlm.runs import evaluate_model
+    from seqlm.training.runs import evaluate_model
 
     options = take(EvaluateOptions, given)
     # The model's own: with another vocabulary its ids would mean other tokens.
@@ -102,7 +96,7 @@ def evaluate(given: dict) -> None:
 
 def finetune(given: dict) -> None:
     """Go on training a saved model on other data; new tokens are appended, old ids stay."""
-    from seqlm.finetuning import finetune_model
+    from seqlm.training.finetune import finetune_model
 
     options = take(FinetuneOptions, given)
     files = take(DataFiles, {**given, "vocab_path": options.model_path / "vocab.json"})
@@ -111,7 +105,7 @@ def finetune(given: dict) -> None:
 
 def infer(given: dict) -> None:
     """Ask a trained model: next tokens, new sentences, classes."""
-    from seqlm.inference import classify_rows, interact, write_sentences
+    from seqlm.deploy.infer import classify_rows, interact, write_sentences
 
     options = take(InferOptions, given)
     if options.mode == "interactive":
@@ -133,9 +127,9 @@ def infer(given: dict) -> None:
 
 def export(given: dict) -> None:
     """Write a trained model as ONNX, checked against torch, for other runtimes."""
-    from seqlm.corpus import load_corpus
-    from seqlm.exporting import export_model
-    from seqlm.runs import fitting
+    from seqlm.data.corpus import load_corpus
+    from seqlm.deploy.export import export_model
+    from seqlm.training.runs import fitting
 
     options, corpus = take(ExportOptions, given), None
     if options.data_path is not None:
@@ -156,7 +150,7 @@ def export(given: dict) -> None:
 def serve(given: dict) -> None:
     """Answer over HTTP what infer answers at the terminal, for many at once."""
     try:
-        from seqlm.serving import serve_model
+        from seqlm.deploy.server import serve_model
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"serving needs the package {error.name}, which is not installed; install seqlm with "

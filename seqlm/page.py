@@ -8,7 +8,7 @@ from pathlib import Path
 import mistune
 
 from seqlm.errors import DataError
-from seqlm.plots_style import DPI
+from seqlm.plots.style import DPI
 
 
 def to_html(markdown: str, folder: Path) -> str:

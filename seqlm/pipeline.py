@@ -7,7 +7,6 @@ import ast
 import difflib
 import hashlib
 import json
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -19,11 +18,9 @@ import papermill
 import yaml
 
 from seqlm.errors import ConfigError, PipelineError
-from seqlm.files import read_json, sha256_of, write_json, write_text
-from seqlm.speed import in_words
+from seqlm.training.timing import in_words
+from seqlm.utils import PACKAGE, modules_behind, read_json, sha256_of, write_json, write_text
 from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace
-
-PACKAGE = Path(__file__).parent
 
 
 @dataclass(frozen=True)
@@ -176,36 +173,10 @@ def fingerprint(notebook: Path, parameters: dict, before: list[str]) -> str:
     """Changes when the notebook's cells, its parameters, code it imports, or its inputs change."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
     sources = "\n".join(source for kind, source in cells if kind == "code")
-    code = {path.name: path.read_text(encoding="utf-8") for path in modules_behind(sources)}
+    behind = modules_behind(sources)
+    code = sha256_of(behind) if behind else ""
     whole = json.dumps([cells, parameters, code, before], sort_keys=True)
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
-
-
-def modules_behind(source: str) -> list[Path]:
-    """The package's modules that `source` imports, and those that they import in turn."""
-    found: set[Path] = set()
-    waiting = [source]
-    while waiting:
-        for name in _imported(waiting.pop()):
-            path = PACKAGE / f"{name}.py"
-            if path.is_file() and path not in found:
-                found.add(path)
-                waiting.append(path.read_text(encoding="utf-8"))
-    return sorted(found)
-
-
-def _imported(source: str) -> set[str]:
-    # Lines that only a notebook understands (%magic, !shell) would not parse.
-    source = re.sub(r"(?m)^\s*[%!].*$", "", source)
-    names = set()
-    for node in ast.walk(ast.parse(source)):
-        if isinstance(node, ast.ImportFrom) and node.module == "seqlm":
-            names |= {alias.name for alias in node.names} | {"__init__"}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("seqlm."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("seqlm.")}
-    return names
 
 
 def _stamp(ws: Workspace, stage: Stage) -> Path:

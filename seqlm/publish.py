@@ -3,8 +3,8 @@
 import shutil
 from pathlib import Path
 
-from seqlm.files import atomic_path, read_text, write_text
-from seqlm.tables import OPEN, write_readme_results
+from seqlm.evaluation.tables import OPEN, write_readme_results
+from seqlm.utils import atomic_path, read_text, write_text
 from seqlm.workspace import LABORATORY, Workspace
 
 

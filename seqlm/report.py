@@ -9,18 +9,18 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from seqlm.cards import PROCESS
 from seqlm.errors import DataError
-from seqlm.files import read_json, read_text, write_json, write_text
+from seqlm.evaluation.tables import escaped, results_table
 from seqlm.page import to_html
-from seqlm.plots_style import as_share, estimate, in_plain
-from seqlm.plots_summary import performance_summary
-from seqlm.plots_training import MEASURES
+from seqlm.plots.style import as_share, estimate, in_plain
+from seqlm.plots.summary import plot_summary
+from seqlm.plots.training import MEASURES
 from seqlm.publish import publish
 from seqlm.report_lab import laboratory
-from seqlm.speed import in_words
-from seqlm.tables import escaped, results_table
-from seqlm.training import RECORD
+from seqlm.training.cards import PROCESS
+from seqlm.training.timing import in_words
+from seqlm.training.train import RECORD
+from seqlm.utils import read_json, read_text, write_json, write_text
 from seqlm.workspace import NOTEBOOKS, Workspace
 
 SUMMARY = "performance_summary"
@@ -36,7 +36,7 @@ def build_report(ws: Workspace) -> dict[str, Path]:
     record = read_json(ws.outputs / RECORD)
     metrics = {n: ws.metrics(n) for n in NOTEBOOKS if ws.metrics_path(n).is_file()}
     values = {number: held["values"] for number, held in metrics.items()}
-    figure = performance_summary(*(values.get(number) for number in ("03", "04", "05", "06")))
+    figure = plot_summary(*(values.get(number) for number in ("03", "04", "05", "06")))
     ws.save_figure(figure, SUMMARY)
     written = {
         "figure": ws.figures / f"{SUMMARY}.png",

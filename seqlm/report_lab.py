@@ -2,9 +2,9 @@
 
 from collections.abc import Iterable, Mapping
 
-from seqlm.plots_style import Numbers, estimate, in_plain, interval, short
-from seqlm.recipes import comparison_table
-from seqlm.tables import Row, table_of
+from seqlm.evaluation.tables import Row, table_of
+from seqlm.lab.recipes import comparison_table
+from seqlm.plots.style import Numbers, estimate, in_plain, interval, short
 
 
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:

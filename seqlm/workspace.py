@@ -9,8 +9,7 @@ from pathlib import Path
 
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
-from seqlm.files import atomic_path, read_json, sha256_of, write_json, write_text
-from seqlm.versions import versions
+from seqlm.utils import atomic_path, read_json, sha256_of, versions, write_json, write_text
 
 NOTEBOOKS = {
     "01": "01_explore_data",

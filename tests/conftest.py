@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from seqlm.codebook import PatchCodebook
 from seqlm.config import DataConfig, ModelConfig
-from seqlm.dataset import CODEBOOK, Pictures, build_dataset, load_pictures
-from seqlm.layout import default_vocab
-from seqlm.model import build_lm
+from seqlm.data.build import CODEBOOK, Pictures, build_dataset, load_pictures
+from seqlm.data.codebook import PatchCodebook
+from seqlm.data.tokens import default_vocab
+from seqlm.models.gpt2 import build_lm
 
 torch.set_num_threads(1)
 

@@ -8,11 +8,13 @@ import torch
 from matplotlib.image import imread
 from matplotlib.text import Text
 
-from seqlm import plots
-from seqlm.classes import measure_classes
-from seqlm.files import write_json
-from seqlm.layout import default_vocab, draw_layout, read_layout
-from seqlm.metrics import TokenScores, proportion
+from seqlm.data.tokens import default_vocab, draw_layout, read_layout
+from seqlm.evaluation.class_probabilities import measure_classes
+from seqlm.evaluation.estimates import proportion
+from seqlm.evaluation.scores import TokenScores
+from seqlm.plots.classification import plot_next_tokens
+from seqlm.plots.training import plot_training_process
+from seqlm.utils import write_json
 from seqlm.workspace import Workspace
 
 VOCAB = default_vocab()
@@ -251,9 +253,9 @@ def workspace(root, profile="laptop", numbers=("01", "03", "04", "05", "06")) ->
     held = record(160, 4)
     held["settings"]["output_dir"] = str(ws.outputs)
     write_json(ws.outputs / "training.json", held)
-    ws.save_figure(plots.training_process(held), "training_process")
+    ws.save_figure(plot_training_process(held), "training_process")
     table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
-    ws.save_figure(plots.next_token_bars(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
+    ws.save_figure(plot_next_tokens(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
     return ws
 
 

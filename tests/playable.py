@@ -3,12 +3,12 @@
 import shutil
 from pathlib import Path
 
-from seqlm.codebook import PatchCodebook
 from seqlm.config import ModelConfig
-from seqlm.dataset import CODEBOOK
-from seqlm.layout import default_vocab
-from seqlm.model import build_lm
-from seqlm.tokenizer import build_tokenizer, save_tokenizer
+from seqlm.data.build import CODEBOOK
+from seqlm.data.codebook import PatchCodebook
+from seqlm.data.tokenizer import build_tokenizer, save_tokenizer
+from seqlm.data.tokens import default_vocab
+from seqlm.models.gpt2 import build_lm
 from seqlm.workspace import Workspace
 
 

@@ -5,6 +5,7 @@ import pytest
 
 from seqlm import pipeline
 from seqlm.errors import ConfigError, DataError
+from seqlm.utils import PACKAGE
 from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace, find_root
 
 TRAIN = "03_train_causal_lm"
@@ -57,7 +58,7 @@ def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
 
 def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, monkeypatch):
     path = tmp_path / "a.ipynb"
-    cell = nbformat.v4.new_code_cell("from seqlm import checks")
+    cell = nbformat.v4.new_code_cell("from seqlm.exercises import checks")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
     first = pipeline.fingerprint(path, {"a": 1}, ["x"])
     assert first == pipeline.fingerprint(path, {"a": 1}, ["x"])
@@ -71,13 +72,6 @@ def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, m
     assert first != pipeline.fingerprint(path, {"a": 1}, ["x"])
 
 
-def test_the_code_behind_a_notebook_is_what_it_imports_and_no_more():
-    source = "%matplotlib inline\nfrom seqlm import plots\nfrom seqlm.layout import IMG\n"
-    names = {path.stem for path in pipeline.modules_behind(source)}
-    assert {"plots", "layout", "errors", "codebook"} <= names
-    assert "training" not in names and "cli" not in names
-
-
 def test_a_notebook_without_its_inputs_is_told_which_to_run(tmp_path):
     with pytest.raises(DataError, match=r"01_explore_data\.ipynb with profile 'smoke' first"):
         Workspace("smoke", tmp_path).needs("01")
@@ -85,7 +79,7 @@ def test_a_notebook_without_its_inputs_is_told_which_to_run(tmp_path):
 
 def test_the_root_is_found_from_below_and_missed_elsewhere(tmp_path, monkeypatch):
     monkeypatch.delenv("SEQLM_HOME", raising=False)
-    root = pipeline.PACKAGE.parent
+    root = PACKAGE.parent
     assert find_root(root / "notebooks") == root
     with pytest.raises(ConfigError, match="SEQLM_HOME"):
         find_root(tmp_path)

@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from invented import values, workspace
 
-from seqlm import page, report, tables
+from seqlm import page, report
 from seqlm.errors import DataError, SeqlmError
-from seqlm.files import read_json, write_text
+from seqlm.evaluation import tables
 from seqlm.publish import publish
+from seqlm.utils import read_json, write_text
 
 
 class Tags(HTMLParser):

@@ -3,12 +3,12 @@
 import pytest
 from invented import workspace
 
-from seqlm.estimates import Estimate, proportion
+from seqlm.evaluation.estimates import Estimate, proportion
+from seqlm.evaluation.tables import OURS, results_table
 from seqlm.pipeline import notebooks_folder
 from seqlm.publish import publish
 from seqlm.report import build_report
 from seqlm.report_lab import comparisons_table, few_labels_page, laboratory, standing_table
-from seqlm.tables import OURS, results_table
 
 
 def told(value, unit="nats a token"):

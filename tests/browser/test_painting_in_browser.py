@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from seqlm.images import load_digits, split_indices
-from seqlm.judging import pixel_judge
+from seqlm.data.images import load_digits, split_indices
+from seqlm.evaluation.image_quality import pixel_judge
 
 # `told` shows what Python holds; the buttons let the page ask Python to change the grid.
 NOTEBOOK = """

@@ -15,9 +15,9 @@ import pytest
 from playable import playable
 
 from seqlm.config import ModelConfig, SampleConfig
-from seqlm.layout import draw_layout
+from seqlm.data.tokens import draw_layout
 from seqlm.options import DRAWING
-from seqlm.player import Player
+from seqlm.playground.player import Player
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_playground.ipynb"
 # Tall, because JupyterLab takes cells that are far out of sight from the page.

@@ -12,8 +12,8 @@ import pytest
 
 from seqlm import pipeline
 from seqlm.errors import PipelineError
-from seqlm.files import read_json, write_json
 from seqlm.report import build_report
+from seqlm.utils import read_json, write_json
 from seqlm.workspace import NOTEBOOKS, Workspace
 
 

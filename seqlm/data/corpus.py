@@ -1,0 +1,121 @@
+"""A whole set of sentences, split, with its vocabulary: what training and measuring read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from transformers import PreTrainedTokenizerFast
+
+from seqlm.config import DataFiles
+from seqlm.data.records import Record, read_records
+from seqlm.data.splits import split_records
+from seqlm.data.tokenizer import build_tokenizer, encode_tokens
+from seqlm.data.tokens import class_ids, layout_of, reading_prompt, token_kinds
+from seqlm.data.vocabulary import read_vocab
+from seqlm.errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """Sentences in three splits.
+
+    Attributes:
+        vocab: token -> id.
+        splits: "train", "val" and "test" -> records.
+        max_length: the length that longer rows were cut to; None when none was.
+    """
+
+    vocab: dict[str, int]
+    splits: dict[str, list[Record]]
+    max_length: int | None = None
+
+    @cached_property
+    def tokenizer(self) -> PreTrainedTokenizerFast:
+        """A Hugging Face tokenizer with exactly the vocabulary's ids.
+
+        It carries `max_length` along with a model, which knows no longer rows.
+        """
+        told = {} if self.max_length is None else {"model_max_length": self.max_length}
+        return build_tokenizer(self.vocab, **told)
+
+    @cached_property
+    def kinds(self) -> np.ndarray:
+        """What each id is: structural, code or class. (V,) int8."""
+        return token_kinds(self.vocab)
+
+    @cached_property
+    def class_ids(self) -> list[int]:
+        """Ids of the class tokens, in the order of the classes."""
+        return class_ids(self.vocab)
+
+    def records(self, split: str, layout: str | None = None) -> list[Record]:
+        """Records of one split, and of one layout ("read", "draw", "other") when it is named."""
+        rows = self.splits[split]
+        return list(rows) if layout is None else [r for r in rows if layout_of(r.tokens) == layout]
+
+    def rows(self, split: str, layout: str | None = None) -> list[list[int]]:
+        """Ids of one split: what a language model learns from and is scored on."""
+        return self.ids([record.tokens for record in self.records(split, layout)])
+
+    def sources(self, split: str, layout: str | None = None) -> np.ndarray:
+        """What each of `rows` was made from, as a number: rows of one source hang together. (N,).
+
+        A row that names no source is one of its own.
+        """
+        numbers: dict[tuple, int] = {}
+        keys = (
+            ("row", place) if record.source is None else ("source", record.source)
+            for place, record in enumerate(self.records(split, layout))
+        )
+        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+
+    def ids(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
+        """Tokens -> ids."""
+        return [encode_tokens(tokens, self.vocab) for tokens in sentences]
+
+    def labelled(self, split: str) -> list[Record]:
+        """Records of one split that can be classified: those in the read layout with a label."""
+        return [r for r in self.records(split, "read") if r.label is not None]
+
+    def to_classify(self, split: str) -> tuple[list[list[int]], np.ndarray]:
+        """Prompts that end at ``<CLS>``, with no class in them, and labels (N,) int64.
+
+        Raises DataError when the split holds no labelled row in the read layout.
+        """
+        chosen = self.labelled(split)
+        if not chosen:
+            raise DataError(
+                f"the {split} split holds no row with a label in the read layout "
+                "(<IMG> … </IMG> <CLS> …), so there is nothing to classify"
+            )
+        prompts = self.ids([reading_prompt(record.tokens) for record in chosen])
+        return prompts, np.array([record.label for record in chosen])
+
+    @property
+    def longest(self) -> int:
+        """Tokens in the longest row of any split."""
+        return max(len(r.tokens) for records in self.splits.values() for r in records)
+
+
+def load_corpus(files: DataFiles, max_length: int | None = None) -> Corpus:
+    """Read, check, shorten to `max_length` and split what `files` names.
+
+    Raises DataError, naming file, line and mend, for anything that breaks the data contract.
+    """
+    return corpus_with(files, read_vocab(files.vocab_path), max_length)
+
+
+def corpus_with(files: DataFiles, vocab: dict[str, int], max_length: int | None = None) -> Corpus:
+    """As `load_corpus`, with `vocab` (token -> id) in place of `files.vocab_path`."""
+    records = read_records(
+        files.data_path,
+        vocab,
+        repair_tail=files.repair_tail,
+        allow_unknown=files.allow_unknown,
+        max_length=max_length,
+    )
+    splits = split_records(
+        records, test_size=files.test_size, val_size=files.val_size, seed=files.split_seed
+    )
+    return Corpus(vocab, splits, max_length)

@@ -1,0 +1,149 @@
+"""A Hugging Face tokenizer with exactly the ids of vocab.json, whichever class loads it.
+
+One token is one word between spaces; nothing is split, merged, lower-cased or added. Three
+classes must agree on the ids: PreTrainedTokenizerFast, AutoTokenizer and GPT2Tokenizer. The last
+one builds a byte-level BPE of its own from vocab.json and merges.txt, which knows no word of
+ours. What it does keep are added tokens, and those are matched before any BPE; so every entry of
+the vocabulary is declared as one.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tokenizers import AddedToken, Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from seqlm.data.tokens import EOS, IMG, PAD, STRUCTURAL, UNK
+from seqlm.errors import DataError
+from seqlm.utils import read_json, write_json, write_text
+
+
+def build_tokenizer(
+    vocab: Mapping[str, int], *, model_max_length: int = 1024
+) -> PreTrainedTokenizerFast:
+    """A tokenizer over `vocab` (token -> id, ids from 0 without gaps) that adds no token itself.
+
+    Generation stops at ``<EOS>`` and batches are filled with ``<PAD>``, which is another token, so
+    that a model can learn to stop. ``<IMG>`` is the beginning of a sequence: it opens the read
+    layout, so `generate` without a prompt starts a picture as training rows start.
+    `model_max_length` is only written down: rows are cut by `layout.shorten`, which keeps the
+    tail, and never here, where the class would be cut off unasked.
+    """
+    ordered = _by_id(vocab)
+    inner = Tokenizer(WordLevel(ordered, unk_token=UNK))
+    inner.pre_tokenizer = WhitespaceSplit()
+    inner.add_special_tokens([_word(token) for token in STRUCTURAL])
+    inner.add_tokens([_word(token) for token in ordered if token not in STRUCTURAL])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=inner, model_max_length=model_max_length, **_SPECIAL, **_SETTINGS
+    )
+
+
+_SPECIAL = {"bos_token": IMG, "eos_token": EOS, "unk_token": UNK, "pad_token": PAD}
+_SETTINGS = {
+    "clean_up_tokenization_spaces": False,
+    "model_input_names": ["input_ids", "attention_mask"],
+    "padding_side": "right",
+}
+
+
+def _word(token: str) -> AddedToken:
+    # single_word: "foo" must not be found inside "food". The strips eat the spaces around a token,
+    # which GPT2Tokenizer would otherwise try to encode.
+    special = token in STRUCTURAL
+    return AddedToken(
+        token, single_word=True, lstrip=True, rstrip=True, normalized=False, special=special
+    )
+
+
+def _by_id(vocab: Mapping[str, int]) -> dict[str, int]:
+    return dict(sorted(vocab.items(), key=lambda item: item[1]))
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:
+    """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json, vocab.json, merges.txt.
+
+    GPT2Tokenizer, AutoTokenizer and PreTrainedTokenizerFast then load the same ids. (An unknown
+    word becomes ``<UNK>`` under the last two; GPT2Tokenizer leaves it out without a word.) What
+    else is in the directory stays. The tokenizer's own `save_pretrained` is not enough: without
+    the list of added tokens GPT2Tokenizer finds none of ours.
+    """
+    directory = Path(directory)
+    vocab = vocabulary_of(tokenizer)
+    # Built anew: one loaded as GPT2Tokenizer holds a BPE, and one that has been called remembers
+    # how it padded and cut.
+    fresh = build_tokenizer(vocab, model_max_length=tokenizer.model_max_length)
+    config = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": tokenizer.model_max_length,
+        **_SPECIAL,
+        **_SETTINGS,
+        "added_tokens_decoder": {str(index): _declared(token) for token, index in vocab.items()},
+    }
+    write_json(directory / "tokenizer.json", json.loads(fresh.backend_tokenizer.to_str()))
+    write_json(directory / "tokenizer_config.json", config)
+    write_json(directory / "special_tokens_map.json", _SPECIAL)
+    write_json(directory / "vocab.json", vocab)
+    write_text(directory / "merges.txt", "#version: 0.2\n")
+
+
+def _declared(token: str) -> dict[str, str | bool]:
+    word = _word(token)
+    flags = ("lstrip", "normalized", "rstrip", "single_word", "special")
+    return {"content": token, **{flag: getattr(word, flag) for flag in flags}}
+
+
+def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
+    """Load what `save_tokenizer` wrote. Raises DataError when the directory holds no tokenizer."""
+    directory = Path(directory)
+    if not directory.is_dir():
+        raise DataError(f"{directory}: there is no such model directory; check the path")
+    wanted = ("tokenizer.json", "tokenizer_config.json")
+    missing = [name for name in wanted if not (directory / name).is_file()]
+    if missing:
+        raise DataError(
+            f"{directory}: {missing[0]} is missing, so this is no model directory; name one that "
+            "training wrote, such as outputs/best_model"
+        )
+    for name in wanted:
+        read_json(directory / name)  # so that a damaged file is named
+    try:
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
+    except Exception as error:  # the library raises bare Exception for a malformed tokenizer.json
+        raise DataError(
+            f"{directory / 'tokenizer.json'}: no tokenizer can be made of it ({error}); "
+            "save the model again"
+        ) from error
+    strangers = [token for token in STRUCTURAL if token not in tokenizer.get_vocab()]
+    if strangers:
+        raise DataError(
+            f"{directory / 'tokenizer.json'}: it has no {strangers[0]}, so it is the tokenizer of "
+            "another kind of model; name a directory that seqlm wrote"
+        )
+    return tokenizer
+
+
+def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
+    """Token -> id, in the order of the ids: what vocab.json holds."""
+    return _by_id(tokenizer.get_vocab())
+
+
+def encode_tokens(
+    tokens: Iterable[str], vocab: Mapping[str, int] | PreTrainedTokenizerBase
+) -> list[int]:
+    """The id of each token; a token that is not in the vocabulary gets the id of ``<UNK>``."""
+    if isinstance(vocab, PreTrainedTokenizerBase):
+        return vocab.convert_tokens_to_ids(list(tokens))
+    unknown = vocab[UNK]
+    return [vocab.get(token, unknown) for token in tokens]
+
+
+def decode(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
+    """The tokens of `ids` (T,), numbers or a tensor, joined by single spaces.
+
+    The tokenizer's own `decode` joins added tokens in ways that differ between the classes.
+    """
+    return " ".join(tokenizer.convert_ids_to_tokens([int(index) for index in ids]))

@@ -1,0 +1,138 @@
+"""Whether a classifier may be as sure as it says it is."""
+
+import numpy as np
+
+from seqlm.errors import DataError
+from seqlm.evaluation.estimates import (
+    ENDS,
+    RESAMPLED_AT_ONCE,
+    RESAMPLES,
+    Estimate,
+    bootstrap_interval,
+    proportion,
+)
+
+BINS = 10  # the calibration error sums up the very bins that the diagram shows
+LEAST = 1e-300  # a probability of nothing would cost infinitely many nats; this one costs 691
+
+
+def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
+    """-(1/N) sum of ln p(true class), in nats an image; bootstrap over images.
+
+    `probabilities` (N, C), `labels` (N,). No probability is taken for less than 1e-300. It is a
+    proper score: on average none but the true probabilities make it least. Source: I. J. Good,
+    Rational Decisions, J. R. Statist. Soc. B 14 (1952). Raises DataError as `calibration_error`.
+    """
+    probabilities, labels = _checked(probabilities, labels)
+    of_label = probabilities[np.arange(len(labels)), labels]
+    nats = -np.log(np.maximum(of_label, LEAST))  # (N,)
+    low, high = bootstrap_interval(np.mean, (nats,))
+    return Estimate(float(nats.mean()), low, high, len(nats), "nats an image")
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Estimate:
+    """How far confidence and accuracy lie apart: expected calibration error of the top guess.
+
+    Images are put into `bins` of equal width by the probability of their likeliest class; the
+    error is sum over bins of n_b / N * |accuracy_b - mean confidence_b|. Source: C. Guo et al., On
+    Calibration of Modern Neural Networks, ICML 2017. `probabilities` (N, C), `labels` (N,).
+
+    Chance alone drives each bin's gap up, and resampling does so once more: percentile and BCa
+    intervals of a perfectly calibrated model never hold 0. So the bootstrap over images is mirrored
+    at the value (the basic bootstrap: A. C. Davison and D. V. Hinkley, Bootstrap Methods and their
+    Application, 1997, ch. 5), and the lower end is 0 where a perfectly calibrated model would show
+    as large an error, too (consistency resampling: J. Bröcker and L. A. Smith, Weather and
+    Forecasting 22, 2007). Being too high itself, the value tends to lie high in its interval. In
+    simulations of 360 images such intervals held the truth 85 to 96 times of 100, BCa's 0 to 90.
+
+    Raises DataError when there are no images, labels do not fit, or rows do not sum to 1.
+    """
+    confidence, right, where = _binned(probabilities, labels, bins)
+    members = np.eye(bins)[where]  # (N, bins)
+    gaps = members * (right - confidence)[:, None]  # (N, bins)
+    n, value = len(right), _error(np.ones(len(right)), gaps)
+    if n < 2:
+        return Estimate(float(value), float("-inf"), float("inf"), n, "share")
+    rng = np.random.default_rng(0)
+    resampled = _in_parts(n, lambda k: _error(_times_drawn(rng, k, n), gaps))
+    perfect = _in_parts(
+        n, lambda k: _error((rng.random((k, n)) < confidence) - confidence, members)
+    )
+    low, high = 2 * value - np.quantile(resampled, ENDS)[::-1]
+    if value <= np.quantile(perfect, ENDS[1]):
+        low = 0.0
+    return Estimate(float(value), float(max(low, 0)), float(min(max(high, value), 1)), n, "share")
+
+
+def _error(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Sum over bins of |what is in the bin|, an image: (..., N), (N, bins) -> (...)."""
+    return np.abs(weights @ columns).sum(axis=-1) / len(columns)
+
+
+def _times_drawn(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """How often each of `n` images comes in each resample: (resamples, n) float64."""
+    drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
+
+
+def _in_parts(n: int, draw) -> np.ndarray:
+    """`draw`(k) -> (k,), called until there are RESAMPLES numbers, k * n of them at once."""
+    size = max(1, RESAMPLED_AT_ONCE // n)
+    sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
+    return np.concatenate([draw(k) for k in sizes])
+
+
+def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:
+    """The reliability diagram: of each bin that holds an image, what was claimed and what came.
+
+    Each is {"low", "high", "n", "confidence", "accuracy"}: the bin is (low, high], `confidence`
+    the mean probability of the likeliest class in it, `accuracy` the share of these guesses that
+    were right, an Estimate as JSON with Wilson's interval. Sources and errors as in
+    `calibration_error`.
+    """
+    confidence, right, where = _binned(probabilities, labels, bins)
+    edges = _edges(bins)
+    return [
+        {
+            "low": float(edges[b]),
+            "high": float(edges[b + 1]),
+            "n": int((where == b).sum()),
+            "confidence": float(confidence[where == b].mean()),
+            "accuracy": proportion(right[where == b]).to_json(),
+        }
+        for b in np.unique(where)
+    ]
+
+
+def _edges(bins: int) -> np.ndarray:
+    return np.arange(bins + 1) / bins
+
+
+def _binned(
+    probabilities: np.ndarray, labels: np.ndarray, bins: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Confidence of the top guess, whether it is right, and its bin (low, high]; each (N,)."""
+    probabilities, labels = _checked(probabilities, labels)
+    confidence = probabilities.max(axis=1)
+    return (
+        np.minimum(confidence, 1.0),  # a sum in float32 may end just above
+        probabilities.argmax(axis=1) == labels,
+        np.digitize(confidence, _edges(bins)[1:-1], right=True),
+    )
+
+
+def _checked(probabilities: np.ndarray, labels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    probabilities, labels = np.asarray(probabilities, dtype=float), np.asarray(labels)
+    if probabilities.ndim != 2 or not len(labels) or len(labels) != len(probabilities):
+        raise DataError(
+            f"probabilities of shape {probabilities.shape} and {len(labels)} labels cannot be "
+            "compared; give one row of class probabilities for each label, and at least one"
+        )
+    if labels.min() < 0 or labels.max() >= probabilities.shape[1]:
+        raise DataError(
+            f"labels run from {labels.min()} to {labels.max()}, but there are probabilities of "
+            f"{probabilities.shape[1]} classes, counted from 0"
+        )
+    if not (np.abs(probabilities.sum(axis=1) - 1) < 1e-3).all() or probabilities.min() < 0:
+        raise DataError("class probabilities must lie between 0 and 1 and sum to 1 in every row")
+    return probabilities, labels

@@ -1,0 +1,242 @@
+"""Figures of the ruler: what a wrong one reports against the truth, and that ours is straight."""
+
+import textwrap
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from seqlm.plots.comparisons import ends, in_percent, told
+from seqlm.plots.learning import DASHED, finite, label_at_right, log_axis, log_ticks
+from seqlm.plots.style import (
+    BLUE,
+    GREY,
+    INK,
+    ORANGE,
+    SMALL,
+    VERMILLION,
+    Numbers,
+    canvas,
+    estimate,
+    finish,
+    in_plain,
+    interval,
+    listed,
+    n_of,
+    short,
+    styled,
+)
+
+
+@styled
+def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
+    """For each trap the number it reports, the true one, and how far the one is from the other.
+
+    `traps` are {"name", "quantity", "unit", "reported", "true", "better": "low" or "high"}, the
+    numbers Estimates or what a metrics file holds of them. Those of one unit share a panel:
+    shares on an axis in percent, all others on a logarithmic one.
+    """
+    rows = [{**t, "reported": estimate(t["reported"]), "true": estimate(t["true"])} for t in traps]
+    panels: dict[str, list[dict]] = {}
+    for row in rows:
+        panels.setdefault(row["unit"], []).append(row)
+    heights = [0.85 + 0.5 * len(members) for members in panels.values()]
+    figure = canvas(sum(heights), heading)
+    figure.get_layout_engine().set(h_pad=0.1)
+    axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
+    for ax, members in zip(axes, panels.values(), strict=True):
+        _claims_panel(ax, members)
+    said = [
+        f"{row['name']}: {row['quantity']} reported {told(row['reported'])}, "
+        f"true {told(row['true'])}, "
+        f"{_verdict(row)}"
+        for row in rows
+    ]
+    everything = [row[which] for row in rows for which in ("reported", "true")]
+    return finish(
+        figure,
+        f"{heading}: for each of {len(rows)} ways to measure wrongly an open marker for the "
+        f"number reported and a filled one for the true number, with 95 % intervals, "
+        f"{n_of(everything)}.",
+        f"{'; '.join(said)}.",
+    )
+
+
+def _verdict(row: Mapping) -> str:
+    """How far a claim is from the truth: "24.3 times too good", "12.0 points too bad"."""
+    reported, true = row["reported"], row["true"]
+    gap = reported.value - true.value
+    if short(reported.value, true.unit) == short(true.value, true.unit):
+        return "the same"
+    kind = "too good" if (gap < 0) == (row["better"] == "low") else "too bad"
+    if true.unit == "share":
+        return f"{abs(gap) * 100:.1f} points {kind}"
+    if "perplexity" in true.unit and min(reported.value, true.value) > 0:
+        ratio = max(reported.value, true.value) / min(reported.value, true.value)
+        return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} times {kind}"
+    return f"{short(abs(gap), '')} {kind}"
+
+
+def _claims_panel(ax: Axes, rows: Sequence[Mapping]) -> None:
+    everything = [row[which] for row in rows for which in ("reported", "true")]
+    shares = all(e.unit == "share" for e in everything)
+    log = not shares and min(ends(e)[0] for e in everything) > 0
+    scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    left, right = scale([min(ends(e)[0] for e in everything), max(ends(e)[1] for e in everything)])
+    room = 0.27 * (right - left) or 0.5  # for the numbers beside the markers
+    if log:
+        ax.set_xscale("log")
+        log_ticks(ax, *back([left, right]))
+    ax.set(xlim=back([left - room, right + room]), ylim=(len(rows) - 0.5, -0.75))
+    for y, row in enumerate(rows):
+        _claim(ax, y, row, first=y == 0)
+    quantities, ways = ({row[key] for row in rows} for key in ("quantity", "better"))
+    one = len(quantities) == 1
+    names = [row["name"] if one else f"{row['name']} ({row['quantity']})" for row in rows]
+    ax.set_yticks(range(len(rows)), [textwrap.fill(name, 30) for name in names])
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x", which="major")
+    ax.set_axisbelow(True)
+    ax.xaxis.set_major_formatter(in_percent if shares else _plain)
+    title = f"{rows[0]['quantity'] if one else rows[0]['unit']}"
+    if len(ways) == 1:
+        title += f"  ({'lower' if ways == {'low'} else 'higher'} is better)"
+    ax.set_title(title, fontweight="bold")
+    axis = "logarithmic axis, " if log else ""
+    ax.set_xlabel(f"{n_of(everything)}, {axis}bars: 95 % intervals", fontsize=SMALL, loc="left")
+
+
+def _plain(value: float, _=None) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:g}"
+
+
+def _claim(ax: Axes, y: int, row: Mapping, first: bool) -> None:
+    """One row: an arrow from the open marker to the filled one, their numbers on the outside."""
+    reported, true = row["reported"], row["true"]
+    arrow = {"arrowstyle": "-|>", "color": GREY, "lw": 1.4, "shrinkA": 6, "shrinkB": 4}
+    begin, end = ax.transLimits.transform(ax.transScale.transform(
+        [(reported.value, y), (true.value, y)]))[:, 0]  # fmt: skip
+    if abs(begin - end) > 0.05:  # a shorter one would be all head
+        ax.annotate("", (true.value, y), (reported.value, y), arrowprops=arrow)
+    truth_right = true.value >= reported.value
+    for which, e, colour, rightmost in (
+        ("reported", reported, VERMILLION, not truth_right),
+        ("true", true, BLUE, truth_right),
+    ):
+        low, high = ends(e)
+        ax.plot([low, high], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
+        # The ring lies below the diamond, and is wide enough to show where the two are close.
+        style = {"ms": 7, "zorder": 4} if e is true else {"ms": 10, "mfc": "white", "mew": 2}
+        ax.plot(e.value, y, "D" if e is true else "o", color=colour, **style)
+        spot = {"textcoords": "offset points", "ha": "left" if rightmost else "right"}
+        side = 1 if rightmost else -1
+        ax.annotate(short(e.value, e.unit), (high if rightmost else low, y), (10 * side, 0),
+                    va="center", fontweight="bold" if e is true else None, **spot)  # fmt: skip
+        if first:
+            ax.annotate(which, (e.value, y), (2 * side, 9), fontsize=SMALL,
+                        va="bottom", **spot)  # fmt: skip
+    ax.text(1.015, y, _verdict(row), transform=ax.get_yaxis_transform(), va="center",
+            fontweight="bold")  # fmt: skip
+
+
+# --- a source whose entropy is known --------------------------------------------------------------
+
+CLOSE = 0.01  # nats a code: so near to the limit counts as reached
+
+
+@styled
+def plot_gap_to_entropy(
+    points: Sequence[Mapping],
+    limit: Numbers | float,
+    floors: Mapping[str, float],
+    heading: str,
+    n: int | None = None,
+) -> Figure:
+    """NLL of a model on a source of known entropy against tokens seen, and its gap to the limit.
+
+    `points` are {"tokens", "nll"} in nats a code, `floors` name -> nats a code; `n` is the number
+    of sequences the NLL was measured on. `limit` is the entropy of the source, or, as an Estimate,
+    what the source itself loses on the very same sequences.
+    """
+    known = estimate(limit) if not isinstance(limit, int | float) else None
+    true = known.value if known else float(limit)
+    points = sorted(points, key=lambda point: point["tokens"])
+    tokens, nats = finite([p["tokens"] for p in points], [p["nll"] for p in points])
+    rests = f"n = {n:,} sequences" if n else f"n = {len(nats)} evaluation{'s' * (len(nats) != 1)}"
+    figure = canvas(4.0, f"{heading} ({rests})")
+    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
+    _towards_limit(left, tokens, nats, true, known, floors)
+    _gap_panel(right, tokens, nats - true)
+    dashed = [f"{in_plain(name)} {value:.3f}" for name, value in floors.items()]
+    whose = "What the source itself loses on these sequences" if known else "The source's entropy"
+    said = f"{whose}, {true:.3f} nats a code, is a bold line"
+    said += f" (95 % interval {interval(known)}, n = {known.n:,})." if known else "."
+    return finish(
+        figure,
+        f"{heading}: nats a code against tokens seen, {rests}. {said}",
+        _gap_words(tokens, nats, true) if len(nats) else "Nothing was measured.",
+        f"Floors, as dashed lines: {listed(dashed)}." if floors else "",
+    )
+
+
+def _gap_words(tokens: np.ndarray, nats: np.ndarray, true: float) -> str:
+    gaps = nats - true
+    side = "above" if gaps[-1] >= 0 else "below"
+    said = (
+        f"The model goes from {nats[0]:.3f} to {nats[-1]:.3f}, {abs(gaps[-1]):.4f} {side} it after "
+        f"{tokens[-1]:,.0f} tokens"
+    )
+    near = np.flatnonzero(np.abs(gaps) <= CLOSE)
+    if not len(near):
+        return f"{said}; it never comes within {CLOSE:g}."
+    return f"{said}; within {CLOSE:g} first after {tokens[near[0]]:,.0f} tokens."
+
+
+def _towards_limit(
+    ax: Axes,
+    tokens: np.ndarray,
+    nats: np.ndarray,
+    true: float,
+    known: Numbers | None,
+    floors: Mapping[str, float],
+) -> None:
+    if known and known.has_interval:
+        ax.axhspan(known.low, known.high, color=ORANGE, alpha=0.3, lw=0)
+    ax.axhline(true, color=INK, lw=2.6)
+    for value in floors.values():
+        ax.axhline(value, **DASHED)
+    ax.plot(tokens, nats, color=BLUE, marker="o", ms=5, lw=1.8, mfc="white")
+    seen = [true, *nats, *floors.values()]
+    margin = 0.06 * (max(seen) - min(seen)) or 0.05
+    ax.set(ylim=(min(seen) - margin, max(seen) + margin), ylabel="nats a code")
+    log_axis(ax, "tokens seen")
+    limit = "the source itself" if known else "the true limit"
+    labels = [(None, true, f"{limit} {true:.3f}", "bold")]
+    labels += [(None, v, f"floor: {in_plain(k)} {v:.3f}", None) for k, v in floors.items()]
+    if len(nats):
+        labels.append((tokens[-1], nats[-1], f"the model {nats[-1]:.3f}", "bold"))
+    label_at_right(ax, labels)
+
+
+def _gap_panel(ax: Axes, tokens: np.ndarray, gaps: np.ndarray) -> None:
+    """The gap on a logarithmic axis, which has no room for gaps of zero or below: arrows then."""
+    above = gaps > 0
+    lowest = min([CLOSE, *gaps[above]]) / (2.5 if above.all() else 8)
+    ax.set_yscale("log")
+    ax.plot(tokens[above], gaps[above], color=BLUE, marker="o", ms=5, lw=1.8, mfc="white")
+    ax.plot(tokens[~above], [lowest * 1.25] * (~above).sum(), "v", color=VERMILLION, ms=7)
+    if not above.all():
+        ax.text(0.03, 0.03, "▼ at or below the limit", transform=ax.transAxes, fontsize=SMALL)
+    if len(gaps) and gaps[-1] > 0:
+        ax.annotate(f"{gaps[-1]:.4f}", (tokens[-1], gaps[-1]), (3, -8), va="top", ha="right",
+                    textcoords="offset points", fontweight="bold", fontsize=SMALL)  # fmt: skip
+    ax.axhline(CLOSE, color=VERMILLION, ls="--", lw=1.4)
+    ax.annotate(f"{CLOSE:g} nats: close enough", (0.02, CLOSE), (0, 3), fontsize=SMALL,
+                xycoords=ax.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
+    ax.set_ylim(lowest, 2 * max([CLOSE, *gaps]))
+    ax.set_title("the gap to the limit, nats a code")
+    ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    ax.yaxis.set_minor_formatter(lambda value, _: "")
+    log_axis(ax, "tokens seen")

@@ -1,0 +1,298 @@
+"""Reading and writing files so that a reader never meets a half-written one."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import secrets
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from seqlm.errors import DataError, SeqlmError
+
+PACKAGE = Path(__file__).parent
+
+
+def _beside(target: Path, kind: str) -> Path:
+    # The name ends as the target's does: numpy and matplotlib choose a format by the suffix.
+    return target.with_name(f".{kind}-{secrets.token_hex(4)}-{target.name}")
+
+
+def _prepare(path: str | Path) -> Path:
+    # A link is written through, so that a folder linked to a bigger disk stays there.
+    target = Path(os.path.realpath(path))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SeqlmError(
+            f"{path}: its folder cannot be made ({error.strerror}); choose another place"
+        ) from error
+    if not os.access(target.parent, os.W_OK):
+        raise SeqlmError(f"{path}: its folder is not writable; choose another place")
+    return target
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path in the target's folder, and rename it to `path` at the end.
+
+    The folder is made when it is missing. When the block raises, `path` stays as it was.
+    Raises SeqlmError when the folder cannot be written or `path` is a folder.
+    """
+    target = _prepare(path)
+    if target.is_dir():
+        raise SeqlmError(f"{path}: this is a folder where a file should go; choose another name")
+    aside = _beside(target, "tmp")
+    try:
+        yield aside
+        os.replace(aside, target)
+    finally:
+        with suppress(FileNotFoundError):
+            aside.unlink()
+
+
+@contextmanager
+def atomic_dir(path: str | Path) -> Iterator[Path]:
+    """Yield an empty temporary folder beside `path`, and swap it in whole at the end.
+
+    What lay at `path` before is removed only once the new folder is in its place; when the block
+    raises, it stays as it was. Raises SeqlmError when `path` is a file, or holds the current
+    folder (swapping that away would take everything in it along).
+    """
+    target = _prepare(path)
+    if target.exists() and not target.is_dir():
+        raise SeqlmError(f"{path}: this is a file where a folder should go; choose another name")
+    here = Path.cwd().resolve()
+    if target == here or target in here.parents:
+        raise SeqlmError(f"{path}: everything in it would be replaced; name a folder of its own")
+    aside, old = _beside(target, "tmp"), _beside(target, "old")
+    aside.mkdir()
+    try:
+        yield aside
+        _swap_in(aside, target, old)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def _swap_in(aside: Path, target: Path, old: Path) -> None:
+    if not target.exists():
+        os.rename(aside, target)
+        return
+    os.rename(target, old)
+    try:
+        os.rename(aside, target)
+    except OSError:
+        os.rename(old, target)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write UTF-8 text with \\n line ends, all of it or nothing."""
+    with atomic_path(path) as aside:
+        aside.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_json(path: str | Path, obj: Any) -> None:
+    """Write `obj` as JSON, indented by two, keys in the order they were put in.
+
+    Numpy scalars and arrays, tuples and paths are written as plain JSON. Raises SeqlmError for
+    a number that is not finite (JSON has no NaN, and a report would not know what to say) and
+    for anything else JSON cannot hold, naming the key.
+    """
+    plain = _plain(obj, str(path), "")
+    write_text(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _plain(value: Any, path: str, key: str) -> Any:
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        raise SeqlmError(f"{path}: {key or 'value'}: {value} is not a number JSON can hold")
+    if isinstance(value, Path):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {_plain_key(k): _plain(v, path, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v, path, f"{key}[{i}]") for i, v in enumerate(value)]
+    raise SeqlmError(f"{path}: {key or 'value'}: a {type(value).__name__} cannot be put into JSON")
+
+
+def _plain_key(key: Any) -> str:
+    return key if isinstance(key, str) else str(key.item() if isinstance(key, np.generic) else key)
+
+
+def read_text(path: str | Path) -> str:
+    """Read a UTF-8 file (a byte-order mark is dropped). Raises DataError when that fails."""
+    try:
+        return Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(why_unreadable(path, error)) from error
+
+
+def why_unreadable(path: str | Path, error: Exception) -> str:
+    """One sentence for a file that could not be opened or is not UTF-8."""
+    if isinstance(error, FileNotFoundError):
+        return f"{path}: there is no such file; check the path"
+    if isinstance(error, IsADirectoryError):
+        return f"{path}: this is a folder, a file is wanted; name the file in it"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{path}: the text is not UTF-8 ({error.reason}); save the file as UTF-8"
+    if isinstance(error, OSError):
+        return f"{path}: the file cannot be read ({error.strerror or error}); check the file"
+    return f"{path}: the file cannot be read ({error}); check the file"
+
+
+def read_json(path: str | Path, *, pairs_hook: Callable[[list], Any] | None = None) -> Any:
+    """Read one JSON document; `pairs_hook` is json's `object_pairs_hook`.
+
+    Raises DataError, naming line and column, when the file is missing, empty or not JSON.
+    """
+    text = read_text(path)
+    if not text.strip():
+        raise DataError(f"{path}: the file is empty; JSON is wanted")
+    try:
+        return json.loads(text, object_pairs_hook=pairs_hook)
+    except json.JSONDecodeError as error:
+        raise DataError(
+            f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); mend it there"
+        ) from error
+    except RecursionError as error:
+        raise DataError(f"{path}: brackets are nested too deep to be read; flatten it") from error
+    except SeqlmError:
+        raise
+    except ValueError as error:  # a number of thousands of digits
+        raise DataError(f"{path}: not readable as JSON ({error}); mend it") from error
+
+
+def sha256_of(paths: str | Path | Iterable[str | Path]) -> str:
+    """First 16 hex characters of the SHA-256 over the names and contents of files.
+
+    A folder stands for all files in it. Names are taken relative to the folder that holds all
+    of them, so neither the order given nor the place on the disk matters, but swapping the
+    contents of two files does. Raises DataError for a file that is missing.
+    """
+    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    found = sorted({Path(os.path.abspath(file)) for path in given for file in _files_at(path)})
+    if not found:
+        raise DataError("there are no files to take a hash of; name at least one")
+    root = os.path.commonpath([file.parent for file in found])
+    total = hashlib.sha256()
+    for file in found:
+        try:
+            with open(file, "rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").digest()
+        except OSError as error:
+            raise DataError(why_unreadable(file, error)) from error
+        name = file.relative_to(root).as_posix()
+        total.update(hashlib.sha256(name.encode()).digest() + content)
+    return total.hexdigest()[:16]
+
+
+def _files_at(path: str | Path) -> list[Path]:
+    path = Path(path)
+    return [p for p in path.rglob("*") if p.is_file()] if path.is_dir() else [path]
+
+
+def json_name(value: Any) -> str:
+    names = {bool: "true/false", type(None): "null", dict: "object", str: "text", int: "number"}
+    return {**names, float: "number", list: "list"}[type(value)]
+
+
+def check_folder(path: str | Path) -> None:
+    """Raise SeqlmError unless a folder at `path` is there, or could be made, and can be written.
+
+    Makes nothing: for asking early, before long work whose result is to go there.
+    """
+    nearest = Path(os.path.realpath(path))
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise SeqlmError(f"{path}: {nearest} is a file, not a folder; choose another place")
+    if not os.access(nearest, os.W_OK | os.X_OK):
+        raise SeqlmError(f"{path}: {nearest} is not writable; choose another place")
+
+
+def code_fingerprint(*names: str) -> str:
+    """Changes when a module of seqlm named here changes, or any that it imports, however far.
+
+    `names` are dotted, as "seqlm.data.build". Returns 16 hexadecimal digits.
+    """
+    return sha256_of(modules_behind("\n".join(f"import {name}" for name in names)))
+
+
+def modules_behind(source: str) -> list[Path]:
+    """The files of this package that the Python text `source` imports, and what those import.
+
+    Sorted; a module comes with the `__init__` of every package it lies in. Lines that only a
+    notebook understands (%magic, !shell) are passed over.
+    """
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        for path in _imported_files(waiting.pop()) - found:
+            found.add(path)
+            waiting.append(path.read_text(encoding="utf-8"))
+    return sorted(found)
+
+
+def _imported_files(source: str) -> set[Path]:
+    tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            # `from a import b`: b may be a module, too.
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    files = set()
+    for name in names:
+        parts = name.split(".")
+        if parts[0] != PACKAGE.name:
+            continue
+        places = [PACKAGE.joinpath(*parts[1 : k + 1]) for k in range(len(parts))]
+        files |= {place / "__init__.py" for place in places} | {places[-1].with_suffix(".py")}
+    return {path for path in files if path.is_file()}
+
+
+_NAMED = ("seqlm", "torch", "transformers", "scikit-learn", "numpy", "scipy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in _NAMED:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def machine() -> dict[str, str | int]:
+    """What decides how long things take; nothing that tells one machine from its like."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    return {
+        "system": platform.system(),
+        "cores": os.cpu_count() or 1,
+        "threads": torch.get_num_threads(),
+        "gpus": gpus,
+        "gpu": torch.cuda.get_device_name() if gpus else "none",
+    }

@@ -1,0 +1,249 @@
+"""What compressors are charged: sizes added up by hand, codes that survive, nothing from test."""
+
+import bz2
+import lzma
+
+import numpy as np
+import pytest
+import zstandard
+from scipy import stats
+
+from seqlm.errors import DataError
+from seqlm.lab import compressors
+from seqlm.lab.compressors import METHODS, PACKINGS, compressed_bits, jackknife
+
+
+def codes_of(n, seed, n_codes=500, per_row=16) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, n_codes, (n, per_row))
+
+
+def skewed(n, seed) -> np.ndarray:
+    """Rows in which low codes are far more common, and each place has favourites of its own."""
+    thrown = np.random.default_rng(seed).geometric(0.1, (n, 16)) - 1
+    return (thrown + 20 * np.arange(16)) % 500
+
+
+@pytest.fixture(scope="module")
+def found():
+    return compressed_bits(skewed(3000, 0), skewed(100, 1), skewed(80, 2))
+
+
+def named(found, name):
+    (key,) = [key for key in found if key.split(", ")[0] == name]
+    return found[key]
+
+
+# ---------------------------------------------------------------- packings
+
+
+def unpacked(name: str, data: bytes, ranks: np.ndarray, shape) -> np.ndarray:
+    """The codes again, read by other means than they were written."""
+    n, per_row = shape
+    if name == "two bytes a code":
+        return np.frombuffer(data, dtype="<u2").reshape(shape)
+    if name == "low bytes, then high bytes":
+        low, high = np.frombuffer(data, dtype=np.uint8).reshape(n, 2, per_row).transpose(1, 0, 2)
+        return low + 256 * high.astype(int)
+    if name == "fewest bits a code":
+        width, row_bytes = (len(ranks) - 1).bit_length(), len(data) // n
+        rows = (data[i * row_bytes : (i + 1) * row_bytes] for i in range(n))
+        bits = ["".join(f"{byte:08b}" for byte in row) for row in rows]
+        return np.array(
+            [[int(b[k * width : (k + 1) * width], 2) for k in range(per_row)] for b in bits]
+        )
+    ordered, found, above = np.argsort(ranks), [], 0
+    for byte in data:
+        if byte == 255:
+            above += 255
+        else:
+            found.append(ordered[above + byte])
+            above = 0
+    return np.reshape(found, shape)
+
+
+@pytest.mark.parametrize("name", PACKINGS)
+@pytest.mark.parametrize("n_codes", [2, 50, 256, 257, 500, 1000])
+def test_every_packing_can_be_undone(name, n_codes):
+    """What cannot be undone would be charged too little."""
+    codes = codes_of(30, 3, n_codes, per_row=7)
+    codes[0, 0], codes[0, 1] = 0, n_codes - 1
+    ranks = np.random.default_rng(4).permutation(n_codes)
+    packed = PACKINGS[name](codes, ranks)
+    np.testing.assert_array_equal(unpacked(name, packed, ranks, codes.shape), codes)
+
+
+def test_packed_sizes_are_those_said():
+    codes, ranks = codes_of(10, 0), np.arange(500)
+    sizes = {name: len(pack(codes, ranks)) for name, pack in PACKINGS.items()}
+    rare = int((codes >= 255).sum())
+    assert list(sizes.values()) == [320, 320, 10 * 18, 160 + rare]
+
+
+# ---------------------------------------------------------------- sizes by hand
+
+
+def sizes_by_hand(data: bytes) -> dict[str, int]:
+    chain = [{"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME}]
+    return {
+        "xz": len(lzma.compress(data, lzma.FORMAT_RAW, filters=chain)),
+        "bz2": len(bz2.compress(data, 9)),
+    }
+
+
+@pytest.mark.parametrize("name", ["xz", "bz2"])
+def test_the_cost_is_what_the_test_rows_add_to_the_compressed_train_rows(name):
+    train, test = skewed(2000, 0).astype("<u2").tobytes(), skewed(60, 1).astype("<u2").tobytes()
+    by_hand = sizes_by_hand(train + test)[name] - sizes_by_hand(train)[name]
+    assert METHODS[name][""](train, len(test))(test) == by_hand
+    assert METHODS[f"{name} on test alone"][""](train, len(test))(test) == sizes_by_hand(test)[name]
+
+
+def test_zstd_pays_for_no_more_than_the_usual_frame_without_its_magic_number():
+    train, test = skewed(2000, 0).astype("<u2").tobytes(), skewed(60, 1).astype("<u2").tobytes()
+    usual = len(zstandard.ZstdCompressor(level=22).compress(test))
+    ours = METHODS["zstd on test alone"][""](train, len(test))(test)
+    assert 4 <= usual - ours <= 8
+
+
+def test_bz2_is_shown_as_many_train_rows_as_it_can_look_back_on():
+    """Stretches that fit beside the test rows, from the first to the last of the train rows."""
+    seen = []
+
+    def size(data: bytes) -> int:
+        seen.append(data)
+        return len(data) ** 2
+
+    past, now = bytes(range(100)), b"now"
+    cost = compressors._appended(size, window=40)(past, 10)
+    assert {len(data) for data in seen} == {30}
+    assert seen[0] == past[:30] and seen[-1] == past[-30:]
+    assert cost(now) == 33**2 - 30**2
+    assert compressors._appended(size, window=40)(past, 1_000)(now) == 23**2 - 20**2
+    assert compressors._appended(size, window=400)(past, 10)(now) == 103**2 - 100**2
+    assert compressors._appended(size)(past, 10)(now) == 103**2 - 100**2
+
+
+def test_nothing_lies_out_of_sight_of_xz_and_zstd():
+    """What stood at the very beginning of a megabyte costs far less when it comes again."""
+    noise = np.random.default_rng(0).bytes(1_000_000)
+    again, new = noise[:2_000], np.random.default_rng(1).bytes(2_000)
+    for name in ("xz", "zstd", "zstd with the train rows as dictionary"):
+        cost = METHODS[name][""](noise, 2_000)
+        assert cost(again) < 600 < 1_900 < cost(new)
+
+
+# ---------------------------------------------------------------- what an image costs
+
+
+def test_the_yardstick_is_the_fixed_length(found):
+    fixed = found["fixed length"]
+    assert fixed.value == fixed.low == fixed.high == pytest.approx(16 * np.log2(500))
+    assert fixed.value == pytest.approx(143.4526, abs=1e-4)
+
+
+def test_every_compressor_is_there_with_unit_n_interval_and_its_packing_in_words(found):
+    assert len(found) == 1 + len(METHODS)
+    for name in METHODS:
+        estimate = named(found, name)
+        assert estimate.low < estimate.value < estimate.high
+        assert (estimate.n, estimate.unit) == (100, "bits an image")
+    assert all(any(words in name for words in PACKINGS) for name in found if name != "fixed length")
+
+
+def test_none_beats_the_entropy_of_the_source_and_learning_helps(found):
+    """Each code is a geometric throw moved to its place: its entropy is known."""
+    p = 0.1
+    entropy = 16 * -(p * np.log2(p) + (1 - p) * np.log2(1 - p)) / p
+    for name in ("xz", "zstd"):
+        learned, alone = named(found, name), named(found, f"{name} on test alone")
+        assert entropy < learned.value < alone.value
+    assert all(estimate.low > entropy * 0.97 for estimate in found.values())
+    assert named(found, "xz").value < found["fixed length"].value
+
+
+def test_codes_that_cannot_be_foretold_cost_what_they_hold():
+    found = compressed_bits(codes_of(2000, 0), codes_of(100, 1), codes_of(80, 2))
+    for name in ("xz", "zstd"):
+        assert named(found, name).value > 0.99 * found["fixed length"].value
+
+
+def test_pictures_seen_in_training_cost_next_to_nothing_after_it_and_the_usual_alone():
+    train = codes_of(600, 0)
+    found = compressed_bits(train, train[:100], train[100:180])
+    for name in ("xz", "zstd", "zstd with the train rows as dictionary"):
+        assert named(found, name).value < 45
+        assert named(found, f"{name.split(' ')[0]} on test alone").value > 130
+
+
+def test_the_packing_is_chosen_on_val_and_test_has_no_say(found):
+    names = set(found)
+    other = compressed_bits(skewed(3000, 0), codes_of(100, 7), skewed(80, 2))
+    assert set(other) == names
+    dearer = compressed_bits(skewed(3000, 0), skewed(100, 1), codes_of(80, 2, n_codes=3))
+    assert set(dearer) != names
+
+
+def test_the_order_of_the_train_rows_has_no_say(found):
+    """Sorted train rows would leave bz2, which looks back but 900 kB, those of the last class."""
+    shuffled = np.random.default_rng(9).permutation(skewed(3000, 0))
+    other = compressed_bits(shuffled, skewed(100, 1), skewed(80, 2))
+    for name in METHODS:
+        if "alone" in name:
+            assert named(other, name).value == named(found, name).value
+        else:
+            assert named(other, name).value == pytest.approx(named(found, name).value, rel=0.06)
+
+
+# ---------------------------------------------------------------- the interval
+
+
+def test_where_costs_just_add_up_the_jackknife_is_students_interval_of_block_means():
+    codes = codes_of(200, 0)
+    found = jackknife(lambda kept: kept.sum() / len(kept), codes)
+    means = codes.sum(axis=1).reshape(10, 20).mean(axis=1)
+    low, high = stats.t.interval(0.95, 9, loc=means.mean(), scale=stats.sem(means))
+    assert found.value == pytest.approx(codes.sum() / 200)
+    assert (found.low, found.high) == pytest.approx((low, high))
+    assert found.n == 200
+
+
+def test_each_block_is_left_out_once_and_blocks_are_of_about_twenty():
+    seen = []
+    jackknife(lambda kept: float(seen.append(kept[:, 0]) or len(kept)), np.arange(130)[:, None])
+    kept = sorted(seen, key=len)[:-1]
+    left_out = [np.setdiff1d(np.arange(130), some) for some in kept]
+    assert len(left_out) == 6 and {len(block) for block in left_out} == {21, 22}
+    assert sorted(np.concatenate(left_out)) == list(range(130))
+    assert all(np.ptp(block) == len(block) - 1 for block in left_out), "neighbours stay together"
+
+
+def test_a_single_image_has_no_interval_and_two_have_one():
+    one = jackknife(lambda kept: 7.0, np.zeros((1, 4)))
+    assert one.value == 7 and not one.has_interval
+    assert jackknife(lambda kept: float(kept.mean()), np.array([[1.0], [3.0]])).has_interval
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+@pytest.mark.parametrize(
+    "spoil, words",
+    [
+        (lambda codes: codes[0], "test codes: expected whole numbers"),
+        (lambda codes: codes[:0], "at least one row"),
+        (lambda codes: codes / 2, "of float64"),
+        (lambda codes: codes + 1, "run from 1 to 500, but must lie between 0 and n_codes - 1"),
+        (lambda codes: codes - 1, "run from -1 to"),
+        (lambda codes: codes[:, :5], "different numbers of codes"),
+    ],
+)
+def test_codes_that_cannot_be_meant_are_refused_in_a_sentence(spoil, words):
+    codes = codes_of(50, 0)
+    codes[0, 0], codes[0, 1] = 0, 499
+    with pytest.raises(DataError, match=words):
+        compressed_bits(codes, spoil(codes), codes)
+
+
+def test_a_number_of_codes_that_no_two_bytes_hold_is_refused():
+    with pytest.raises(DataError, match="between 2 and 65536, got 70000"):
+        compressed_bits(*[codes_of(5, 0)] * 3, n_codes=70_000)

@@ -1,0 +1,249 @@
+"""Files are written whole or not at all, and what cannot be read is said in a sentence."""
+
+import json
+import math
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from seqlm.errors import DataError, SeqlmError
+from seqlm.utils import (
+    PACKAGE,
+    atomic_dir,
+    atomic_path,
+    code_fingerprint,
+    modules_behind,
+    read_json,
+    sha256_of,
+    write_json,
+    write_text,
+)
+
+
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_finished_block_puts_the_file_in_place_and_makes_its_folders(tmp_path):
+    target = tmp_path / "new" / "folder" / "a.txt"
+    with atomic_path(target) as aside:
+        aside.write_text("whole")
+        assert not target.exists()
+    assert target.read_text() == "whole"
+    assert names_in(target.parent) == ["a.txt"]
+
+
+def test_a_failed_block_leaves_the_old_file_and_no_litter(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), atomic_path(target) as aside:
+        aside.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old"
+    assert names_in(tmp_path) == ["a.txt"]
+
+
+def test_the_temporary_name_keeps_the_suffix_that_numpy_chooses_a_format_by(tmp_path):
+    with atomic_path(tmp_path / "book.npz") as aside:
+        np.savez(aside, centers=np.arange(3))
+    assert np.load(tmp_path / "book.npz")["centers"].tolist() == [0, 1, 2]
+
+
+def test_a_linked_file_is_written_through_the_link(tmp_path):
+    (tmp_path / "real.txt").write_text("old")
+    (tmp_path / "link.txt").symlink_to("real.txt")
+    write_text(tmp_path / "link.txt", "new")
+    assert (tmp_path / "link.txt").is_symlink()
+    assert (tmp_path / "real.txt").read_text() == "new"
+
+
+def test_a_file_is_not_written_over_a_folder_nor_below_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SeqlmError, match="folder where a file should go"):
+        write_text(tmp_path, "x")
+    with pytest.raises(SeqlmError, match="cannot be made"):
+        write_text(tmp_path / "file" / "below.txt", "x")
+
+
+def test_a_folder_is_swapped_in_whole(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    with atomic_dir(target) as aside:
+        (aside / "new.txt").write_text("new")
+        assert names_in(target) == ["old.txt"]
+    assert names_in(target) == ["new.txt"]
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_a_failed_block_leaves_the_old_folder_and_no_litter(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    with pytest.raises(RuntimeError), atomic_dir(target) as aside:
+        (aside / "new.txt").write_text("new")
+        raise RuntimeError
+    assert names_in(target) == ["old.txt"]
+    assert names_in(tmp_path) == ["model"]
+
+
+def test_the_old_folder_comes_back_when_the_new_one_cannot_be_put_in_place(tmp_path, monkeypatch):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    rename = os.rename
+
+    def failing(source, destination):
+        if Path(source).name.startswith(".tmp-"):
+            raise OSError("disk gone")
+        rename(source, destination)
+
+    monkeypatch.setattr(os, "rename", failing)
+    with pytest.raises(OSError, match="disk gone"), atomic_dir(target) as aside:
+        (aside / "new.txt").write_text("new")
+    assert names_in(target) == ["old.txt"]
+    assert names_in(tmp_path) == ["model"]
+
+
+@pytest.mark.parametrize("name", [".", ".."])
+def test_the_current_folder_is_never_swapped_away(tmp_path, monkeypatch, name):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    monkeypatch.chdir(inside)
+    with pytest.raises(SeqlmError, match="name a folder of its own"), atomic_dir(name):
+        pass
+    assert inside.is_dir()
+
+
+def test_json_keeps_the_order_of_keys_and_takes_numpy_values(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(
+        path,
+        {
+            "z": np.float32(0.5),
+            "a": np.int64(3),
+            "flag": np.bool_(True),
+            "list": (np.arange(2), Path("x")),
+            "名": None,
+            np.int64(7): 1,
+        },
+    )
+    text = path.read_text(encoding="utf-8")
+    assert text.startswith('{\n  "z": 0.5,\n  "a": 3,') and text.endswith("}\n")
+    assert read_json(path) == {
+        "z": 0.5,
+        "a": 3,
+        "flag": True,
+        "list": [[0, 1], "x"],
+        "名": None,
+        "7": 1,
+    }
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, np.float32("nan"), np.array([0.0, np.nan])])
+def test_json_refuses_what_is_not_a_number_and_names_the_key(tmp_path, bad):
+    path = tmp_path / "a.json"
+    with pytest.raises(SeqlmError, match=r"a\.json: scores\[0\]\.nll"):
+        write_json(path, {"scores": [{"nll": bad}]})
+    assert not path.exists()
+
+
+def test_json_refuses_an_object_it_cannot_hold(tmp_path):
+    with pytest.raises(SeqlmError, match="model: a object cannot"):
+        write_json(tmp_path / "a.json", {"model": object()})
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\xef\xbb\xbf  \n", "is empty"),
+        (b'{"a": 1,\n "b" 2}', r"a\.json:2:6: not valid JSON"),
+        (b"\xff\xfe{\x00}\x00", "not UTF-8"),
+        (b"[" * 100_000, "nested too deep"),
+        (b"1" * 5000, "not readable as JSON"),
+    ],
+)
+def test_json_that_cannot_be_read_is_named(tmp_path, content, words):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        read_json(path)
+
+
+def test_a_missing_file_and_a_folder_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.json: there is no such file"):
+        read_json(tmp_path / "gone.json")
+    with pytest.raises(DataError, match="this is a folder"):
+        read_json(tmp_path)
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps({"a": 1}).encode())
+    assert read_json(path) == {"a": 1}
+
+
+def test_the_hash_knows_names_and_contents_but_neither_order_nor_place(tmp_path):
+    def made(folder, **contents):
+        (tmp_path / folder).mkdir()
+        for name, text in contents.items():
+            (tmp_path / folder / name).write_text(text)
+        return tmp_path / folder
+
+    one, same = made("one", a="1", b="2"), made("same", a="1", b="2")
+    swapped, renamed = made("swapped", a="2", b="1"), made("renamed", a="1", c="2")
+    reference = sha256_of([one / "a", one / "b"])
+    assert len(reference) == 16 and int(reference, 16) >= 0
+    assert sha256_of([one / "b", one / "a"]) == reference
+    assert sha256_of(one) == sha256_of([same]) == reference
+    assert len({reference, sha256_of(swapped), sha256_of(renamed), sha256_of(one / "a")}) == 4
+
+
+def test_the_hash_of_a_folder_does_not_depend_on_where_it_lies(tmp_path):
+    for folder in ("here", "there"):
+        (tmp_path / folder / "deep").mkdir(parents=True)
+        for name in "abcdefghijkl":
+            (tmp_path / folder / "deep" / name).write_text(name)
+    assert sha256_of(tmp_path / "here") == sha256_of(tmp_path / "there")
+
+
+def test_a_hash_needs_files_that_are_there(tmp_path):
+    with pytest.raises(DataError, match="no such file"):
+        sha256_of([tmp_path / "gone"])
+    with pytest.raises(DataError, match="no files"):
+        sha256_of([])
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import seqlm.data.corpus",
+        "from seqlm.data import corpus",
+        "from seqlm.data.corpus import load_corpus",
+        "%matplotlib inline\n!ls\nfrom seqlm.data.corpus import load_corpus as load",
+    ],
+)
+def test_the_code_behind_an_import_is_the_module_its_rooms_and_what_it_imports(source):
+    behind = {path.relative_to(PACKAGE).as_posix() for path in modules_behind(source)}
+    assert {"__init__.py", "data/__init__.py", "data/corpus.py", "data/tokens.py"} <= behind
+    assert {"errors.py", "config.py"} <= behind  # behind data/corpus.py, each in its turn
+    assert not {"training/train.py", "plots/style.py", "cli.py"} & behind
+
+
+def test_a_code_fingerprint_changes_with_a_module_far_behind(tmp_path, monkeypatch):
+    for name, text in {
+        "__init__": "",
+        "a": "import toy.b",
+        "b": "from toy import c",
+        "c": "",
+    }.items():
+        (tmp_path / "toy").mkdir(exist_ok=True)
+        (tmp_path / "toy" / f"{name}.py").write_text(text)
+    monkeypatch.setattr("seqlm.utils.PACKAGE", tmp_path / "toy")
+    first = code_fingerprint("toy.a")
+    assert first == code_fingerprint("toy.a") != code_fingerprint("toy.c")
+    (tmp_path / "toy/c.py").write_text("ONE = 1")
+    assert first != code_fingerprint("toy.a")

@@ -1,0 +1,718 @@
+"""Training that goes on: ids stay, vocabularies and heads grow, forgetting is measured, LoRA."""
+
+import gzip
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2LMHeadModel, GPT2Tokenizer
+
+from seqlm.cli import main
+from seqlm.config import DataFiles, TrainConfig
+from seqlm.data.corpus import Corpus, load_corpus
+from seqlm.data.records import Record, write_records
+from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, vocabulary_of
+from seqlm.data.tokens import (
+    KIND_CLASS,
+    KIND_CODE,
+    class_token,
+    code_token,
+    default_vocab,
+    read_layout,
+    token_kinds,
+)
+from seqlm.errors import ConfigError, DataError, DataWarning
+from seqlm.evaluation.scores import score_tokens
+from seqlm.models.gpt2 import build_classifier, build_lm, gpt2_config, load_classifier, load_lm
+from seqlm.models.resize import (
+    grow_embedding,
+    grow_head,
+    grown_vocab,
+    in_order,
+    in_words,
+    new_tokens,
+    start_model,
+)
+from seqlm.options import FinetuneOptions
+from seqlm.training import forgetting
+from seqlm.training.finetune import finetune_model, with_vocab
+from seqlm.training.replay import warn_of_shared, with_replay
+from seqlm.training.runs import finish_model, train_language_model
+from seqlm.training.tasks import evaluate_lm
+from seqlm.utils import read_json, write_json
+
+QUICK = {"batch_size": 16, "evals": 1, "patience": 0, "precision": "fp32"}
+
+
+def rows(n, codes, labels, seed=0, first=0):
+    """Rows of 8 codes out of `codes`; the class decides which half of them."""
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        label = labels[i % len(labels)]
+        half = codes[: len(codes) // 2] if i % 2 else codes[len(codes) // 2 :]
+        split = "test" if i % 5 == 0 else "val" if i % 5 == 1 else "train"
+        meta = {"split": split, "source_id": f"{seed}-{first + i}"}
+        yield Record(read_layout(rng.choice(half, 8), label), label, meta)
+
+
+@pytest.fixture(scope="module")
+def started(built, tiny, tmp_path_factory):
+    """A model of 50 codes and ten classes after a few steps, its run around it."""
+    out = tmp_path_factory.mktemp("started")
+    files = DataFiles(built.directory / "sequences.jsonl", built.directory / "vocab.json")
+    config = TrainConfig(out, max_steps=30, learning_rate=3e-3, **QUICK)
+    train_language_model(files, tiny, config)
+    corpus = load_corpus(files)
+    record = read_json(out / "training.json")
+    finish_model(out, record, corpus, codebook=built.directory / "codebook.npz")
+    return out / "best_model"
+
+
+@pytest.fixture(scope="module")
+def classifier(tiny, vocab, tmp_path_factory):
+    """A classifier of three classes with random weights."""
+    out = tmp_path_factory.mktemp("classifier")
+    build_classifier(tiny, vocab, 3).save_pretrained(out)
+    save_tokenizer(build_tokenizer(vocab), out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def mine(tmp_path_factory):
+    """Rows with eight new codes and a new class, beside what the model knows."""
+    path = tmp_path_factory.mktemp("mine") / "mine.jsonl"
+    write_records(path, rows(120, range(40, 58), [3, 10]))
+    return path
+
+
+@pytest.fixture(scope="module")
+def plain(started, mine, built, tmp_path_factory):
+    """The whole command, with forgetting and replay, through the command line."""
+    out = tmp_path_factory.mktemp("plain")
+    words = ["finetune", "--model_path", str(started), "--data_path", str(mine), "--output_dir"]
+    words += [str(out), "--old_data_path", str(built.directory / "sequences.jsonl")]
+    words += ["--replay", "0.25", "--max_steps", "40", "--learning_rate", "3e-3"]
+    words += ["--batch_size", "16", "--evals", "2", "--precision", "fp32"]
+    return words, out
+
+
+def files_of(path) -> DataFiles:
+    return DataFiles(path, path)
+
+
+def options_of(start, **more) -> FinetuneOptions:
+    return FinetuneOptions(model_path=start, **more)
+
+
+# --- growing --------------------------------------------------------------------------------------
+
+
+def test_new_tokens_are_counted_whatever_else_is_wrong_with_the_rows(tmp_path):
+    path = tmp_path / "rows.jsonl.gz"
+    lines = ['{"tokens": "<IMG> a a b </IMG> <PAD>"}', "{no json", '{"tokens": 7}', "[]"]
+    lines += ['{"tokens": "<IMG> b </IMG> <CLS> <CLS> <EOS>", "label": 2}']
+    path.write_bytes(gzip.compress("\n".join(lines).encode()))
+    found = new_tokens(path, default_vocab(5, 2))
+    assert found == {"a": 2, "b": 2, "<CLS_2>": 1}
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(DataError, match="none.jsonl"):
+        new_tokens(tmp_path / "none.jsonl", {})
+
+
+def test_old_ids_stay_and_new_tokens_come_last_in_an_order_of_their_own(vocab):
+    new = ["<CLS_11>", "zeta", "<CLS_10>", "<Z_050>", "zeta"]
+    grown = grown_vocab(vocab, in_order(new))
+    assert {token: grown[token] for token in vocab} == vocab
+    assert list(grown)[len(vocab) :] == ["<Z_050>", "zeta", "<CLS_10>", "<CLS_11>"]
+    assert sorted(grown.values()) == list(range(len(vocab) + 4))
+    kinds = token_kinds(grown)
+    assert kinds[-4:].tolist() == [KIND_CODE, KIND_CODE, KIND_CLASS, KIND_CLASS]
+    assert in_order(reversed(new)) == in_order(new)
+
+
+def test_a_class_that_leaves_a_gap_is_refused(vocab):
+    with pytest.raises(DataError, match="<CLS_12> would be new, but there is no <CLS_10>"):
+        grown_vocab(vocab, ["<CLS_12>"])
+
+
+def test_the_rarest_new_tokens_are_named_first():
+    counts = {f"<Z_{k}>": k for k in range(1, 12)}
+    told = in_words(counts)
+    assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith("3 that are commoner")
+
+
+def test_the_embedding_grows_and_what_was_there_is_untouched(tiny, vocab):
+    model = build_lm(tiny, vocab)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    ids = torch.tensor([[2, 7, 9, 3, 4]])
+    logits = model.eval()(ids).logits.detach()
+    grow_embedding(model, len(vocab) + 3)
+    weight = model.transformer.wte.weight
+    assert model.lm_head.weight is weight and model.config.vocab_size == len(vocab) + 3
+    for name, old in before.items():
+        assert torch.equal(model.state_dict()[name][: len(old)], old), name
+    mean = before["transformer.wte.weight"].mean(0)
+    assert torch.allclose(weight[len(vocab) :], mean.expand(3, -1), atol=1e-6)
+    after = model(ids).logits.detach()
+    assert torch.allclose(after[..., : len(vocab)], logits, atol=1e-5)
+    assert torch.allclose(after[..., -1], logits.mean(-1), atol=1e-4), "the mean of the others"
+
+
+def test_a_smaller_vocabulary_is_refused(tiny, vocab):
+    with pytest.raises(DataError, match="too small"):
+        grow_embedding(build_lm(tiny, vocab), 10)
+
+
+def test_a_head_grows_at_its_end_and_survives_saving(tiny, vocab, tmp_path):
+    model = build_classifier(tiny, vocab, 3)
+    old = model.score.weight.detach().clone()
+    grow_head(model, 5)
+    assert torch.equal(model.score.weight[:3], old)
+    assert torch.allclose(model.score.weight[3:], old.mean(0).expand(2, -1))
+    model.save_pretrained(tmp_path)
+    assert load_classifier(tmp_path).score.weight.shape == (5, tiny.n_embd)
+    assert grow_head(model, 4).config.num_labels == 5, "never smaller"
+
+
+# --- the command ----------------------------------------------------------------------------------
+
+
+def test_the_command_from_end_to_end(plain, started, vocab, capsys):
+    words, out = plain
+    before = {p.name: p.read_bytes() for p in started.iterdir()}
+    assert main(words) == 0
+    said = capsys.readouterr().out
+    assert "9 tokens new to the model, ids 66 to 74: " in said and "<CLS_10> (60 times)" in said
+    assert "parameters are trained (all of them)" in said
+    assert "new rows (mine.jsonl, test), NLL of a code, nats:" in said
+    assert "old rows (sequences.jsonl, test), NLL of a code, nats:" in said
+    assert {p.name: p.read_bytes() for p in started.iterdir()} == before, "the start is untouched"
+
+    grown = vocabulary_of(load_tokenizer(out / "best_model"))
+    assert {token: grown[token] for token in vocab} == vocab
+    assert list(grown)[66:] == [*map(code_token, range(50, 58)), class_token(10)]
+    model = GPT2LMHeadModel.from_pretrained(out / "best_model")
+    tokenizer = GPT2Tokenizer.from_pretrained(out / "best_model")
+    assert len(tokenizer) == model.config.vocab_size == 75
+    assert tokenizer("<Z_057> <CLS_10>")["input_ids"] == [73, 74]
+    for name in ("best_model", "final_model"):
+        assert (out / name / "codebook.npz").is_file(), "it goes along"
+        card = (out / name / "README.md").read_text()
+        assert f"fine-tuned from {started.parent.name}/best_model" in card
+        assert "72 train, 24 val, 24 test rows of mine.jsonl" in card, "the new rows alone"
+        assert "it learned from 72 new rows and 24 replayed rows of sequences.jsonl" in card
+
+    held = json.loads((out / "metrics.json").read_text())["values"]
+    assert held["read"]["code"]["nll"]["n"] == 24 and "floors" in held
+    told = held["finetuned"]
+    assert told["new_tokens"] == list(grown)[66:] and told["trained"] == told["parameters"]
+    assert told["rows"] == {"new": 72, "replayed": 24}
+    new, old = told["changes"].values()
+    assert new["code_nll"]["difference"]["high"] < 0, "the loss on the new rows falls"
+    assert new["code_nll"]["after"]["value"] == pytest.approx(held["read"]["code"]["nll"]["value"])
+    assert old["code_nll"]["difference"]["n"] == 60
+    for numbers in (new["code_nll"], old["code_nll"], old["accuracy"]):
+        gap = numbers["after"]["value"] - numbers["before"]["value"]
+        assert numbers["difference"]["value"] == pytest.approx(gap, abs=1e-6)
+    report = (out / "report.md").read_text()
+    assert "## What fine-tuning changed" in report and "| old rows (sequences.jsonl" in report
+    evals = read_json(out / "training.json")["evals"]
+    assert all("old_code_nll" in line for line in evals), "the curve of forgetting"
+
+
+def test_floors_are_fitted_on_the_new_rows_alone(plain, mine):
+    held = json.loads((plain[1] / "metrics.json").read_text())["values"]
+    model = plain[1] / "best_model"
+    alone = with_vocab(files_of(mine), vocabulary_of(load_tokenizer(model)), 64)
+    want = evaluate_lm(load_lm(model), alone)["floors"]
+    for name, floor in held["floors"].items():
+        assert floor["code"]["nll"]["value"] == pytest.approx(want[name]["code"]["nll"]["value"])
+
+
+def test_what_was_known_before_is_what_evaluate_says_of_the_starting_model(
+    plain, started, built, capsys
+):
+    held = json.loads((plain[1] / "metrics.json").read_text())["values"]["finetuned"]["changes"]
+    words = ["evaluate", "--data_path", str(built.directory / "sequences.jsonl"), "--floors"]
+    assert main([*words, "false", "--json", "--model_path", str(started)]) == 0
+    known = json.loads(capsys.readouterr().out)["read"]["code"]["nll"]
+    old = next(found for name, found in held.items() if name.startswith("old"))
+    assert old["code_nll"]["before"] == pytest.approx(known)
+
+
+def test_the_same_command_again_trains_nothing_but_measures(plain, capsys):
+    words, out = plain
+    stamp = (out / "best_model" / "model.safetensors").stat().st_mtime_ns
+    assert main(words) == 0
+    assert "already trained" in capsys.readouterr().out
+    assert (out / "best_model" / "model.safetensors").stat().st_mtime_ns == stamp
+    assert (out / "report.md").read_text().count("## What fine-tuning changed") == 1
+
+
+def test_every_other_command_takes_the_result(plain, mine, capsys):
+    model = str(plain[1] / "best_model")
+    assert main(["evaluate", "--model_path", model, "--data_path", str(mine)]) == 0
+    generate = "infer --mode generate --label 10 --max_new_tokens 4 --model_path"
+    assert main([*generate.split(), model]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].startswith("<CLS> <CLS_10> <IMG>")
+    classify = "infer --mode classify --model_path"
+    assert main([*classify.split(), model, "--data_path", str(mine)]) == 0
+    row = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert len(row["probabilities"]) == 11
+
+
+# --- refusals -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("place", ["", "best_model", "best_model/deeper"])
+def test_the_starting_model_is_never_written_over(started, mine, place, capsys):
+    out = started.parent / place
+    words = ["finetune", "--model_path", str(started), "--data_path", str(mine)]
+    assert main([*words, "--output_dir", str(out)]) == 2
+    said = capsys.readouterr().err
+    assert "training would replace it" in said and said.count("\n") == 1
+    assert load_lm(started) is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"replay": 0.2}, "name their file with --old_data_path"),
+        ({"replay": 0.95}, "^replay: must be between 0 and 0.9, got 0.95"),
+        ({"lora_rank": -1}, "^lora_rank: must be at least 0, got -1"),
+        ({"lora_rank": 1.5}, "^lora_rank: expected int, got 1.5"),
+        ({"lora_rank": 33}, "^lora_rank: must be at most n_embd = 32 of .*, got 33$"),
+        ({"lora_alpha": 0.0}, "^lora_alpha: must be at least"),
+        ({"task": "both"}, "^task: expected 'lm' or 'classifier' or None, got 'both'"),
+        ({"grow": False}, "holds 9 tokens that the model does not know: .*--grow true"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    started, mine, tmp_path, more, said
+):
+    config = TrainConfig(tmp_path / "out", **QUICK)
+    with pytest.raises((ConfigError, DataError), match=said):
+        finetune_model(files_of(mine), options_of(started, **more), config)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_vocabulary_file_says_what_may_be_new_so_a_typo_is_refused(started, vocab, tmp_path):
+    write_json(tmp_path / "wider.json", default_vocab(52))
+    (typo,) = (tmp_path / "typo.jsonl",)
+    given = [*rows(30, range(40, 52), [3])]
+    given[7] = replace(given[7], tokens=tuple(t.replace("Z_0", "Z_o") for t in given[7].tokens))
+    write_records(typo, given)
+    options = options_of(started, vocab_path=tmp_path / "wider.json")
+    with pytest.raises(DataError, match=r"typo.jsonl:8: tokens: unknown token '<Z_o"):
+        finetune_model(files_of(typo), options, TrainConfig(tmp_path / "out", **QUICK))
+    options = replace(options, grow=False)
+    with pytest.raises(DataError, match="wider.json: holds 2 tokens that the model does not"):
+        finetune_model(files_of(typo), options, TrainConfig(tmp_path / "out", **QUICK))
+
+
+def test_numbers_too_large_for_anyone_are_refused_in_one_sentence(started, mine, tmp_path, capsys):
+    words = ["finetune", "--model_path", str(started), "--data_path", str(mine), "--output_dir"]
+    for flag, value in (("--lora_rank", "200000000"), ("--seed", "99999999999999999999")):
+        assert main([*words, str(tmp_path / "out"), flag, value]) == 2
+        said = capsys.readouterr().err
+        assert f"{flag[2:]}: must be" in said and said.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_of_another_division_of_the_models_own_file_are_warned_of(
+    tiny, vocab, tmp_path, recwarn
+):
+    plain = [replace(r, meta={}) for r in rows(60, range(40), [1, 2])]
+    write_records(tmp_path / "rows.jsonl", plain)
+    write_json(tmp_path / "vocab.json", vocab)
+    files = DataFiles(tmp_path / "rows.jsonl", tmp_path / "vocab.json")
+    train_language_model(files, tiny, TrainConfig(tmp_path / "run", max_steps=1, **QUICK))
+    options = options_of(tmp_path / "run" / "best_model")
+
+    def told(split_seed) -> list[str]:
+        recwarn.clear()
+        out = TrainConfig(tmp_path / f"again{split_seed}", max_steps=1, **QUICK)
+        finetune_model(replace(files, split_seed=split_seed), options, out)
+        return [str(w.message) for w in recwarn if w.category is DataWarning]
+
+    assert not told(files.split_seed)
+    (said,) = told(7)
+    assert "rows.jsonl: the model was trained on another division" in said
+    assert "split_seed 42 then and 7 now" in said
+
+
+@pytest.mark.parametrize(
+    ("split", "replay", "said"),
+    [
+        ("test", 0.2, "meta.split leaves train empty"),
+        ("train", 0.0, "meta.split leaves val empty"),
+    ],
+)
+def test_old_rows_with_an_empty_split_are_named_by_their_file(
+    started, mine, tmp_path, split, replay, said
+):
+    path = tmp_path / "elsewhere.jsonl"
+    write_records(path, [replace(r, meta={"split": split}) for r in rows(9, range(40), [1])])
+    options = options_of(started, old_data_path=path, replay=replay)
+    with pytest.raises(DataError, match=f"^{path}: {said}"):
+        finetune_model(files_of(mine), options, TrainConfig(tmp_path / "out", **QUICK))
+
+
+def unlabelled(path, *splits) -> None:
+    """Rows without labels in `splits`, with labels in the others."""
+    given = [
+        replace(r, label=None, tokens=(*r.tokens[:11], "<EOS>")) if r.meta["split"] in splits else r
+        for r in rows(60, range(40), [0, 1], seed=5)
+    ]
+    write_records(path, given)
+
+
+@pytest.mark.parametrize(
+    ("splits", "said"),
+    [
+        (("train", "val", "test"), "no row can be replayed: it holds no labelled train row"),
+        (("train",), "no row can be replayed: it holds no labelled train row"),
+        (("val",), "the val split holds no row with a label"),
+        (("test",), "the test split holds no row with a label"),
+    ],
+)
+def test_a_classifier_refuses_rows_without_labels_before_training_and_names_their_file(
+    classifier, tmp_path, splits, said
+):
+    write_records(tmp_path / "new.jsonl", rows(60, range(40), [0, 1]))
+    old, new = tmp_path / "old.jsonl", tmp_path / "new.jsonl"
+    unlabelled(old, *splits)
+    options = options_of(classifier, old_data_path=old, replay=0.2)
+    with pytest.raises(DataError, match=f"^{old}: {said}"):
+        finetune_model(files_of(new), options, TrainConfig(tmp_path / "out", **QUICK))
+    with pytest.raises(DataError, match=f"^{old}: the {splits[0]} split holds no row with a label"):
+        config = TrainConfig(tmp_path / "out", **QUICK)
+        finetune_model(files_of(old), options_of(classifier), config)
+
+
+def test_a_classifier_cannot_become_a_language_model(classifier, mine, tmp_path):
+    with pytest.raises(ConfigError, match="holds a classifier, which has no output layer"):
+        finetune_model(
+            files_of(mine), options_of(classifier, task="lm"), TrainConfig(tmp_path, **QUICK)
+        )
+
+
+def test_without_peft_one_sentence_says_how_to_get_it(started, mine, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "peft", None)
+    monkeypatch.delitem(__import__("sys").modules, "seqlm.models.lora", raising=False)
+    with pytest.raises(ConfigError, match=r'pip install -e "\.\[finetune\]"'):
+        config = TrainConfig(tmp_path / "out", **QUICK)
+        finetune_model(files_of(mine), options_of(started, lora_rank=2), config)
+
+
+def test_one_class_makes_no_classifier(classifier, tmp_path):
+    write_records(tmp_path / "one.jsonl", rows(30, range(20), [1]))
+    with pytest.raises(DataError, match="of class 1; a classifier needs rows of at least two"):
+        config = TrainConfig(tmp_path / "out", **QUICK)
+        finetune_model(files_of(tmp_path / "one.jsonl"), options_of(classifier), config)
+
+
+# --- classifiers, lengths, replay -----------------------------------------------------------------
+
+
+def test_a_classifier_goes_on_with_its_head_and_learns_a_new_class(classifier, tmp_path, capsys):
+    write_records(tmp_path / "rows.jsonl", rows(60, range(40), [0, 2, 1, 3]))
+    config = TrainConfig(tmp_path / "out", max_steps=2, learning_rate=1e-9, **QUICK)
+    finetune_model(files_of(tmp_path / "rows.jsonl"), options_of(classifier), config)
+    start, after = load_classifier(classifier), load_classifier(tmp_path / "out" / "best_model")
+    assert after.config.num_labels == 10, "as many as the vocabulary has class tokens"
+    assert torch.allclose(after.score.weight[:3], start.score.weight, atol=1e-6)
+    values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
+    assert values["accuracy"]["n"] == 12 and "rivals" in values
+    assert "fine-tuned from" in (tmp_path / "out" / "final_model" / "README.md").read_text()
+    assert "new rows (rows.jsonl, test), classes named right:" in capsys.readouterr().out
+
+
+def test_one_new_class_is_learned_beside_replayed_ones(classifier, tmp_path):
+    write_records(tmp_path / "new.jsonl", rows(40, range(40), [3], seed=1))
+    write_records(tmp_path / "old.jsonl", rows(40, range(40), [0, 1], seed=2))
+    options = options_of(classifier, old_data_path=tmp_path / "old.jsonl", replay=0.5)
+    config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
+    finetune_model(files_of(tmp_path / "new.jsonl"), options, config)
+    values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
+    assert values["rivals"] == {}, "of one class there is nothing to tell apart"
+    assert values["finetuned"]["rows"] == {"new": 24, "replayed": 24}
+
+
+def test_a_language_model_becomes_a_classifier_of_old_and_new_classes(started, mine, tmp_path):
+    config = TrainConfig(tmp_path / "out", max_steps=2, **QUICK)
+    finetune_model(files_of(mine), options_of(started, task="classifier"), config)
+    model = load_classifier(tmp_path / "out" / "best_model")
+    assert model.config.num_labels == 11 and model.config.vocab_size == 75
+
+
+def test_rows_longer_than_what_the_model_learned_from_are_cut_and_it_says_so(
+    tiny, vocab, tmp_path, capsys
+):
+    start = tmp_path / "start"
+    build_lm(tiny, vocab).save_pretrained(start)
+    save_tokenizer(build_tokenizer(vocab, model_max_length=10), start)
+    write_records(tmp_path / "rows.jsonl", rows(30, range(50), [1, 2]))
+    config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
+    finetune_model(files_of(tmp_path / "rows.jsonl"), options_of(start), config)
+    assert "30 rows were cut to 10 tokens" in capsys.readouterr().out
+    assert load_tokenizer(tmp_path / "out" / "best_model").model_max_length == 10
+
+
+def corpora(vocab, tmp_path):
+    made = []
+    for seed in (1, 2):
+        path = tmp_path / f"{seed}.jsonl"
+        write_records(path, rows(50, range(40), [1, 2], seed))
+        made.append(with_vocab(files_of(path), vocab, None))
+    return made
+
+
+def test_replay_has_the_share_asked_for_and_leaves_val_and_test_alone(vocab, tmp_path):
+    new, old = corpora(vocab, tmp_path)
+    mixed = with_replay(new, old, 0.25)
+    sources = [record.source for record in mixed.splits["train"]]
+    assert sum(source.startswith("2-") for source in sources) == 10 and len(sources) == 40
+    assert mixed.splits["test"] == new.splits["test"] and mixed.splits["val"] == new.splits["val"]
+    trained = {record.source for record in old.splits["train"]}
+    assert {source for source in sources if source.startswith("2-")} <= trained
+    often = with_replay(new, old, 0.8)
+    replayed = [r.source for r in often.splits["train"] if r.source.startswith("2-")]
+    assert len(replayed) == 120 and {replayed.count(s) for s in replayed} == {4}, "in turn"
+
+
+def with_rows(corpus: Corpus, split: str, more) -> Corpus:
+    splits = corpus.splits | {split: [*corpus.splits[split], *more]}
+    return Corpus(corpus.vocab, splits, corpus.max_length)
+
+
+PATHS = (Path("new.jsonl"), Path("old.jsonl"))
+
+
+def test_old_held_out_rows_among_the_new_train_rows_are_warned_of(vocab, tmp_path):
+    new, old = corpora(vocab, tmp_path)
+    leaky = with_rows(new, "train", old.splits["test"][:3])
+    with pytest.warns(DataWarning, match="new.jsonl: of its rows 3 in train hold") as told:
+        warn_of_shared(leaky, old, PATHS, "test")
+    assert len(told) == 1
+
+
+def test_new_held_out_rows_that_the_model_has_learned_from_are_warned_of(vocab, tmp_path, recwarn):
+    new, old = corpora(vocab, tmp_path)
+    warn_of_shared(new, old, PATHS, "test", replayed=True)
+    assert not list(recwarn), "nothing is shared"
+    leaky = with_rows(
+        with_rows(new, "val", old.splits["train"][:1]), "test", old.splits["train"][:2]
+    )
+    warn_of_shared(leaky, old, PATHS, "test")
+    warn_of_shared(leaky, old, PATHS, "test", replayed=True)
+    plain, dropping = (str(w.message) for w in recwarn)
+    told = "new.jsonl: of its rows 1 in val and 2 in test hold the same codes as train rows of old"
+    assert plain.startswith(told) and "replayed" not in plain
+    assert dropping.startswith(told) and "old rows like them (2) are not replayed" in dropping
+
+
+def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):
+    new, old = corpora(vocab, tmp_path)
+    leaky = with_rows(
+        with_rows(new, "val", old.splits["train"][:1]), "test", old.splits["train"][1:3]
+    )
+    held = {record.codes for record in old.splits["train"][:3]}
+    mixed = with_replay(leaky, old, 0.8)  # many times all of the old rows
+    replayed = [r for r in mixed.splits["train"] if r.source.startswith("2-")]
+    assert len(replayed) == 120 and not held & {record.codes for record in replayed}
+    with pytest.raises(DataError, match="no row can be replayed"):
+        with_replay(with_rows(new, "test", old.splits["train"]), old, 0.2)
+
+
+@pytest.mark.parametrize(
+    ("unit", "ends", "old", "said"),
+    [
+        ("nats a token", (0.1, 0.3), True, "some of it is forgotten"),
+        ("nats a token", (0.1, 0.3), False, "it has become worse"),
+        ("nats a token", (-0.3, -0.1), True, "it has become better, too"),
+        ("nats a token", (-0.1, 0.3), True, "no change that could not be chance"),
+        ("share", (-0.3, -0.1), True, "some of it is forgotten"),
+        ("share", (0.1, 0.3), False, "it has become better"),
+    ],
+)
+def test_fewer_nats_are_better_and_fewer_right_answers_worse(unit, ends, old, said):
+    number = {"value": sum(ends) / 2, "low": ends[0], "high": ends[1], "n": 9, "unit": unit}
+    found = {"before": number, "after": number, "difference": number}
+    assert forgetting.verdict(found, old).endswith(said)
+
+
+# --- LoRA -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lora_run(started, mine, tmp_path):
+    options = options_of(started, lora_rank=4, lora_alpha=8.0)
+    config = TrainConfig(
+        tmp_path / "out", max_steps=12, learning_rate=1e-2, **(QUICK | {"evals": 6})
+    )
+    return files_of(mine), options, config
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which a user would call so
+def test_lora_leaves_the_old_weights_and_teaches_new_tokens(lora_run, started, mine, capsys):
+    from peft import PeftModel
+
+    files, options, config = lora_run
+    finetune_model(files, options, config)
+    said, out = capsys.readouterr().out, config.output_dir
+    # 9 rows of the embedding and, of two blocks, A and B beside four matrices.
+    a_block = 4 * (32 + 96) + 4 * (32 + 32) + 2 * 4 * (32 + 128)
+    trained = 9 * 32 + 2 * a_block
+    assert f"{trained:,} of " in said and "(LoRA of rank 4)" in said
+    assert "MB of merged weights, is in" in said
+    new = json.loads((out / "metrics.json").read_text())["values"]["finetuned"]
+    assert new["trained"] == trained
+    for name in ("best_model", "final_model"):
+        names = {path.name for path in (out / name).iterdir()}
+        assert {"model.safetensors", "vocab.json", "README.md", "adapter"} <= names
+        assert not {"adapter_config.json", "adapter_model.safetensors"} & names
+    start, after = load_lm(started), load_lm(out / "best_model")
+    assert torch.equal(after.transformer.wte.weight[:66], start.transformer.wte.weight)
+    new_rows, mean = after.transformer.wte.weight[66:], start.transformer.wte.weight.mean(0)
+    assert ((new_rows - mean).abs().max(1).values > 1e-3).all(), "each has learned"
+    found = next(iter(new["changes"].values()))["code_nll"]["difference"]
+    assert found["high"] < 0, "it learns"
+
+    # The adapter upon the starting model is the merged model.
+    grow_embedding(start, 75)
+    under = PeftModel.from_pretrained(start, out / "best_model" / "adapter").eval()
+    ids = torch.tensor([[2, 70, 7, 73, 3, 4, 74, 5]])
+    with torch.no_grad():
+        assert torch.allclose(under(input_ids=ids).logits, after(ids).logits, atol=1e-5)
+
+
+def lines_in(readme: Path, start: Path) -> str:
+    """The Python lines of an adapter's README, with real folders for the names in it."""
+    code = readme.read_text().split("```python\n")[1].split("```")[0]
+    for name, place in ((start.name, start), ("adapter", readme.parent)):
+        assert f'"{name}"' in code
+        code = code.replace(f'"{name}"', f'"{place}"')
+    return code
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(("task", "grows"), [("lm", True), ("lm", False), ("classifier", True)])
+def test_the_lines_beside_an_adapter_load_it(started, mine, tmp_path, task, grows):
+    path = mine
+    if not grows:
+        path = tmp_path / "rows.jsonl"
+        write_records(path, rows(40, range(40), [1, 2]))
+    options = options_of(started, task=task, lora_rank=2)
+    config = TrainConfig(tmp_path / "out", max_steps=3, learning_rate=1e-2, **QUICK)
+    finetune_model(files_of(path), options, config)
+    folder = config.output_dir / "best_model" / "adapter"
+    assert read_json(folder / "adapter_config.json")["base_model_name_or_path"] == "best_model"
+    code = lines_in(folder / "README.md", started)
+    assert ("resize_token_embeddings(75)" in code) == grows
+    made = {}
+    exec(code, made)
+    after = (load_lm if task == "lm" else load_classifier)(config.output_dir / "best_model")
+    ids = torch.tensor([[2, 70 if grows else 40, 7, 3, 4]])
+    with torch.no_grad():
+        under = made["model"].eval()(input_ids=ids).logits
+        assert torch.allclose(under, after(ids).logits, atol=1e-5)
+
+
+def test_a_lora_run_that_was_killed_goes_on_to_the_same_end(lora_run, tmp_path, capsys):
+    files, options, config = lora_run
+    whole = replace(config, output_dir=tmp_path / "whole")
+    finetune_model(files, options, whole)
+
+    class Killed(Exception):
+        pass
+
+    from seqlm.training.trainer import MeasuringTrainer
+
+    original, calls = MeasuringTrainer.evaluate, []
+
+    def dies(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) == 4:
+            raise Killed
+        return original(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(MeasuringTrainer, "evaluate", dies)
+        with pytest.raises(Killed):
+            finetune_model(files, options, config)
+    load_lm(config.output_dir / "best_model")  # a whole model even in the middle of the run
+    capsys.readouterr()
+    finetune_model(files, options, config)
+    assert "picking up the interrupted run at step" in capsys.readouterr().out
+    ends = [load_lm(place.output_dir / "final_model") for place in (whole, config)]
+    ids = torch.tensor([[2, 70, 7, 73, 3, 4, 74, 5]])
+    assert torch.allclose(ends[0](ids).logits, ends[1](ids).logits, atol=1e-4)
+
+
+def test_under_lora_a_classifiers_head_learns_whole(started, mine, tmp_path):
+    options = options_of(started, task="classifier", lora_rank=2)
+    config = TrainConfig(tmp_path / "out", max_steps=3, learning_rate=1e-2, **QUICK)
+    finetune_model(files_of(mine), options, config)
+    vocab = vocabulary_of(load_tokenizer(tmp_path / "out" / "best_model"))
+    corpus = with_vocab(files_of(mine), vocab, 64)
+    start = start_model(started, corpus, classifies=True)
+    after = load_classifier(tmp_path / "out" / "best_model")
+    assert torch.equal(after.transformer.wte.weight[:66], start.transformer.wte.weight[:66])
+    assert not torch.allclose(after.score.weight, start.score.weight)
+
+
+def test_where_the_output_layer_is_its_own_new_tokens_learn_there_too(tiny, vocab, tmp_path):
+    from seqlm.models.lora import adapt, merged
+
+    model = GPT2LMHeadModel(gpt2_config(tiny, vocab, tie_word_embeddings=False))
+    old = model.lm_head.weight.detach().clone()
+    grow_embedding(model, len(vocab) + 2)
+    assert torch.equal(model.lm_head.weight[: len(vocab)], old)
+    assert torch.allclose(model.lm_head.weight[len(vocab) :], old.mean(0).expand(2, -1), atol=1e-6)
+    under = adapt(model, 2, 4, len(vocab), tmp_path, seed=1)
+    ids = torch.tensor([[2, 7, 66, 9, 67, 3]])
+    under(input_ids=ids, labels=ids).loss.backward()
+    with torch.no_grad():
+        for weight in under.parameters():
+            if weight.grad is not None:
+                weight -= weight.grad
+    plain = merged(under)
+    assert torch.equal(plain.lm_head.weight[: len(vocab)], old)
+    assert not torch.allclose(plain.lm_head.weight[66], plain.lm_head.weight[67])
+
+
+def test_merging_changes_no_answer_and_leaves_the_model_under_lora(tiny, vocab, tmp_path):
+    from seqlm.models.lora import adapt, merged
+
+    model = build_lm(tiny, vocab)
+    base = {name: weight.clone() for name, weight in model.state_dict().items()}
+    grow_embedding(model, len(vocab) + 2)
+    under = adapt(model, 4, 8, len(vocab), tmp_path, seed=1).eval()
+    ids = torch.tensor([[2, 7, 66, 9, 67, 3, 4, 59, 5]])
+    learning = [weight for weight in under.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learning, 1e-2, weight_decay=0.1)
+    first = under(input_ids=ids, labels=ids).loss.item()
+    for _ in range(20):
+        under(input_ids=ids, labels=ids).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert under(input_ids=ids, labels=ids).loss.item() < first - 0.3
+    plain = merged(under)
+    with torch.no_grad():
+        assert torch.allclose(plain(ids).logits, under(input_ids=ids).logits, atol=1e-5)
+    still = {
+        name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
+        for name, weight in under.named_parameters()
+    }
+    held = [name for name in base if name in still]
+    assert len(held) > 20, "every matrix, bias and norm"
+    for name in held:
+        assert torch.equal(still[name], base[name]), name
+    scored = score_tokens(under, [ids[0].tolist()]).nll
+    assert np.allclose(scored, score_tokens(plain, [ids[0].tolist()]).nll, atol=1e-5)

@@ -1,0 +1,205 @@
+"""What a run measures and leaves: lengths, divisions, rivals, splits with nothing in them."""
+
+import json
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from seqlm.config import DataFiles, ModelConfig, TrainConfig
+from seqlm.data.corpus import load_corpus
+from seqlm.data.records import Record, write_records
+from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
+from seqlm.data.tokens import default_vocab, read_layout
+from seqlm.errors import DataError, DataWarning
+from seqlm.evaluation.estimates import Estimate
+from seqlm.models.gpt2 import build_lm, load_lm
+from seqlm.training import runs
+from seqlm.training import tasks as experiment
+from seqlm.utils import write_json
+
+SIZE = ModelConfig(n_layer=1, n_head=2, n_embd=16, n_positions=64)
+VOCAB = default_vocab(30, 2)
+
+
+def sentences(n=60, codes=20, seed=0, split=None):
+    """Rows of two classes whose codes differ in their frequencies."""
+    rng = np.random.default_rng(seed)
+    for i in range(n):
+        label = int(rng.integers(2))
+        tokens = read_layout(rng.integers(10 * label, 20 + 10 * label, codes), label)
+        yield Record(tokens, label, {} if split is None else {"split": split(i)})
+
+
+def files_of(directory, records) -> DataFiles:
+    write_records(directory / "rows.jsonl", records)
+    write_json(directory / "vocab.json", VOCAB)
+    return DataFiles(directory / "rows.jsonl", directory / "vocab.json")
+
+
+def config_of(directory, **more) -> TrainConfig:
+    return TrainConfig(
+        directory, batch_size=8, max_steps=2, evals=1, patience=0, precision="fp32", **more
+    )
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run that cut its rows of 24 tokens to 12: the model never saw a thirteenth position."""
+    place = tmp_path_factory.mktemp("run")
+    files = files_of(place, sentences())
+    runs.train_language_model(files, SIZE, config_of(place / "out", max_length=12))
+    return files, place / "out"
+
+
+def evaluated(files, directory, capsys, **more):
+    settings = {"split": "test", "floors": False, "as_json": True, "max_length": None} | more
+    capsys.readouterr()
+    runs.evaluate_model(files, directory, **settings)
+    return json.loads(capsys.readouterr().out)
+
+
+def test_a_model_says_how_long_the_rows_were_that_it_learned_from(trained):
+    for name in ("best_model", "final_model"):
+        assert load_tokenizer(trained[1] / name).model_max_length == 12
+
+
+@pytest.mark.parametrize("wanted", [None, 1024])
+def test_no_row_is_measured_on_positions_that_were_never_trained(trained, capsys, wanted):
+    files, out = trained
+    found = evaluated(files, out / "best_model", capsys, max_length=wanted)
+    assert found["read"]["all"]["tokens"] == 11 * 12  # 12 test rows of 12 tokens each
+    assert found["read"] == json.loads((out / "metrics.json").read_text())["values"]["read"]
+
+
+def test_a_length_below_the_models_own_is_kept_to(trained, capsys):
+    found = evaluated(trained[0], trained[1] / "best_model", capsys, max_length=10)
+    assert found["read"]["all"]["tokens"] == 9 * 12
+
+
+def test_the_positions_of_a_model_are_a_limit_too(tmp_path):
+    build_lm(replace(SIZE, n_positions=16), VOCAB).save_pretrained(tmp_path)
+    save_tokenizer(build_tokenizer(VOCAB), tmp_path)  # it says 1024
+    assert runs.fitting(tmp_path) == 16
+    assert runs.fitting(tmp_path, 1024) == 16
+    assert runs.fitting(tmp_path, 7) == 7
+
+
+def test_a_classifier_starts_with_rows_as_long_as_its_language_model_knows(trained, tmp_path):
+    files, out = trained
+    runs.train_sequence_classifier(files, SIZE, config_of(tmp_path / "c"), out / "best_model")
+    assert load_tokenizer(tmp_path / "c" / "best_model").model_max_length == 12
+
+
+def test_a_run_keeps_how_its_file_was_divided(trained):
+    held = json.loads((trained[1] / "metrics.json").read_text())
+    assert held["data"] == {
+        "file": "rows.jsonl", "test_size": 0.2, "val_size": 0.1, "split_seed": 42
+    }  # fmt: skip
+
+
+def test_measuring_on_another_division_of_the_same_file_is_warned_of(trained, capsys):
+    files, out = trained
+    with pytest.warns(DataWarning, match="split_seed 42 then and 7 now") as caught:
+        evaluated(replace(files, split_seed=7), out / "best_model", capsys)
+    assert len(caught) == 1 and "\n" not in str(caught[0].message)
+
+
+def test_the_same_division_another_file_or_a_model_on_its_own_is_no_cause_to_warn(
+    trained, capsys, tmp_path
+):
+    files, out = trained
+    other = files_of(tmp_path, sentences(seed=1))
+    other.data_path.rename(tmp_path / "other.jsonl")
+    other = replace(other, data_path=tmp_path / "other.jsonl", split_seed=7)
+    alone = tmp_path / "alone" / "model"
+    load_lm(out / "best_model").save_pretrained(alone)
+    save_tokenizer(load_tokenizer(out / "best_model"), alone)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        evaluated(files, out / "best_model", capsys)
+        evaluated(other, out / "best_model", capsys)
+        evaluated(replace(files, split_seed=7), alone, capsys)
+
+
+def test_rows_that_bring_their_own_split_are_divided_alike_under_any_seed(
+    trained, capsys, tmp_path
+):
+    own = files_of(tmp_path, sentences(split=lambda i: ("train", "val", "test")[i % 3]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DataWarning)
+        evaluated(replace(own, split_seed=7), trained[1] / "best_model", capsys)
+
+
+def test_a_classifier_is_measured_beside_rivals_that_learned_from_the_train_rows(tmp_path, capsys):
+    """The train rows are mostly of class 1, the test rows of class 0: a rival fitted on test
+    labels would name more than half of them right."""
+
+    def rows():
+        for i in range(80):
+            split = "test" if i < 30 else "val" if i < 40 else "train"
+            label = int(i % 5 != 0) if split == "train" else int(i % 5 == 0)
+            codes = np.random.default_rng(i).integers(10 * label, 20 + 10 * label, 20)
+            yield Record(read_layout(codes, label), label, {"split": split})
+
+    files, out = files_of(tmp_path, rows()), tmp_path / "out"
+    runs.train_sequence_classifier(files, SIZE, config_of(out), None)
+    rivals = json.loads((out / "metrics.json").read_text())["values"]["rivals"]
+    said, report = capsys.readouterr().out, (out / "report.md").read_text()
+    card = (out / "best_model" / "README.md").read_text()
+    assert list(rivals) == list(runs.RIVALS.values())
+    accuracy = {name: found["accuracy"] for name, found in rivals.items()}
+    assert accuracy["always the commonest class"]["value"] == pytest.approx(6 / 30)
+    assert accuracy["RBF-SVM on counts of codes"]["value"] > 0.8
+    for name, found in accuracy.items():
+        assert found["n"] == 30
+        assert f"{name}: accuracy {Estimate.from_json(found)}" in said
+        assert f"rival: {name} | {found['value']:.1%}" in report
+        assert f"rival: {name} | {found['value']:.1%}" in card
+
+
+def test_of_many_train_rows_the_rivals_see_a_few_of_every_class_and_say_so(tmp_path, monkeypatch):
+    records = [*sentences(200)]
+    rare = next(record for record in records if record.label == 0)
+    files = files_of(tmp_path, [rare, *(r for r in records if r.label == 1)])
+    corpus = load_corpus(files)
+    monkeypatch.setattr(runs, "RIVAL_ROWS", 10)
+    found = runs.measure_rivals(corpus, "test", 2)
+    assert len(found) == len(runs.RIVALS)
+    assert all("(10 of the train rows)" in name for name in found)
+
+
+def test_one_class_is_refused_before_anything_is_trained(tmp_path):
+    files = files_of(tmp_path, (r for r in sentences(80) if r.label == 1))
+    with pytest.raises(DataError, match="are of class 1; .* at least two classes"):
+        runs.train_sequence_classifier(files, SIZE, config_of(tmp_path / "out"), None)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_single_test_row_is_measured_and_written_with_an_unknown_interval(tmp_path, capsys):
+    def split(i):
+        return "test" if i == 0 else "val" if i < 5 else "train"
+
+    files, out = files_of(tmp_path, sentences(30, split=split)), tmp_path / "out"
+    runs.train_language_model(files, SIZE, config_of(out))
+    nll = json.loads((out / "metrics.json").read_text())["values"]["read"]["code"]["nll"]
+    assert (nll["low"], nll["high"], nll["n"]) == (None, None, 1)
+    assert "(interval unknown, n = 1)" in capsys.readouterr().out
+    for text in ((out / "report.md").read_text(), (out / "best_model/README.md").read_text()):
+        assert "| unknown | 1 |" in text and "inf" not in text and "nan" not in text
+
+
+def test_only_the_first_of_several_processes_says_the_first_loss(tmp_path, monkeypatch):
+    class Second:
+        is_main_process = False
+
+    files = files_of(tmp_path, sentences())
+    corpus = load_corpus(files)
+    monkeypatch.setattr(experiment, "train", lambda *_, **__: {})
+    said = []
+    experiment.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
+    assert len(said) == 1 and "before training" in said[0]
+    monkeypatch.setattr(experiment, "processes", Second)
+    experiment.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
+    assert len(said) == 1

@@ -1,0 +1,193 @@
+"""From sentences to numbers: what the notebooks and the command line share."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from transformers import GPT2Model
+
+from seqlm.config import DataFiles, TrainConfig
+from seqlm.data.build import SEQUENCES, VOCAB
+from seqlm.data.corpus import Corpus, load_corpus
+from seqlm.data.records import Record
+from seqlm.data.tokens import KIND_CODE, class_of
+from seqlm.errors import ConfigError, DataError
+from seqlm.evaluation.ngrams import fit_floors
+from seqlm.evaluation.scores import score_tokens
+from seqlm.models.gpt2 import build_lm
+from seqlm.training import tasks as experiment
+from seqlm.training.tasks import evaluate_lm, first_loss, lm_measure, train_classifier, train_lm
+
+
+@pytest.fixture(scope="module")
+def corpus(built):
+    return load_corpus(DataFiles(built.directory / SEQUENCES, built.directory / VOCAB))
+
+
+@pytest.fixture(scope="module")
+def model(corpus, tiny):
+    return build_lm(tiny, corpus.vocab).eval()
+
+
+def test_no_input_of_a_classifier_holds_a_class(corpus):
+    for split in ("train", "val", "test"):
+        prompts, labels = corpus.to_classify(split)
+        names = {name for row in prompts for name in corpus.tokenizer.convert_ids_to_tokens(row)}
+        assert not any(class_of(name) is not None for name in names)
+        assert len(prompts) == len(labels)
+        assert {row[-1] for row in prompts} == {corpus.vocab["<CLS>"]}
+
+
+def test_sources_and_pictures_stay_on_one_side(corpus):
+    for key in (lambda record: record.source, lambda record: record.codes):
+        sides = [{key(record) for record in corpus.splits[name]} for name in corpus.splits]
+        assert not sides[0] & sides[1] and not sides[0] & sides[2] and not sides[1] & sides[2]
+
+
+def test_the_ruler_measures_the_whole_of_val_by_token(corpus, model):
+    scores = score_tokens(model, corpus.rows("val"))
+    codes = scores.of_kind(corpus.kinds, KIND_CODE)
+    found = lm_measure(corpus)(model)
+    assert len(codes.nll) == len(corpus.rows("val")) * 16
+    assert found["code_nll"] == pytest.approx(codes.nll.sum() / len(codes.nll), rel=1e-12)
+    assert found["code_nll"] == pytest.approx((found["read_nll"] + found["draw_nll"]) / 2)
+
+
+def test_how_far_below_the_best_floor_is_one_minus_the_ratio(corpus, model):
+    found = evaluate_lm(model, corpus, "test")
+    ours = found["read"]["code"]["nll"]["value"]
+    floors = {name: floor["code"]["nll"]["value"] for name, floor in found["floors"].items()}
+    best = min(floors, key=floors.get)
+    below = found["below_best_floor"]
+    assert found["best_floor"] == best and found["layout_compared"] == "read"
+    assert below["value"] == pytest.approx(1 - ours / floors[best])
+    assert below["low"] < below["value"] < below["high"] and below["unit"] == "share"
+    assert np.mean(found["by_position"]["model"]) == pytest.approx(ours)
+
+
+def test_floors_learn_from_the_rows_the_model_learned_from(corpus, model):
+    found = evaluate_lm(model, corpus, "test")["floors"]["position"]["code"]["nll"]["value"]
+    rows = (corpus.rows("train"), corpus.rows("val"))
+    floor = fit_floors(*rows, len(corpus.vocab), corpus.kinds)["position"]
+    scores = floor.score(corpus.rows("test", "read")).of_kind(corpus.kinds, KIND_CODE)
+    assert found == pytest.approx(scores.nll.mean())
+
+
+def test_floors_are_tuned_for_the_codes_they_are_judged_on(corpus, model):
+    found = evaluate_lm(model, corpus, "test")["floors"]["bigram"]["code"]["nll"]["value"]
+    rows, test = (corpus.rows("train"), corpus.rows("val")), corpus.rows("test", "read")
+    tuned, careless = (
+        fit_floors(*rows, len(corpus.vocab), kinds)["bigram"].score(test)
+        for kinds in (corpus.kinds, None)
+    )
+    assert found == pytest.approx(tuned.of_kind(corpus.kinds, KIND_CODE).nll.mean())
+    assert found != pytest.approx(careless.of_kind(corpus.kinds, KIND_CODE).nll.mean())
+
+
+def doubled(corpus, named: bool) -> Corpus:
+    """Every row twice; `named`, both say that they come from one source."""
+    splits = {
+        name: [
+            replace(record, meta={"source_id": (name, place)} if named else {})
+            for place, record in enumerate(corpus.records(name, "read"))
+            for _ in range(2)
+        ]
+        for name in corpus.splits
+    }
+    return Corpus(corpus.vocab, splits)
+
+
+def test_rows_of_one_source_count_as_one_in_every_interval(corpus, model):
+    n = len(corpus.rows("test", "read"))
+    honest, careless = (evaluate_lm(model, doubled(corpus, named)) for named in (True, False))
+    for pick in (
+        lambda found: found["read"]["code"]["nll"],
+        lambda found: found["read"]["class"]["top1"],
+        lambda found: found["floors"]["bigram"]["code"]["nll"],
+        lambda found: found["below_best_floor"],
+    ):
+        one, two = pick(honest), pick(careless)
+        assert one["value"] == pytest.approx(two["value"])
+        assert (one["n"], two["n"]) == (n, 2 * n)
+    nll = [found["read"]["code"]["nll"] for found in (careless, honest)]
+    assert nll[0]["high"] - nll[0]["low"] < 0.8 * (nll[1]["high"] - nll[1]["low"])
+
+
+def test_rows_without_a_source_are_never_taken_for_one_that_has_that_number():
+    records = [Record(("<IMG>",), meta=meta) for meta in ({}, {"source_id": 0}, {"source_id": 0})]
+    found = Corpus({}, {"test": records}).sources("test")
+    assert found.tolist() == [0, 1, 1]
+
+
+def test_an_empty_split_is_refused_in_a_sentence(corpus, model):
+    bare = Corpus(corpus.vocab, {**corpus.splits, "test": []})
+    with pytest.raises(DataError, match="the test split is empty; use --split val, or mark some"):
+        evaluate_lm(model, bare, "test")
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("train", [train_lm, train_classifier])
+def test_a_row_that_does_not_fit_is_refused_before_anything_runs(
+    corpus, tiny, split, train, tmp_path, monkeypatch
+):
+    """A row beyond the positions would be an index error deep inside the model."""
+    first = corpus.records(split, "read")[0]
+    long = replace(first, tokens=(*first.tokens[:1], *["<Z_001>"] * 60, *first.tokens[1:]))
+    lengthened = Corpus(corpus.vocab, {**corpus.splits, split: [*corpus.splits[split], long]})
+    monkeypatch.setattr(GPT2Model, "forward", None)
+    said = []
+    config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
+    with pytest.raises(ConfigError, match="do not fit n_positions = 64"):
+        train(lengthened, tiny, config, say=said.append)
+    assert not said and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("train", [train_lm, train_classifier])
+def test_other_val_rows_make_it_another_run(corpus, tiny, train, tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(experiment, "train", lambda *_, also, **__: given.append(also))
+    config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
+    fewer = Corpus(corpus.vocab, {**corpus.splits, "val": corpus.splits["val"][:-4]})
+    for some in (corpus, fewer, corpus):
+        train(some, tiny, config)
+    assert given[0] == given[2] != given[1]
+
+
+def test_all_rows_are_had_without_asking_for_the_layout_of_each(corpus, monkeypatch):
+    monkeypatch.setattr("seqlm.data.corpus.layout_of", None)
+    assert corpus.records("val") == corpus.splits["val"]
+    assert corpus.records("val") is not corpus.splits["val"]
+
+
+def test_the_tokenizer_carries_the_length_that_rows_were_cut_to(built):
+    files = DataFiles(built.directory / SEQUENCES, built.directory / VOCAB)
+    assert load_corpus(files, 19).tokenizer.model_max_length == 19
+    assert load_corpus(files, 19).longest == 19
+    assert load_corpus(files).tokenizer.model_max_length == 1024
+
+
+def test_the_first_loss_is_held_against_ln_v(corpus, tiny):
+    fresh = build_lm(tiny, corpus.vocab)
+    assert "ln V = 4.19" in first_loss(fresh, corpus)
+    assert "far off" not in first_loss(fresh, corpus)
+    torch.nn.init.normal_(fresh.transformer.wte.weight, std=1.0)
+    assert "far off" in first_loss(fresh, corpus)
+
+
+def test_a_model_of_another_vocabulary_is_refused(corpus, tiny, tmp_path):
+    build_lm(tiny, {**corpus.vocab, "<NEW>": len(corpus.vocab)}).save_pretrained(tmp_path)
+    config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
+    with pytest.raises(DataError, match="knows 67 tokens, the data 66"):
+        train_classifier(corpus, tiny, config, start_from=tmp_path)
+
+
+def test_without_labels_only_the_tokens_are_measured(corpus, model):
+    bare = {
+        name: [type(record)(record.tokens, None, record.meta) for record in records]
+        for name, records in corpus.splits.items()
+    }
+    unlabelled = Corpus(corpus.vocab, bare)
+    assert "class_accuracy" not in lm_measure(unlabelled)(model)
+    with pytest.raises(DataError, match="nothing to classify"):
+        unlabelled.to_classify("val")

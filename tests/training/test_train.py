@@ -1,0 +1,779 @@
+"""Training counts rightly, keeps the best model, and can be killed without loss."""
+
+import json
+import math
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
+
+from seqlm.config import ModelConfig, TrainConfig
+from seqlm.data.tokenizer import build_tokenizer
+from seqlm.data.tokens import default_vocab, draw_layout, read_layout
+from seqlm.errors import ConfigError, DataError
+from seqlm.evaluation.scores import score_tokens
+from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
+from seqlm.training import train as training
+from seqlm.training.train import Rows, collator, newest_checkpoint, train
+
+VOCAB = default_vocab(12, 3)
+TOKENIZER = build_tokenizer(VOCAB)
+PAD = VOCAB["<PAD>"]
+CALM = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64, dropout=0.0)
+LIVELY = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64, dropout=0.1)
+
+
+def ids_of(tokens) -> list[int]:
+    return [VOCAB[token] for token in tokens]
+
+
+def rows_alike(n=24, seed=0) -> list[list[int]]:
+    codes = np.random.default_rng(seed).integers(0, 12, (n, 5))
+    return [ids_of(read_layout(row, i % 3)) for i, row in enumerate(codes)]
+
+
+def rows_of_many_lengths(n=24, seed=0) -> list[list[int]]:
+    rng = np.random.default_rng(seed)
+    lengths = rng.integers(1, 12, n)
+    lengths[:2] = 1, 11
+    return [
+        ids_of((read_layout, draw_layout)[i % 2](rng.integers(0, 12, length), i % 3))
+        for i, length in enumerate(lengths)
+    ]
+
+
+VAL = rows_of_many_lengths(6, seed=9)
+
+
+def code_nll(model) -> dict[str, float]:
+    return {"code_nll": nll_of(model, VAL)}
+
+
+def nll_of(model, rows) -> float:
+    return float(score_tokens(model, rows).nll.mean())
+
+
+def quiet(line: str) -> None:
+    pass
+
+
+def learn(directory, ids, *, model=None, size=CALM, measure=code_nll, say=quiet, **settings):
+    """Train a tiny model on `ids`; 24 rows make 6 steps an epoch, 18 in all, evaluated 6 times."""
+    usual = {
+        "batch_size": 4,
+        "num_epochs": 3.0,
+        "learning_rate": 1e-2,
+        "evals": 6,
+        "patience": 0,
+        "precision": "fp32",
+    }
+    config = TrainConfig(output_dir=directory, **{**usual, **settings})
+    model = model or build_lm(size, VOCAB, seed=config.seed)
+    rows = ids if isinstance(ids, Rows) else Rows(ids)
+    return train(model, TOKENIZER, rows, measure, "code_nll", config, say)
+
+
+def weights(directory) -> dict[str, torch.Tensor]:
+    return load_file(directory / "model.safetensors")
+
+
+def equal(a: dict, b: dict) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+def close(a: dict, b: dict, atol: float) -> bool:
+    return a.keys() == b.keys() and all(torch.allclose(a[n], b[n], atol=atol) for n in a)
+
+
+class Killed(Exception):
+    """What stands for the power cut."""
+
+
+def kill_at(evaluation: int):
+    """A `say` that ends the run at its so-manieth evaluation, before that step's checkpoint."""
+    seen = []
+
+    def say(line: str) -> None:
+        seen.append("val:" in line)
+        if sum(seen) == evaluation:
+            raise Killed
+
+    return say
+
+
+def killed(directory, ids, at: int, **settings):
+    with pytest.raises(Killed):
+        learn(directory, ids, say=kill_at(at), **settings)
+
+
+TIMES = ("seconds", "train_runtime", "train_tokens_per_second")
+
+
+def table(record, name="evals", *, without=TIMES):
+    return [{k: v for k, v in line.items() if k not in without} for line in record[name]]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """Runs with dropout that nobody disturbed, one for each kind of rows: directory and record."""
+    runs = {}
+
+    def run(rows):
+        if rows not in runs:
+            directory = tmp_path_factory.mktemp("whole")
+            runs[rows] = directory, learn(directory, rows(), size=LIVELY)
+        return runs[rows]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def killed_once(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("killed") / "run"
+    killed(directory, rows_alike(), 4)
+    return directory
+
+
+@pytest.fixture
+def interrupted(killed_once, tmp_path):
+    """A run without dropout that was killed at its fourth evaluation, at step 12 of 18."""
+    return shutil.copytree(killed_once, tmp_path / "interrupted")
+
+
+@pytest.fixture
+def trainers(monkeypatch):
+    """The Trainers that `train` makes, to look inside."""
+    made, run = [], training._run
+
+    def spy(trainer, checkpoint):
+        made.append((trainer, checkpoint))
+        run(trainer, checkpoint)
+
+    monkeypatch.setattr(training, "_run", spy)
+    return made
+
+
+# ---------------------------------------------------------------- rows and batches
+
+
+def test_padding_is_on_the_right_and_bears_no_loss():
+    batch = collator(PAD)([{"input_ids": [2, 7, 5]}, {"input_ids": [2, 5]}])
+    assert batch["input_ids"].tolist() == [[2, 7, 5], [2, 5, PAD]]
+    assert batch["labels"].tolist() == [[2, 7, 5], [2, 5, -100]]
+
+
+def test_only_padding_is_left_out_of_the_loss_not_tokens_that_happen_to_be_pad():
+    batch = collator(PAD)([{"input_ids": [2, PAD, 5]}, {"input_ids": [2]}])
+    assert batch["labels"].tolist() == [[2, PAD, 5], [2, -100, -100]]
+
+
+def test_a_classifiers_batch_has_one_label_a_row():
+    rows = Rows([[2, 7, 3, 4], [2, 3, 4]], [2, 0])
+    batch = collator(PAD)([rows[0], rows[1]])
+    assert batch["input_ids"].tolist() == [[2, 7, 3, 4], [2, 3, 4, PAD]]
+    assert batch["labels"].tolist() == [2, 0]
+
+
+def test_every_row_needs_a_class():
+    with pytest.raises(DataError, match="2 rows, but 1 classes"):
+        Rows([[1], [2]], [0])
+
+
+def test_a_training_set_without_rows_is_refused():
+    with pytest.raises(DataError, match="no rows to train on"):
+        Rows([])
+
+
+# ---------------------------------------------------------------- the loss
+
+
+@pytest.mark.parametrize("batch_size", [24, 4])
+def test_the_trainers_loss_is_our_own_nll(tmp_path, batch_size):
+    ids = rows_of_many_lengths()
+    settings = {"batch_size": batch_size, "grad_accumulation": 24 // batch_size}
+    model = build_lm(CALM, VOCAB)
+    ours = nll_of(model, ids)
+    record = learn(tmp_path, ids, model=model, max_steps=1, learning_rate=1e-9, **settings)
+    assert len(record["history"]) == 1
+    assert record["history"][0]["loss"] == pytest.approx(ours, abs=2e-4)
+
+
+def test_the_first_measure_is_that_of_guessing(tmp_path):
+    record = learn(tmp_path, rows_alike(), max_steps=1)
+    assert record["initial"]["code_nll"] == pytest.approx(math.log(len(VOCAB)), abs=0.2)
+
+
+def test_what_is_learned_is_the_rows(tmp_path):
+    ids = rows_alike(4)
+    learn(tmp_path, ids, num_epochs=60.0, evals=1)
+    # The codes were thrown with dice; knowing them by heart needs the row's beginning.
+    assert nll_of(load_lm(tmp_path / "final_model"), ids) < 0.5 < math.log(12)
+
+
+@pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
+def test_two_batches_of_four_weigh_as_much_as_one_of_eight(tmp_path, rows):
+    ids = rows(16)
+    settings = {"size": CALM, "num_epochs": 1.0, "learning_rate": 1e-3, "max_grad_norm": 1e9}
+    learn(tmp_path / "one", ids, batch_size=8, **settings)
+    learn(tmp_path / "two", ids, batch_size=4, grad_accumulation=2, **settings)
+    one, two = weights(tmp_path / "one/final_model"), weights(tmp_path / "two/final_model")
+    assert close(one, two, atol=2e-5)
+
+
+def gradient_norms(directory, batch_size, grad_accumulation):
+    rows = Rows([row[:-2] for row in rows_alike(16)], [i % 3 for i in range(16)])
+    record = learn(
+        directory,
+        rows,
+        model=build_classifier(CALM, VOCAB, n_classes=3),
+        measure=lambda model: {"code_nll": 1.0},
+        batch_size=batch_size,
+        grad_accumulation=grad_accumulation,
+        num_epochs=1.0,
+        learning_rate=1e-6,
+    )
+    return [(line["grad_norm"], line["loss"]) for line in record["history"]]
+
+
+def test_a_classifiers_batches_add_up_in_the_same_way(tmp_path):
+    one = gradient_norms(tmp_path / "one", 8, 1)
+    two = gradient_norms(tmp_path / "two", 2, 4)
+    assert len(one) == len(two) == 2
+    assert np.allclose(one, two, rtol=2e-3)
+
+
+def test_tokens_are_counted_without_padding(tmp_path):
+    ids = rows_of_many_lengths()
+    record = learn(tmp_path, ids, num_epochs=2.0)
+    assert record["tokens"] == 2 * sum(map(len, ids))
+    assert record["history"][-1]["tokens"] == record["evals"][-1]["tokens"] == record["tokens"]
+
+
+# ---------------------------------------------------------------- the optimizer
+
+
+def test_weight_decay_is_on_matrices_only(tmp_path, trainers):
+    learn(tmp_path, rows_alike(), max_steps=1, weight_decay=0.3)
+    ((trainer, _),) = trainers
+    names = {weight: name for name, weight in trainer.model.named_parameters()}
+    decayed = {}
+    for group in trainer.optimizer.param_groups:
+        for weight in group["params"]:
+            decayed[names[weight]] = group["weight_decay"]
+    assert decayed.keys() == set(names.values())
+    for name, weight in trainer.model.named_parameters():
+        assert decayed[name] == (0.3 if weight.ndim == 2 else 0.0), name
+    assert {0.3, 0.0} == set(decayed.values())
+
+
+def test_the_optimizer_is_adamw_with_gradients_clipped_at_1(tmp_path, trainers):
+    learn(tmp_path, rows_alike(), max_steps=1)
+    ((trainer, _),) = trainers
+    assert isinstance(trainer.optimizer.optimizer, torch.optim.AdamW)
+    assert trainer.args.max_grad_norm == 1.0
+
+
+def test_the_learning_rate_warms_up_and_comes_down_as_a_cosine(tmp_path):
+    record = learn(tmp_path, rows_alike(), max_steps=20, warmup_ratio=0.25, learning_rate=0.01)
+    rates = [line["learning_rate"] for line in record["history"]]
+    warm = [0.01 * step / 5 for step in range(5)]
+    cool = [0.005 * (1 + math.cos(math.pi * step / 15)) for step in range(15)]
+    assert np.allclose(rates, warm + cool, atol=1e-5)
+
+
+# ---------------------------------------------------------------- how long, how often
+
+
+def test_a_run_is_as_long_as_asked_for_and_evaluated_as_often(tmp_path):
+    record = learn(tmp_path / "epochs", rows_alike(), num_epochs=3.0, evals=6)
+    assert record["steps"] == 18
+    assert [line["step"] for line in record["evals"]] == [3, 6, 9, 12, 15, 18]
+    assert record["evals"][-1]["epoch"] == 3
+    record = learn(tmp_path / "steps", rows_alike(), max_steps=7, evals=3)
+    assert record["steps"] == 7 and not record["stopped_early"]
+    # Seven steps do not part evenly; the last model is measured all the same.
+    assert [line["step"] for line in record["evals"]] == [3, 6, 7]
+    record = learn(tmp_path / "half", rows_alike(), num_epochs=0.5, evals=1)
+    assert record["steps"] == 3
+
+
+def test_steps_are_counted_after_accumulation(tmp_path):
+    record = learn(tmp_path, rows_alike(), batch_size=2, grad_accumulation=5, num_epochs=2.0)
+    assert record["steps"] == 2 * 3  # twelve batches an epoch, in fives
+
+
+def test_time_never_runs_backwards(tmp_path):
+    record = learn(tmp_path, rows_alike())
+    for name in ("history", "evals"):
+        seconds = [line["seconds"] for line in record[name]]
+        assert seconds == sorted(seconds) and seconds[0] > 0
+    assert record["seconds"] == record["evals"][-1]["seconds"]
+
+
+def test_the_wait_is_told_before_it_starts(tmp_path):
+    lines = []
+    learn(tmp_path, rows_alike(), say=lines.append)
+    before = lines[: next(i for i, line in enumerate(lines) if "val:" in line)]
+    assert any("18 steps" in line and "24 rows" in line for line in before)
+    assert any("will take about" in line for line in before)
+    assert any("tokens/s" in line and "left" in line for line in lines)
+
+
+# ---------------------------------------------------------------- best and last
+
+
+def scripted(values, states):
+    """A ruler that reads its answers from a list, and remembers the weights it was shown."""
+    answers = iter(values)
+
+    def measure(model):
+        states.append({k: v.clone() for k, v in model.state_dict().items()})
+        return {"code_nll": next(answers), "other": -float(len(states))}
+
+    return measure
+
+
+def test_the_best_model_is_the_one_our_measure_likes_best_and_the_final_one_the_last(tmp_path):
+    states = []
+    measure = scripted([9.0, 5.0, 4.0, 1.0, 2.0, 1.5, 3.0], states)
+    record = learn(tmp_path, rows_alike(), measure=measure)
+    best, final = (load_lm(tmp_path / name) for name in ("best_model", "final_model"))
+    assert equal(best.state_dict(), states[3])
+    assert equal(final.state_dict(), states[6])
+    assert not equal(states[3], states[6])
+    assert record["best"] == record["evals"][2]
+    assert (record["best"]["step"], record["best"]["code_nll"]) == (9, 1.0)
+    assert record["initial"] == {"code_nll": 9.0, "other": -1.0}
+    assert [line["code_nll"] for line in record["evals"]] == [5.0, 4.0, 1.0, 2.0, 1.5, 3.0]
+
+
+def test_a_best_model_at_the_very_last_step_is_kept_too(tmp_path):
+    states = []
+    record = learn(
+        tmp_path, rows_alike(), max_steps=7, evals=3, measure=scripted([9, 5, 4, 1.0], states)
+    )
+    assert record["best"]["step"] == 7
+    assert equal(weights(tmp_path / "best_model"), weights(tmp_path / "final_model"))
+
+
+def test_the_first_of_two_equally_good_models_is_kept(tmp_path):
+    states = []
+    record = learn(tmp_path, rows_alike(), measure=scripted([9, 5, 1.0, 4, 1.0, 3, 3], states))
+    assert record["best"]["step"] == 6
+    assert equal(load_lm(tmp_path / "best_model").state_dict(), states[2])
+
+
+def test_early_stopping_obeys_patience(tmp_path):
+    values = [9, 5.0, 4.0, 4.5, 3.0, 3.1, 3.2, 3.3, 3.4]
+    record = learn(
+        tmp_path, rows_alike(), measure=scripted(values, []), evals=9, max_steps=18, patience=3
+    )
+    # Best at the fourth evaluation, and three more without a better one.
+    assert [line["code_nll"] for line in record["evals"]] == values[1:8]
+    assert record["stopped_early"] and record["steps"] == 14
+    assert record["best"]["step"] == 8
+
+
+def test_without_patience_nothing_stops_early(tmp_path):
+    record = learn(tmp_path, rows_alike(), measure=scripted(range(10), []), patience=0)
+    assert record["steps"] == 18 and not record["stopped_early"]
+
+
+# ---------------------------------------------------------------- the same again
+
+
+@pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
+def test_two_runs_with_one_seed_are_equal(tmp_path, uninterrupted, rows):
+    directory, once = uninterrupted(rows)
+    again = learn(tmp_path, rows(), size=LIVELY)
+    assert table(once) == table(again)
+    assert table(once, "history") == table(again, "history")
+    assert equal(weights(directory / "final_model"), weights(tmp_path / "final_model"))
+
+
+@pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
+def test_another_seed_gives_another_order(tmp_path, rows):
+    # The same weights and no dropout, so that nothing but the order can differ.
+    once, other = (
+        learn(tmp_path / str(seed), rows(), seed=seed, model=build_lm(CALM, VOCAB, seed=5))
+        for seed in (1, 2)
+    )
+    assert other["initial"] == once["initial"]
+    assert table(other) != table(once)
+
+
+def test_every_epoch_has_an_order_of_its_own_and_every_row_once(tmp_path, monkeypatch):
+    seen, real = [], training.collator
+
+    def spying(pad_id):
+        collate = real(pad_id)
+
+        def spy(rows):
+            seen.extend(tuple(row["input_ids"]) for row in rows)
+            return collate(rows)
+
+        return spy
+
+    monkeypatch.setattr(training, "collator", spying)
+    ids = rows_of_many_lengths()
+    assert len(set(map(tuple, ids))) == 24
+    learn(tmp_path, ids, num_epochs=2.0)
+    epochs = seen[-48:-24], seen[-24:]  # before them, the batch that is timed
+    assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(map(tuple, ids))
+    assert epochs[0] != epochs[1]
+
+
+# ---------------------------------------------------------------- killed and started again
+
+
+@pytest.mark.parametrize("at", [3, 4], ids=["between epochs", "within an epoch"])
+@pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
+def test_a_resumed_run_ends_as_if_nothing_had_happened(tmp_path, uninterrupted, trainers, rows, at):
+    directory, whole = uninterrupted(rows)
+    killed(tmp_path, rows(), at, size=LIVELY)
+    resumed = learn(tmp_path, rows(), size=LIVELY)
+    checkpoint = trainers[-1][1]
+    assert checkpoint is not None and checkpoint.name == f"checkpoint-{3 * (at - 1)}"
+    for name in ("final_model", "best_model"):
+        assert equal(weights(directory / name), weights(tmp_path / name))
+    assert table(resumed) == table(whole)
+    assert [line["step"] for line in resumed["history"]] == list(range(1, 19))
+    assert resumed["tokens"] == whole["tokens"]
+    assert resumed["initial"] == whole["initial"]
+
+
+def test_a_resumed_run_accumulates_as_before(tmp_path):
+    settings = {"size": LIVELY, "batch_size": 2, "grad_accumulation": 2}
+    learn(tmp_path / "whole", rows_alike(), **settings)
+    killed(tmp_path / "killed", rows_alike(), 4, **settings)
+    learn(tmp_path / "killed", rows_alike(), **settings)
+    assert equal(weights(tmp_path / "whole/final_model"), weights(tmp_path / "killed/final_model"))
+
+
+def test_a_resumed_run_is_as_patient_as_if_nothing_had_happened(tmp_path):
+    values = [9, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0]
+    settings = {"evals": 9, "max_steps": 18, "patience": 3}
+    whole = learn(tmp_path / "whole", rows_alike(), measure=scripted(values, []), **settings)
+    killed(tmp_path / "killed", rows_alike(), 3, measure=scripted(values, []), **settings)
+    measure = scripted(values[3:], [])  # the third evaluation is made again, the first not
+    resumed = learn(tmp_path / "killed", rows_alike(), measure=measure, **settings)
+    assert whole["steps"] == resumed["steps"] == 8
+    assert table(resumed, without=(*TIMES, "other")) == table(whole, without=(*TIMES, "other"))
+    assert resumed["best"]["step"] == whole["best"]["step"] == 2
+
+
+def test_seconds_go_on_counting_where_they_stopped(interrupted):
+    path = newest_checkpoint(interrupted) / "trainer_state.json"
+    state = json.loads(path.read_text())
+    spent = max(line["seconds"] for line in state["log_history"])
+    for line in state["log_history"]:
+        line["seconds"] += 100
+    path.write_text(json.dumps(state))
+    record = learn(interrupted, rows_alike())
+    assert record["seconds"] > 100 + spent
+
+
+def test_a_checkpoint_cut_short_is_passed_over(interrupted, trainers):
+    whole = newest_checkpoint(interrupted)
+    assert whole.name == "checkpoint-9"
+    state = (whole / "trainer_state.json").read_bytes()
+    for step, left in (("10", None), ("11", b""), ("12", state[: len(state) // 2])):
+        half = shutil.copytree(whole, whole.with_name(f"checkpoint-{step}"))
+        (half / "trainer_state.json").unlink()
+        if left is not None:
+            (half / "trainer_state.json").write_bytes(left)
+    assert newest_checkpoint(interrupted) == whole
+    learn(interrupted, rows_alike())
+    assert trainers[-1][1] == whole
+
+
+def test_the_newest_checkpoint_is_the_one_with_the_most_steps(tmp_path):
+    assert newest_checkpoint(tmp_path) is None
+    for step in (900, 1000, 80):
+        directory = tmp_path / "checkpoints" / f"checkpoint-{step}"
+        directory.mkdir(parents=True)
+        (directory / "trainer_state.json").write_text("{}")
+    assert newest_checkpoint(tmp_path).name == "checkpoint-1000"
+
+
+def test_a_finished_run_is_not_run_again(tmp_path, trainers):
+    once = learn(tmp_path, rows_alike())
+    before = (tmp_path / "training.json").read_bytes()
+    lines = []
+    again = learn(tmp_path, rows_alike(), say=lines.append)
+    assert len(trainers) == 1
+    assert again == json.loads(before)
+    assert table(again) == table(once)
+    assert any("already trained" in line for line in lines)
+
+
+def test_a_finished_run_whose_model_is_gone_is_run_again(tmp_path, trainers):
+    learn(tmp_path, rows_alike())
+    shutil.rmtree(tmp_path / "best_model")
+    learn(tmp_path, rows_alike())
+    assert len(trainers) == 2 and (tmp_path / "best_model").is_dir()
+
+
+def test_resume_false_starts_a_finished_run_anew(tmp_path, trainers):
+    learn(tmp_path, rows_alike())
+    learn(tmp_path, rows_alike(), resume=False)
+    assert len(trainers) == 2 and trainers[-1][1] is None
+
+
+def test_resume_false_starts_an_interrupted_run_anew(interrupted, trainers):
+    record = learn(interrupted, rows_alike(), resume=False)
+    assert trainers[-1][1] is None
+    assert record["history"][0]["step"] == 1
+
+
+CHANGES = {
+    "learning_rate": {"learning_rate": 5e-3},
+    "batch_size": {"batch_size": 6},
+    "seed": {"seed": 7},
+    "num_epochs": {"num_epochs": 4.0},
+    "rows": {"ids": rows_alike(24, seed=1)},
+    "dropout": {"size": LIVELY},
+    "weights": {"model": "another"},
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_run_of_other_settings_does_not_go_on_from_this_one(interrupted, trainers, change):
+    settings = {"ids": rows_alike(), **CHANGES[change]}
+    if "model" in settings:
+        settings["model"] = build_lm(CALM, VOCAB, seed=77)
+    ids = settings.pop("ids")
+    changed = learn(interrupted, ids, **settings)
+    assert trainers[-1][1] is None
+    assert changed["history"][0]["step"] == 1
+    assert not (interrupted / "checkpoints").exists()
+
+
+def test_a_run_goes_on_wherever_it_was_moved_and_however_many_threads_it_gets(
+    interrupted, trainers, monkeypatch
+):
+    moved = interrupted.rename(interrupted.with_name("moved"))
+    real = torch.Tensor.sum
+
+    def in_another_order(tensor, *args, **kwargs):
+        return real(tensor, *args, **kwargs) + (1e-12 if tensor.dtype == torch.float64 else 0)
+
+    monkeypatch.setattr(torch.Tensor, "sum", in_another_order)
+    learn(moved, rows_alike())
+    assert trainers[-1][1] is not None
+
+
+# ---------------------------------------------------------------- what is written
+
+FILES = {
+    "config.json",
+    "generation_config.json",
+    "model.safetensors",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "vocab.json",
+    "training_args.bin",
+}
+
+
+@pytest.mark.parametrize("name", ["best_model", "final_model"])
+def test_a_saved_model_is_a_whole_hugging_face_directory(tmp_path, name):
+    learn(tmp_path, rows_alike(), max_steps=2)
+    directory = tmp_path / name
+    assert {path.name for path in directory.iterdir()} >= FILES
+    model = GPT2LMHeadModel.from_pretrained(directory)
+    for loader in (GPT2Tokenizer, AutoTokenizer):
+        tokenizer = loader.from_pretrained(directory)
+        assert tokenizer.get_vocab() == VOCAB
+        sentence = " ".join(read_layout([3, 11], 2))
+        assert tokenizer(sentence).input_ids == ids_of(read_layout([3, 11], 2))
+    assert model.config.vocab_size == len(VOCAB)
+    assert json.loads((directory / "vocab.json").read_text()) == VOCAB
+    arguments = torch.load(directory / "training_args.bin", weights_only=False)
+    assert arguments.per_device_train_batch_size == 4
+
+
+def test_the_record_is_what_is_returned_and_nothing_else_is_left_behind(tmp_path):
+    record = learn(tmp_path, rows_alike(), max_steps=2)
+    assert json.loads((tmp_path / "training.json").read_text()) == record
+    assert {path.name for path in tmp_path.iterdir()} == {
+        "best_model",
+        "final_model",
+        "training.json",
+    }
+    assert record["finished"] and record["rows"] == 24
+    assert str(tmp_path) not in (tmp_path / "training.json").read_text()
+    assert record["settings"]["max_steps"] == 2
+    assert record["parameters"] == sum(w.numel() for w in build_lm(CALM, VOCAB).parameters())
+    assert {"python", "torch", "transformers"} <= record["versions"].keys()
+
+
+def test_losses_that_json_cannot_hold_are_written_as_nothing(tmp_path, monkeypatch):
+    log = training.MeasuringTrainer.log
+
+    def overflowing(self, logs, start_time=None):
+        # What fp16 does in its first steps, before its scale has settled.
+        if "grad_norm" in logs and self.state.global_step == 1:
+            logs = {**logs, "grad_norm": float("inf"), "loss": float("nan")}
+        log(self, logs, start_time)
+
+    monkeypatch.setattr(training.MeasuringTrainer, "log", overflowing)
+    record = learn(tmp_path, rows_alike(), max_steps=3)
+    assert [line["grad_norm"] is None for line in record["history"]] == [True, False, False]
+    assert [line["loss"] is None for line in record["history"]] == [True, False, False]
+    assert record["finished"]
+
+
+def test_a_measure_called_loss_is_not_mistaken_for_the_training_loss(tmp_path):
+    def measure(model):
+        return {"code_nll": 1.0, "loss": 123.0}
+
+    record = learn(tmp_path, rows_alike(), measure=measure)
+    assert [line["step"] for line in record["history"]] == list(range(1, 19))
+    assert all(line["loss"] < 100 for line in record["history"])
+    assert [line["loss"] for line in record["evals"]] == [123.0] * 6
+
+
+def test_a_classifier_trains_in_the_same_way(tmp_path):
+    rows = Rows([row[:-2] for row in rows_of_many_lengths()], [i % 3 for i in range(24)])
+    values = iter([3.0, 2.0, 1.0])
+    record = learn(
+        tmp_path,
+        rows,
+        model=build_classifier(CALM, VOCAB, n_classes=3),
+        measure=lambda model: {"code_nll": next(values)},
+        evals=2,
+    )
+    assert record["history"][0]["loss"] == pytest.approx(math.log(3), abs=0.2)
+    assert {path.name for path in (tmp_path / "best_model").iterdir()} >= FILES - {
+        "generation_config.json"
+    }
+
+
+# ---------------------------------------------------------------- precision and devices
+
+
+def test_half_precision_is_refused_on_a_processor(tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError, match="^precision: fp16 needs a GPU; use bf16"):
+        learn(tmp_path, rows_alike(), precision="fp16")
+    assert not (tmp_path / "training.json").exists()
+
+
+def test_a_precision_that_cannot_be_had_costs_no_checkpoint(interrupted, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ConfigError):
+        learn(interrupted, rows_alike(), precision="fp16")
+    assert newest_checkpoint(interrupted).name == "checkpoint-9"
+
+
+def test_auto_takes_the_precision_that_was_faster_here(tmp_path, trainers, monkeypatch):
+    for winner in ("bf16", "fp32"):
+        monkeypatch.setattr(
+            "seqlm.training.timing.step_seconds",
+            lambda model, batch, name, winner=winner: 0.1 if name == winner else 0.2,
+        )
+        record = learn(tmp_path / winner, rows_alike(), max_steps=2, precision="auto")
+        assert record["precision"] == {
+            "chosen": winner,
+            "asked": "auto",
+            "step_seconds": {winner: 0.1, "fp32" if winner == "bf16" else "bf16": 0.2},
+        }
+        arguments = trainers[-1][0].args
+        assert (arguments.bf16, arguments.fp16) == (winner == "bf16", False)
+
+
+def test_bf16_learns_nearly_what_fp32_learns_and_is_saved_in_fp32(tmp_path):
+    for precision in ("fp32", "bf16"):
+        learn(tmp_path / precision, rows_alike(), precision=precision)
+    whole, half = (weights(tmp_path / name / "final_model") for name in ("fp32", "bf16"))
+    assert {weight.dtype for weight in half.values()} == {torch.float32}
+    assert not equal(whole, half)
+    measured = [code_nll(load_lm(tmp_path / name / "final_model")) for name in ("fp32", "bf16")]
+    assert measured[0]["code_nll"] == pytest.approx(measured[1]["code_nll"], abs=0.15)
+
+
+def test_timing_leaves_weights_gradients_and_random_numbers_alone():
+    from seqlm.training.timing import choose_precision
+
+    model = build_lm(LIVELY, VOCAB)
+    before = {name: weight.clone() for name, weight in model.state_dict().items()}
+    batch = collator(PAD)([{"input_ids": row} for row in rows_of_many_lengths(4)])
+    torch.manual_seed(3)
+    undisturbed = torch.rand(4)
+    torch.manual_seed(3)
+    found = choose_precision("auto", model, batch)
+    assert torch.equal(torch.rand(4), undisturbed)
+    assert equal(before, model.state_dict())
+    assert all(weight.grad is None for weight in model.parameters())
+    assert found["chosen"] == min(found["step_seconds"], key=found["step_seconds"].get)
+    assert found["step_seconds"].keys() == {"fp32", "bf16"}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "1 s"), (1, "1 s"), (89, "89 s"), (540, "9 min"), (7500, "2 h 5 min")],
+)
+def test_times_are_said_as_people_say_them(seconds, words):
+    from seqlm.training.timing import in_words
+
+    assert in_words(seconds) == words
+
+
+def test_rows_longer_than_the_model_are_refused_before_anything_is_written(tmp_path):
+    long = [ids_of(read_layout([1] * 70, 0))]
+    with pytest.raises(ConfigError, match="^max_length: rows of 75 tokens"):
+        learn(tmp_path / "run", long)
+    assert not (tmp_path / "run").exists()
+
+
+TWO = """
+import json, os, sys
+from pathlib import Path
+
+sys.path[:0] = {paths!r}
+from test_training import SHORT, learn, rows_alike
+
+directory = Path({directory!r})
+record = learn(directory, rows_alike(16), batch_size=4, say=print, **SHORT)
+assert (directory / "final_model" / "model.safetensors").is_file()
+Path(f"{{directory}}-{{os.environ['RANK']}}.json").write_text(json.dumps(record["evals"]))
+"""
+SHORT = {"num_epochs": 2.0, "evals": 2, "learning_rate": 1e-3}
+
+
+def test_two_processes_learn_what_one_learns(tmp_path):
+    """Each takes four rows of the eight that one process takes by itself."""
+    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    script = tmp_path / "two.py"
+    script.write_text(TWO.format(paths=paths, directory=str(tmp_path / "two")))
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    done = subprocess.run(
+        [*command, "--standalone", str(script)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=180,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = json.loads((tmp_path / "two" / "training.json").read_text())
+    assert record["finished"] and record["steps"] == 4
+    assert done.stdout.count("4 steps") == 1  # one process speaks
+    for rank in (0, 1):
+        theirs = {"evals": json.loads((tmp_path / f"two-{rank}.json").read_text())}
+        assert table(theirs) == table(record)
+    alone = learn(tmp_path / "one", rows_alike(16), batch_size=8, **SHORT)
+    assert record["tokens"] == alone["tokens"]
+    one, two = weights(tmp_path / "one/final_model"), weights(tmp_path / "two/final_model")
+    assert close(one, two, atol=2e-5)
+    losses = [[line["loss"] for line in found["history"]] for found in (alone, record)]
+    assert np.allclose(*losses, atol=2e-3)
