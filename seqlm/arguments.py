@@ -101,6 +101,8 @@ def _spelled_out(commands: Commands, arguments: Sequence[str]) -> list[str]:
     switches = {
         f"--{f.name}" for option in options for f in fields(option) if f.type in (bool, bool | None)
     }
+    # The flag's name before it was called what everyone calls it; scripts that use it still work.
+    arguments = ["--baselines" + a[8:] if a.split("=")[0] == "--floors" else a for a in arguments]
     following = [*arguments, ""][1:]
     return [
         f"{word}=true" if word in switches and after.lower() not in ("true", "false") else word

@@ -78,7 +78,7 @@ def _tell_overridden(given: dict) -> None:
 
 
 def evaluate(given: dict) -> None:
-    """Measure a trained language model: perplexity with intervals, beside the floors."""
+    """Measure a trained language model: perplexity with intervals, beside the baselines."""
     from seqlm.training.runs import evaluate_model
 
     options = take(EvaluateOptions, given)
@@ -88,7 +88,7 @@ def evaluate(given: dict) -> None:
         take(DataFiles, given),
         options.model_path,
         split=options.split,
-        floors=options.floors,
+        baselines=options.baselines,
         as_json=options.json,
         max_length=options.max_length,
     )

@@ -88,14 +88,14 @@ class EvaluateOptions:
     Attributes:
         model_path: directory of a trained language model.
         split: which rows to measure.
-        floors: also measure what a model must beat, fitted on the train rows.
+        baselines: also measure what a model must beat, fitted on the train rows.
         json: print JSON instead of a table.
         max_length: longer rows lose codes from the left.
     """
 
     model_path: Path = Path("outputs/best_model")
     split: Literal["val", "test"] = "test"
-    floors: bool = True
+    baselines: bool = True
     json: bool = False
     max_length: int = 1024
 

@@ -58,7 +58,7 @@ def run_pipeline(
     *,
     force: bool = False,
     laboratory: bool = False,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict[str, str]:
     """Run every notebook whose inputs, parameters or code changed. Returns number -> "ran"/"kept".
 
@@ -78,15 +78,15 @@ def run_pipeline(
         prints[stage.number] = fingerprint(_source(ws, stage), given, before)
         asked = laboratory or stage.number not in LABORATORY
         if not (force and asked) and _is_fresh(ws, stage, prints[stage.number]):
-            say(f"{stage.name}: unchanged, kept")
+            log(f"{stage.name}: unchanged, kept")
             done[stage.number] = "kept"
             continue
         if not asked:
-            _set_aside(ws, stage, say)
+            _set_aside(ws, stage, log)
             continue
-        say(f"{stage.name}: running …")
+        log(f"{stage.name}: running …")
         seconds = _run(ws, stage, given, prints[stage.number])
-        say(f"{stage.name}: done in {in_words(seconds)}")
+        log(f"{stage.name}: done in {in_words(seconds)}")
         done[stage.number] = "ran"
     return done
 
@@ -103,13 +103,13 @@ def _beside(ws: Workspace, stage: Stage, given: dict) -> list[str]:
     return [sha256_of(there)] if there else []
 
 
-def _set_aside(ws: Workspace, stage: Stage, say: Callable[[str], None]) -> None:
+def _set_aside(ws: Workspace, stage: Stage, log: Callable[[str], None]) -> None:
     """What a laboratory notebook measured on another model must not stand in a report on this."""
     old = ws.metrics_path(stage.number)
     if old.is_file():
         old.replace(old.with_suffix(".old.json"))
         _forget(ws, stage)
-        say(f"{stage.name}: measured before something changed; put aside, --laboratory runs it")
+        log(f"{stage.name}: measured before something changed; put aside, --laboratory runs it")
 
 
 def read_profile(ws: Workspace) -> dict[str, dict]:

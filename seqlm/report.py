@@ -77,7 +77,7 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
         _opening(ws, values),
         "## Results",
         "**Table 1.** Every number on the test split with its 95 % interval and n, beside the "
-        "floors and rivals it has to beat. Bold marks our own headline numbers.",
+        "baselines and rivals it has to beat. Bold marks our own headline numbers.",
         results_table(values),
         _figures(ws, shown[:1], 1),
         "## What was trained, on what, and how long it took",
@@ -99,11 +99,11 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
 def _opening(ws: Workspace, values: Mapping) -> str:
     """The three headlines, each in a sentence."""
     five, said = values["05"], []
-    below, floor = as_share(five["below_best_floor"]), in_plain(five["best_floor"])
+    below, baseline = as_share(five["below_best_baseline"]), in_plain(five["best_baseline"])
     verdict = (
-        f"It needs fewer nats for a code than the best floor, {floor}; it saves {below}."
+        f"It needs fewer nats for a code than the best baseline, {baseline}; it saves {below}."
         if below.value > 0
-        else f"It does not beat the best floor, {floor}: the share it saves is {below}."
+        else f"It does not beat the best baseline, {baseline}: the share it saves is {below}."
     )
     said.append(
         f"A small GPT-2 learned to read and to draw digits as sentences of codes. {verdict}"
@@ -175,8 +175,8 @@ def _how_to_read(five: Mapping) -> list[str]:
         "codes count; structural tokens are nearly free and would flatter the mean. "
         f"**Perplexity** is e to that power: {estimate(code['perplexity']).value:.1f} means that "
         "the model is as undecided as among that many equally likely codes. **Bits a picture** is "
-        "the same surprise in bits, summed over the codes of a picture.",
-        "**Floors** are guesses that need no network: every token alike (uniform), how often each "
+        "the same surprisal in bits, summed over the codes of a picture.",
+        "**Baselines** are guesses that need no network: every token alike (uniform), how often each "
         "token comes (unigram), how often at this place, how often after the last one or two "
         "tokens, and mixtures of these. A model that is not clearly below the best of them has "
         "learned nothing worth having. **Rivals** are classifiers on the same split that know "

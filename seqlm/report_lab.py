@@ -60,8 +60,8 @@ def finetuning_page(values: Mapping) -> list[str]:
         f"n = {values['psnr_pictures']:,} val pictures: {said}). Every way took "
         f"{values['steps']:,} steps, once, with one seed: the intervals speak of other pictures, "
         f"not of other runs. Measured on n = {n:,} test pictures, in the read layout; drawing is "
-        "not measured here. The best floor, "
-        f"{in_plain(values['floor'])}, only counts, and learned from turned digits alone.",
+        "not measured here. The best baseline, "
+        f"{in_plain(values['baseline'])}, only counts, and learned from turned digits alone.",
         standing_table(values["models"]),
         "And the differences, picture by picture on the same codes, in nats; below 0 the first is "
         "better. Each interval stands for itself.",
@@ -89,7 +89,7 @@ def rivals_page(values: Mapping) -> list[str]:
     """Notebook 10: networks without attention, compressors, and which differences are real."""
     rows: list[Row] = [("bits a picture", name, found) for name, found in values["bits"].items()]
     return [
-        "Their NLL stands in the first table, among the floors. Here is how far each is from the "
+        "Their NLL stands in the first table, among the baselines. Here is how far each is from the "
         "GPT, picture by picture on the same codes, in nats; above 0 the GPT is better.",
         comparisons_table(values["comparisons"]),
         "And what a picture costs whom, compressors included. They, too, had read the training "

@@ -49,7 +49,7 @@ def measured(nats: float) -> dict:
     }
 
 
-FLOORS = {
+BASELINES = {
     "uniform": 6.246,
     "unigram": 4.93,
     "position": 4.05,
@@ -115,16 +115,16 @@ def values(number_of_notebook: str) -> dict:
         "05": {
             "read": measured(3.41),
             "draw": measured(3.25),
-            "floors": {
-                name: {"description": f"The floor {name}.", "code": tokens(nats, top1=0.1)}
-                for name, nats in FLOORS.items()
+            "baselines": {
+                name: {"description": f"The baseline {name}.", "code": tokens(nats, top1=0.1)}
+                for name, nats in BASELINES.items()
             },
             "layout_compared": "read",
-            "best_floor": "position_ngram",
-            "below_best_floor": number(0.132, "share", width=0.05),
+            "best_baseline": "position_ngram",
+            "below_best_baseline": number(0.132, "share", width=0.05),
             "by_position": {
                 "model": positions,
-                "floors": {
+                "baselines": {
                     "position": [1.18 * x for x in positions],
                     "position_ngram": [1.15 * x for x in positions],
                 },

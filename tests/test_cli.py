@@ -73,7 +73,7 @@ def test_training_leaves_whole_directories_and_honest_numbers(trained):
         assert wanted <= {path.name for path in (trained / name).iterdir()}
     values = json.loads((trained / "metrics.json").read_text())["values"]
     assert values["read"]["code"]["nll"]["n"] == 60
-    assert values["floors"]["uniform"]["code"]["nll"]["value"] == pytest.approx(4.19, abs=0.01)
+    assert values["baselines"]["uniform"]["code"]["nll"]["value"] == pytest.approx(4.19, abs=0.01)
     assert (trained / "report.md").is_file()
 
 
@@ -90,7 +90,7 @@ def test_evaluate_prints_numbers_and_json(built, trained, capsys):
     words = ["evaluate", "--data_path", str(built.directory / "sequences.jsonl")]
     words += ["--model_path", str(trained / "best_model")]
     assert main(words) == 0
-    assert "does not beat the best floor" in capsys.readouterr().out
+    assert "does not beat the best baseline" in capsys.readouterr().out
     assert main([*words, "--json", "--floors", "false"]) == 0
     values = json.loads(capsys.readouterr().out)
     held = json.loads((trained / "metrics.json").read_text())["values"]

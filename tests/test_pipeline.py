@@ -96,7 +96,7 @@ def test_force_runs_what_was_asked_for_and_leaves_a_fresh_laboratory_alone(tmp_p
         ws.save_metrics(number, {"seed": 1}, {"a": 1}, 1.0)
     monkeypatch.setattr(pipeline, "_is_fresh", lambda *stage: True)
     monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
-    done = pipeline.run_pipeline(ws, force=True, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, force=True, log=lambda line: None)
     assert done == {n: "kept" if n in LABORATORY else "ran" for n in NOTEBOOKS}
     assert all(ws.metrics_path(number).is_file() for number in LABORATORY)
 
@@ -106,5 +106,5 @@ def test_a_fresh_clone_reports_though_the_recipe_to_compare_with_was_never_run(
 ):
     ws = Workspace("laptop", tmp_path)
     monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
-    done = pipeline.run_pipeline(ws, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, log=lambda line: None)
     assert done == dict.fromkeys(set(NOTEBOOKS) - set(LABORATORY), "ran")

@@ -62,19 +62,25 @@ def test_every_line_of_the_table_has_a_value_an_interval_and_n(built):
 
 def test_floors_and_rivals_stand_in_the_same_table_as_the_model():
     table = tables.results_table({n: values(n) for n in ("04", "05", "06")})
-    for words in ("the GPT", "floor: uniform", "rival: RBF-SVM on pixels", "the judge itself"):
+    for words in ("the GPT", "baseline: uniform", "rival: RBF-SVM on pixels", "the judge itself"):
         assert words in table
-    assert table.index("the GPT, read layout") < table.index("floor: n-grams by position")
-    assert table.index("floor: n-grams by position") < table.index("floor: uniform")
+    assert table.index("the GPT, read layout") < table.index("baseline: n-grams by position")
+    assert table.index("baseline: n-grams by position") < table.index("baseline: uniform")
 
 
 def test_a_model_above_the_floor_is_not_praised(tmp_path):
     ws = workspace(tmp_path, "smoke", ("03", "05"))
     poor = values("05")
-    poor["below_best_floor"] = {"value": -0.1, "low": -0.2, "high": -0.01, "n": 9, "unit": "ratio"}
+    poor["below_best_baseline"] = {
+        "value": -0.1,
+        "low": -0.2,
+        "high": -0.01,
+        "n": 9,
+        "unit": "ratio",
+    }
     ws.save_metrics("05", {"seed": 1}, poor, 1.0)
     text = report.build_report(ws)["markdown"].read_text()
-    assert "does not beat the best floor" in text
+    assert "does not beat the best baseline" in text
     assert "fewer nats" not in text
     assert "numbers mean nothing" in text
 

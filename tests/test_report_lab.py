@@ -37,8 +37,8 @@ NINE = {
     "psnr": {"upright": 27.9, "turned": 26.3},
     "psnr_pictures": 180,
     "steps": 100,
-    "floor": "position_ngram",
-    "models": {"before": STANDING, "by | LoRA": STANDING, "best floor": FLOOR},
+    "baseline": "position_ngram",
+    "models": {"before": STANDING, "by | LoRA": STANDING, "best baseline": FLOOR},
     "comparisons": [GAIN],
 }
 TEN = {
@@ -74,7 +74,7 @@ def test_fine_tuning_is_told_on_what_is_new_and_on_what_was_known():
     assert "n = 180 val pictures" in page and "n-grams by position" in page
     assert "with one seed" in page and "drawing is not measured" in page
     table = standing_table(NINE["models"]).splitlines()
-    assert table[4] == "| best floor | 3.80 (3.75 to 3.85) | – | – | – |"
+    assert table[4] == "| best baseline | 3.80 (3.75 to 3.85) | – | – | – |"
     assert table[0].count("digits") == 4 and len({line.count("|") for line in table}) == 1
     assert table[3].startswith("| by / LoRA | 3.10 (3.05 to 3.15) | 90.0% (")
 

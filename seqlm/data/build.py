@@ -7,7 +7,7 @@ import numpy as np
 
 from seqlm.config import DataConfig
 from seqlm.data.codebook import UNREADABLE, PatchCodebook
-from seqlm.data.images import LEVELS, bent_copies, load_images, split_indices
+from seqlm.data.images import LEVELS, augmented_images, load_images, split_indices
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import DataError
@@ -58,7 +58,7 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
     book = PatchCodebook.fit(images[indices["train"]], config.n_codes, config.patch, config.seed)
     codes = book.encode(images)  # (N, P)
     # A copy at a time: of larger pictures all at once would fill the memory.
-    bent = bent_copies(images[indices["train"]], config, LEVELS[config.source])
+    bent = augmented_images(images[indices["train"]], config, LEVELS[config.source])
     copies = np.concatenate([codes[:0], *map(book.encode, bent)])  # (copies * train, P)
     records, dropped = _sentences(config, codes, labels, split, copies, indices["train"])
 

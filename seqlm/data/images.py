@@ -108,7 +108,9 @@ def _random_maps(n: int, config: DataConfig, rng: np.random.Generator) -> np.nda
     return rotation.transpose(2, 0, 1) @ shear * stretch[:, None, :]
 
 
-def bent_copies(images: np.ndarray, config: DataConfig, levels: int = 16) -> Iterator[np.ndarray]:
+def augmented_images(
+    images: np.ndarray, config: DataConfig, levels: int = 16
+) -> Iterator[np.ndarray]:
     """`config.copies` times all images (N, H, W) in 0..1, each turned, shifted, stretched, sheared.
 
     Bending an 8x8 picture directly blurs it, and a model trained on blurred pictures draws blurred
@@ -134,9 +136,9 @@ def bent_copies(images: np.ndarray, config: DataConfig, levels: int = 16) -> Ite
 
 
 def augment(images: np.ndarray, config: DataConfig, levels: int = 16) -> np.ndarray:
-    """All of `bent_copies` at once: (N, H, W) -> (copies * N, H, W).
+    """All of `augmented_images` at once: (N, H, W) -> (copies * N, H, W).
 
     Copy c of image i is at c * N + i.
     """
-    copies = list(bent_copies(images, config, levels))
+    copies = list(augmented_images(images, config, levels))
     return np.concatenate(copies) if copies else images[:0]

@@ -1,7 +1,7 @@
-"""The floors under the GPT: models that only count tokens.
+"""The baselines under the GPT: models that only count tokens.
 
 They are fitted on the GPT's own training rows and hand back its own table of scores,
-so `seqlm.metrics` measures both with the same code. A floor sees just what the GPT sees: the
+so `seqlm.metrics` measures both with the same code. A baseline sees just what the GPT sees: the
 tokens before the one to be predicted.
 """
 
@@ -22,7 +22,7 @@ EM_TOLERANCE = 1e-10  # nats a token; EM stops when a step gains less
 
 Rows = Sequence[Sequence[int]]
 
-# Which counts a floor draws on, weakest first. Weights of more than one are tuned on val.
+# Which counts a baseline draws on, weakest first. Weights of more than one are tuned on val.
 RECIPES = {
     "uniform": (("uniform",), "Every token of the vocabulary is equally likely."),
     "unigram": (("unigram",), "How often each token comes in training, whatever stands before it."),
@@ -40,14 +40,14 @@ RECIPES = {
     ),
     "position_ngram": (
         ("uniform", "unigram", "bigram", "trigram", "position", "position_bigram"),
-        "What followed the last token at this very place, mixed with all the floors above.",
+        "What followed the last token at this very place, mixed with all the baselines above.",
     ),
 }
 
 
 @dataclass(frozen=True, eq=False)
 class _Predicted:
-    """Every token of every row but the first, with all a floor may look at. Arrays are (M,)."""
+    """Every token of every row but the first, with all a baseline may look at. Arrays are (M,)."""
 
     row: np.ndarray
     position: np.ndarray
@@ -136,7 +136,7 @@ PARTS = {
 
 
 class _Counts:
-    """All that is counted in the training rows; every floor is made of these parts."""
+    """All that is counted in the training rows; every baseline is made of these parts."""
 
     def __init__(self, train_rows: Rows, vocab_size: int):
         self.vocab_size = vocab_size
@@ -161,11 +161,11 @@ class _Counts:
 
 
 @dataclass(frozen=True, eq=False)
-class Floor:
-    """A model that only counts: a mixture of what `fit_floors` counted.
+class NgramModel:
+    """A model that only counts: a mixture of what `fit_ngrams` counted.
 
     Attributes:
-        name: its key among the floors.
+        name: its key among the baselines.
         description: what it knows, in one plain sentence.
         weights: part -> its share in the mixture; they sum to 1.
     """
@@ -190,7 +190,7 @@ class Floor:
         """The table that `metrics.score_tokens` makes of a GPT, in the same order.
 
         Counts often tie. Among tokens exactly as likely as the target its rank is drawn by lot
-        (seeded), so the uniform floor's top-1 accuracy is 1/V on average and not 1.
+        (seeded), so the uniform baseline's top-1 accuracy is 1/V on average and not 1.
         """
         tokens = _predicted(rows, self._counts.vocab_size)
         lots = np.random.default_rng(0).random(len(tokens.row))
@@ -210,15 +210,15 @@ def _chunks(n: int) -> list[slice]:
     return [slice(start, min(start + CHUNK, n)) for start in range(0, n, CHUNK)]
 
 
-def fit_floors(
+def fit_ngrams(
     train_rows: Rows, val_rows: Rows, vocab_size: int, kinds: np.ndarray | None = None
-) -> dict[str, Floor]:
-    """The floors of `RECIPES`, weakest first; rows are lists of ids of any lengths.
+) -> dict[str, NgramModel]:
+    """The baselines of `RECIPES`, weakest first; rows are lists of ids of any lengths.
 
     Counts come from `train_rows` alone, smoothed by Witten and Bell's rule down to the uniform
     distribution. The weights of the mixtures are those likeliest to have made `val_rows`, found by
     EM: all their tokens, or, with `kinds` (V,) from `layout.token_kinds`, their codes alone, so
-    that a floor is as strong as it can be where it is judged. Source of the interpolation:
+    that a baseline is as strong as it can be where it is judged. Source of the interpolation:
     F. Jelinek and R. L. Mercer, Interpolated Estimation of Markov Source Parameters from Sparse
     Data (1980).
 
@@ -229,14 +229,14 @@ def fit_floors(
     if kinds is not None:
         val = val[kinds[val.target] == KIND_CODE]
         if not len(val.row):
-            raise DataError("there are no code tokens in the val rows, so no floor can be tuned")
+            raise DataError("there are no code tokens in the val rows, so no baseline can be tuned")
     of_target = _target_probabilities(counts, val)
-    floors = {}
+    baselines = {}
     for name, (parts, description) in RECIPES.items():
         shares = mixture_weights(np.stack([of_target[part] for part in parts], axis=1))
         weights = dict(zip(parts, shares.tolist(), strict=True))
-        floors[name] = Floor(name, description, weights, counts)
-    return floors
+        baselines[name] = NgramModel(name, description, weights, counts)
+    return baselines
 
 
 def _target_probabilities(counts: _Counts, tokens: _Predicted) -> dict[str, np.ndarray]:

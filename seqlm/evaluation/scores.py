@@ -1,7 +1,7 @@
 """Every token of every sentence, with what a model thought of it: one table for all numbers.
 
 Padding is never in the table, so it cannot be counted; there are no batches in it, so they cannot
-be averaged; and a floor hands back the same table as the model that stands on it.
+be averaged; and a baseline hands back the same table as the model that stands on it.
 """
 
 from collections.abc import Sequence

@@ -20,7 +20,7 @@ Row = tuple[str, str, Numbers]
 
 
 def results_table(values: Mapping[str, Mapping], brief: bool = False) -> str:
-    """Every number on test beside its floors and rivals, as a Markdown table.
+    """Every number on test beside its baselines and rivals, as a Markdown table.
 
     `values` maps notebooks ("04", "05", "06", "10") to the values they left; those missing are left
     out.
@@ -53,23 +53,23 @@ def escaped(text: str) -> str:
 
 
 def _layout(values: Mapping) -> str:
-    """The layout in which the model was held against the floors."""
+    """The layout in which the model was held against the baselines."""
     present = next(name for name in ("read", "draw", "other") if name in values)
     return values.get("layout_compared") or present
 
 
 def _code_rows(values: Mapping, laboratory: Mapping | None = None) -> list[Row]:
-    """The language model, the rivals that learn, then the floors, the hardest to beat first."""
-    layout, floors = _layout(values), values.get("floors") or {}
+    """The language model, the rivals that learn, then the baselines, the hardest to beat first."""
+    layout, baselines = _layout(values), values.get("baselines") or {}
     rows: list[Row] = [(NLL, f"**the GPT, {layout} layout**", values[layout]["code"]["nll"])]
     for name, found in (laboratory or {}).get("rivals", {}).items():
         rows += [] if name == OURS else [(NLL, f"rival that learns: {name}", found["nll"])]
-    for name in sorted(floors, key=lambda name: floors[name]["code"]["nll"]["value"]):
-        rows.append((NLL, f"floor: {in_plain(name)}", floors[name]["code"]["nll"]))
-    if "below_best_floor" in values:
-        best = in_plain(values["best_floor"])
-        below = as_share(values["below_best_floor"])
-        rows.append((f"how far below the best floor ({best})", "**the GPT**", below))
+    for name in sorted(baselines, key=lambda name: baselines[name]["code"]["nll"]["value"]):
+        rows.append((NLL, f"baseline: {in_plain(name)}", baselines[name]["code"]["nll"]))
+    if "below_best_baseline" in values:
+        best = in_plain(values["best_baseline"])
+        below = as_share(values["below_best_baseline"])
+        rows.append((f"how far below the best baseline ({best})", "**the GPT**", below))
     return rows
 
 
@@ -84,9 +84,11 @@ def _more_code_rows(values: Mapping) -> list[Row]:
     }
     for measure, key in measures.items():
         rows.append((measure, f"**the GPT, {layout} layout**", values[layout]["code"][key]))
-        if values.get("best_floor"):
-            best = values["best_floor"]
-            rows.append((measure, f"floor: {in_plain(best)}", values["floors"][best]["code"][key]))
+        if values.get("best_baseline"):
+            best = values["best_baseline"]
+            rows.append(
+                (measure, f"baseline: {in_plain(best)}", values["baselines"][best]["code"][key])
+            )
     for name in ("read", "draw", "other"):
         if name in values and name != layout:
             rows.append((NLL, f"the GPT, {name} layout", values[name]["code"]["nll"]))

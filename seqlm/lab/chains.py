@@ -88,7 +88,7 @@ def cumulative(table: np.ndarray) -> np.ndarray:
     return climb / np.where(climb[..., -1:] > 0, climb[..., -1:], 1)
 
 
-def surprise(probabilities: np.ndarray) -> np.ndarray:
+def surprisal(probabilities: np.ndarray) -> np.ndarray:
     """-ln p in nats; of what cannot come it is infinite. Any shape -> the same shape."""
     with np.errstate(divide="ignore"):
         return -np.log(probabilities)

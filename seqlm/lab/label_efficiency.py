@@ -164,7 +164,7 @@ def learning_curve(
     sizes: Sequence[int | None] = SIZES,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
     routes: Sequence[str] = ROUTES,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict:
     """Accuracy on test for every route, number of labelled images a class, and seed.
 
@@ -199,7 +199,7 @@ def learning_curve(
     if FROM_LM in routes:
         check_saw_no_labels(bench.lm_directory, corpus)
     cells = _cells(corpus, sizes, seeds, routes)
-    bench.foretell(cells, say)
+    bench.foretell(cells, log)
     found: dict = {route: {} for route in routes}
     for n, route in product(sizes, routes):
         mine = [cell for cell in cells if (cell.route, cell.n_each) == (route, n)]
@@ -211,7 +211,7 @@ def learning_curve(
             "mean": mean.to_json(),
             "right": ["".join("01"[int(answer)] for answer in row) for row in right],
         }
-        say(f"{mine[0].size} a class · {route}: {mean}{bench.left()}")
+        log(f"{mine[0].size} a class · {route}: {mean}{bench.left()}")
     return found
 
 

@@ -149,7 +149,7 @@ class Bench:
             decides += [self.pixels.identity]
         return self.work_dir / f"{hash_of(decides)}.json"
 
-    def foretell(self, cells: Sequence[Cell], say: Callable[[str], None]) -> None:
+    def foretell(self, cells: Sequence[Cell], log: Callable[[str], None]) -> None:
         """Settle the precisions, time some steps of each route, say how long it will all take."""
         there = {cell: self.path(cell).is_file() for cell in cells}
         for route in self.configs:
@@ -159,9 +159,9 @@ class Bench:
             if len(done) < len(mine):
                 self._settle(route, mine[-1], done[0] if done else None)
         if any(there.values()):
-            say(f"{sum(there.values())} of {len(cells)} cells of the table are there from before")
+            log(f"{sum(there.values())} of {len(cells)} cells of the table are there from before")
         if self.to_come:
-            say(f"{len(self.to_come)} classifiers to train{self.left()}; the SVMs come on top")
+            log(f"{len(self.to_come)} classifiers to train{self.left()}; the SVMs come on top")
 
     def _settle(self, route: str, cell: Cell, earlier: Cell | None) -> None:
         """One precision for all trainings of a route, and the seconds that each of them takes."""
@@ -229,7 +229,7 @@ class Bench:
         )
         start = self.lm_directory if cell.route == FROM_LM else None
         try:
-            train_classifier(self._few(cell), self.size, config, start, say=lambda line: None)
+            train_classifier(self._few(cell), self.size, config, start, log=lambda line: None)
             model = load_classifier(folder / "final_model")
             return classifier_probabilities(model, self.test[0]).argmax(1)
         finally:

@@ -25,7 +25,7 @@ from seqlm.lab.chains import (
     cumulative,
     row_entropies,
     stationary_state,
-    surprise,
+    surprisal,
 )
 from seqlm.utils import write_json
 
@@ -118,7 +118,7 @@ class MarkovSource:
 
     @cached_property
     def entropies(self) -> np.ndarray:
-        """Expected surprise of the first code, the second, …, in nats; the last is the rate's.
+        """Expected surprisal of the first code, the second, …, in nats; the last is the rate's.
 
         (order + 1,) float64: H(X1), H(X2 | X1), …, and h for every later code. None is larger than
         the one before it: to know more never hurts on average.
@@ -181,7 +181,7 @@ class MarkovSource:
             )
         flat, place = codes.ravel(), np.tile(np.arange(codes.shape[1]), len(codes))
         of_target = self._foreseen(flat, place)[np.arange(len(flat)), flat]
-        return surprise(of_target).reshape(codes.shape)
+        return surprisal(of_target).reshape(codes.shape)
 
     def score(self, rows: Sequence[Sequence[int]], vocab: Mapping[str, int]) -> TokenScores:
         """What `metrics.score_tokens` says of a model, said of the source itself: codes alone.
@@ -204,7 +204,7 @@ class MarkovSource:
         foreseen = self._foreseen(codes, place)  # (M, K)
         of_target = foreseen[np.arange(len(codes)), codes]
         rank = (foreseen >= of_target[:, None]).sum(axis=1) - 1  # a tie counts against it
-        scores = TokenScores(row, position, target, surprise(of_target), rank, len(rows))
+        scores = TokenScores(row, position, target, surprisal(of_target), rank, len(rows))
         return scores.where(position > 0)  # nobody predicts the first token of a row
 
     def _codes_of_ids(self, vocab: Mapping[str, int]) -> np.ndarray:

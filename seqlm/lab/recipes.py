@@ -8,8 +8,8 @@ Set beside ours, three things must be said aloud, or the comparison flatters som
 - Seconds. Runs made at different times were made on machines busy with different things. So
   `recipe_speed.step_seconds` times the steps of all recipes side by side, and `on_the_clock` makes
   the axis of seconds out of steps times that. Evaluation and loading are not in it.
-- Floors. Each run's floors learned from that run's own training rows, and those of more rows are
-  lower. The share saved below the best floor is each against its own; the NLL is comparable.
+- Baselines. Each run's baselines learned from that run's own training rows, and those of more rows are
+  lower. The share saved below the best baseline is each against its own; the NLL is comparable.
 """
 
 from collections.abc import Mapping
@@ -35,10 +35,10 @@ def compare(names_to_directories: Mapping[str, Path]) -> dict[str, dict]:
 
     Returns for each name, Estimates as in a metrics file: at each evaluation on val "step",
     "tokens" and "seconds" (lists; the seconds are the run's own, see the module's note) and "nll"
-    (nats a code, in the layout that the floors are in); "best", the index of the checkpoint kept,
+    (nats a code, in the layout that the baselines are in); "best", the index of the checkpoint kept,
     which has the lowest code NLL over all layouts; "steps", "epochs", "stopped_early",
     "batch_size", "learning_rate", "num_epochs", "rows"; on "split", which is test unless the data
-    has none: "test_nll", "perplexity", "best_floor" (name and NLL), "below_best_floor", "accuracy"
+    has none: "test_nll", "perplexity", "best_baseline" (name and NLL), "below_best_baseline", "accuracy"
     (class read off the language model, None where there is none) and "classifier" (best route,
     chosen on val, and its accuracy; or None).
 
@@ -85,15 +85,15 @@ def _course(record: Mapping, layout: str) -> dict:
 
 def _outcome(values: Mapping, layout: str) -> dict:
     """What was measured once, at the end."""
-    code, name = values[layout]["code"], values.get("best_floor")
+    code, name = values[layout]["code"], values.get("best_baseline")
     # In the draw layout the class stands first, where nobody can know it.
     read_off = values[layout].get("class") if layout == "read" else None
     return {
         "code_tokens": code["tokens"],
         "test_nll": code["nll"],
         "perplexity": code["perplexity"],
-        "best_floor": name and {"name": name, "nll": values["floors"][name]["code"]["nll"]},
-        "below_best_floor": values.get("below_best_floor"),
+        "best_baseline": name and {"name": name, "nll": values["baselines"][name]["code"]["nll"]},
+        "below_best_baseline": values.get("below_best_baseline"),
         "accuracy": read_off and read_off["top1"],
     }
 
@@ -192,11 +192,13 @@ def _told(run: Mapping) -> dict[str, str]:
     where = f"{run['layout']} layout, {run['split']}"
     told[f"NLL of a code, nats ({where})"] = _cell(run["test_nll"])
     told[f"perplexity of a code ({where})"] = _cell(run["perplexity"])
-    if run["best_floor"]:
-        floor = run["best_floor"]
-        told["best floor on its own rows"] = f"{in_plain(floor['name'])}: {_cell(floor['nll'])}"
-    if run["below_best_floor"]:
-        told["share of that floor's nats saved"] = _cell(as_share(run["below_best_floor"]))
+    if run["best_baseline"]:
+        baseline = run["best_baseline"]
+        told["best baseline on its own rows"] = (
+            f"{in_plain(baseline['name'])}: {_cell(baseline['nll'])}"
+        )
+    if run["below_best_baseline"]:
+        told["share of that baseline's nats saved"] = _cell(as_share(run["below_best_baseline"]))
     if run["accuracy"]:
         told["classes read off the language model"] = _cell(run["accuracy"])
     if run["classifier"]:

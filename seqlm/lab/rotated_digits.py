@@ -13,7 +13,7 @@ import numpy as np
 from seqlm.config import DataConfig
 from seqlm.data.build import ABOUT, CODEBOOK, Pictures, load_pictures
 from seqlm.data.codebook import PatchCodebook, psnr
-from seqlm.data.images import LEVELS, bent_copies
+from seqlm.data.images import LEVELS, augmented_images
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import draw_layout, read_layout
 from seqlm.errors import DataError
@@ -63,7 +63,7 @@ def _encoded(pictures: Pictures, book: PatchCodebook, config: DataConfig) -> Ite
     for index, codes in enumerate(book.encode(turned(pictures.images))):
         yield index, 0, codes
     train = np.flatnonzero(pictures.split == "train")
-    bent = bent_copies(pictures.images[train], config, LEVELS[config.source])
+    bent = augmented_images(pictures.images[train], config, LEVELS[config.source])
     for copy, images in enumerate(bent, start=1):
         for index, codes in zip(train, book.encode(turned(images)), strict=True):
             yield index, copy, codes

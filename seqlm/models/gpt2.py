@@ -52,10 +52,10 @@ def build_lm(config: ModelConfig, vocab: dict[str, int], seed: int = 42) -> GPT2
     """A causal language model with random weights; the same seed gives the same weights."""
     model = seeded(lambda: GPT2LMHeadModel(gpt2_config(config, vocab)), seed)
     model.generation_config.max_length = config.n_positions
-    return counted_right(model)
+    return fix_loss_reduction(model)
 
 
-def counted_right(model: PreTrainedModel) -> PreTrainedModel:
+def fix_loss_reduction(model: PreTrainedModel) -> PreTrainedModel:
     """Make Trainer's loss a mean over what is predicted, however rows are put into batches.
 
     GPT-2's own language-model loss divides by one token a row too many: the first, which nothing
@@ -74,7 +74,7 @@ def build_classifier(
 ) -> GPT2ForSequenceClassification:
     """A classifier with random weights; it reads the class at the last token that is no padding."""
     wide = gpt2_config(config, vocab, num_labels=n_classes)
-    return counted_right(seeded(lambda: GPT2ForSequenceClassification(wide), seed))
+    return fix_loss_reduction(seeded(lambda: GPT2ForSequenceClassification(wide), seed))
 
 
 def classifier_from_lm(
@@ -87,7 +87,7 @@ def classifier_from_lm(
     model = seeded(
         lambda: loaded(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra), seed
     )
-    return counted_right(model)
+    return fix_loss_reduction(model)
 
 
 def load_lm(directory: Path) -> GPT2LMHeadModel:
@@ -95,7 +95,7 @@ def load_lm(directory: Path) -> GPT2LMHeadModel:
     config = check_model_directory(directory)
     if "GPT2LMHeadModel" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a language model")
-    return counted_right(loaded(GPT2LMHeadModel, directory)).to(default_device()).eval()
+    return fix_loss_reduction(loaded(GPT2LMHeadModel, directory)).to(default_device()).eval()
 
 
 def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
@@ -104,7 +104,7 @@ def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
     if "GPT2ForSequenceClassification" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
     model = loaded(GPT2ForSequenceClassification, directory)
-    return counted_right(model).to(default_device()).eval()
+    return fix_loss_reduction(model).to(default_device()).eval()
 
 
 def loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:

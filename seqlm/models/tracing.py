@@ -48,7 +48,7 @@ class Trace:
     after: np.ndarray
 
     @cached_property
-    def surprise(self) -> np.ndarray:
+    def surprisal(self) -> np.ndarray:
         """-ln p of what stands at each place, in nats. (P,)"""
         return -np.log(self.expected[np.arange(len(self.ids)), self.ids])
 

@@ -107,18 +107,20 @@ def patch_map(
     return _svg(image.shape, pixel, f"{alt} Row by row: {said}.", "".join(parts))
 
 
-def surprise_map(
+def surprisal_map(
     image: np.ndarray,
-    surprise: np.ndarray,
+    surprisal: np.ndarray,
     grid: tuple[int, int],
     alt: str,
     caption: str,
     most: float,
     marked: int | None = None,
 ) -> str:
-    """`surprise` (P,) in nats over `image`, NaN left out; as dark as ink at `most`, or at 8."""
-    drawn = patch_map(image, surprise.reshape(grid), alt, marked=marked, full=max(8.0, float(most)))
-    return figure(drawn, f"{caption}; {np.nansum(surprise):.1f} together")
+    """`surprisal` (P,) in nats over `image`, NaN left out; as dark as ink at `most`, or at 8."""
+    drawn = patch_map(
+        image, surprisal.reshape(grid), alt, marked=marked, full=max(8.0, float(most))
+    )
+    return figure(drawn, f"{caption}; {np.nansum(surprisal):.1f} together")
 
 
 def candidates(

@@ -101,7 +101,7 @@ class DrawPanel:
     def show(self) -> None:
         """The picture as far as the slider says, and what might have come there."""
         done, (rows, columns) = self.place.whole, self.player.book.grid
-        surprise = self.trace.surprise
+        surprisal = self.trace.surprisal
         so_far = begun(self.image, done, self.player.book.patch)
         label = self.digit.value
         asked = "of any digit" if label is None else f"of a {label}"
@@ -110,10 +110,10 @@ class DrawPanel:
                 views.picture(so_far, f"The model’s drawing {asked}, {done} codes of it."),
                 f"the first {done} of {rows * columns} codes",
             ),
-            views.surprise_map(
-                so_far, np.where(np.arange(rows * columns) < done, surprise, np.nan),
-                (rows, columns), "Surprise of each code in nats.",
-                "surprise of each code, −ln p in nats", surprise.max(), marked=done - 1,
+            views.surprisal_map(
+                so_far, np.where(np.arange(rows * columns) < done, surprisal, np.nan),
+                (rows, columns), "Surprisal of each code in nats.",
+                "surprisal of each code, −ln p in nats", surprisal.max(), marked=done - 1,
             ),
             views.classes(self.opinion, "How the model reads it"),
             views.candidates(
@@ -168,17 +168,17 @@ class PicturePanel:
             self.desk.put(codes, origin)
         (seen,) = self.player.book.decode(codes[None])
         (opinion,) = self.player.classes(codes[None])
-        surprise = self.player.read_along(codes).surprise
+        surprisal = self.player.read_along(codes).surprisal
         self.told.text = f"{read_as(opinion)}."
         self.shown.value = views.page(
             views.figure(
                 views.picture(seen, f"What the code book makes of {origin}."),
                 f"{origin}, through the code book: what the model is given",
             ),
-            views.surprise_map(
-                seen, surprise, self.player.book.grid,
-                "Surprise of each code in nats, read in this order.",
-                "surprise of each code in nats", surprise.max(),
+            views.surprisal_map(
+                seen, surprisal, self.player.book.grid,
+                "Surprisal of each code in nats, read in this order.",
+                "surprisal of each code in nats", surprisal.max(),
             ),
             views.classes(opinion, "How the model reads it"),
         )  # fmt: skip

@@ -48,7 +48,7 @@ def train_quick(folder: Path, seconds: float = SECONDS, data: DataConfig = DATA)
         evals=5,
         patience=0,
     )
-    record = train_lm(corpus, SIZE, config, say=lambda line: print(line, flush=True))
+    record = train_lm(corpus, SIZE, config, log=lambda line: print(line, flush=True))
     told = f", trained for {in_words(record['seconds'])}"
     finish_model(folder, record, corpus, codebook=built / CODEBOOK, note=told)
     return folder / "best_model"

@@ -1,4 +1,4 @@
-"""Dots with their intervals, one below the other: a model among the floors and rivals it meets."""
+"""Dots with their intervals, one below the other: a model among the baselines and rivals it meets."""
 
 from collections.abc import Sequence
 

@@ -20,7 +20,7 @@ def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
 
     `models` holds for each model and each kind of rows {"code_nll": Estimate, "accuracy":
     Estimate}, the second if classes can be read off; a model other than the first may lack a kind
-    (a floor, say, that was fitted for one only). A dashed line marks the model before.
+    (a baseline, say, that was fitted for one only). A dashed line marks the model before.
     """
     kinds = list(next(iter(models.values())))
     numbers = [estimate(of["code_nll"]) for found in models.values() for of in found.values()]

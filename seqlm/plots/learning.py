@@ -173,24 +173,24 @@ def _label_words(routes: Mapping[str, Mapping]) -> list[str]:
 
 @styled
 def plot_recipes(
-    runs: Mapping[str, Mapping], floors: Mapping[str, float], heading: str, n: int | None = None
+    runs: Mapping[str, Mapping], baselines: Mapping[str, float], heading: str, n: int | None = None
 ) -> Figure:
     """NLL against tokens seen and against seconds, one line a recipe, the best marked by a star.
 
     `runs` holds for each recipe {"tokens", "seconds", "nll" (nats a code on val), "best": index of
-    the best}; `floors` name -> nats a code; `n` is the number of images the NLL was measured on.
+    the best}; `baselines` name -> nats a code; `n` is the number of images the NLL was measured on.
     """
     evaluations = listed([str(len(run["nll"])) for run in runs.values()])
     rests = f"n = {evaluations} evaluations on val" if n is None else f"n = {n:,} images of val"
     figure = canvas(4.2, f"{heading} ({rests})")
     panels = figure.subplots(1, 2, sharey=True)
     labels: list[tuple] = [
-        (None, nats, f"floor: {in_plain(k)} {nats:.2f}", None) for k, nats in floors.items()
+        (None, nats, f"baseline: {in_plain(k)} {nats:.2f}", None) for k, nats in baselines.items()
     ]
     for ax, key, label in zip(
         panels, ("tokens", "seconds"), ("tokens seen", "seconds of training"), strict=True
     ):
-        for nats in floors.values():
+        for nats in baselines.values():
             ax.axhline(nats, **DASHED)
         for (name, run), (colour, marker, line) in zip(runs.items(), cycle(SERIES)):
             x, nats = finite(run[key], run["nll"])
@@ -203,29 +203,29 @@ def plot_recipes(
                 star = f" ★ {run['nll'][run['best']]:.2f}" if held else ""
                 labels.append((x[-1], nats[-1], name + star, "bold"))
         log_axis(ax, label, "  ·  ★ best")
-    panels[0].set(ylim=_clipped(runs, floors), ylabel="nats a code (val, read layout)")
+    panels[0].set(ylim=_clipped(runs, baselines), ylabel="nats a code (val, read layout)")
     label_at_right(panels[1], labels)
     said = [_recipe_words(name, run) for name, run in runs.items()]
-    dashed = [f"{in_plain(name)} {nats:.2f}" for name, nats in floors.items()]
+    dashed = [f"{in_plain(name)} {nats:.2f}" for name, nats in baselines.items()]
     return finish(
         figure,
         f"{heading}, {rests}: nats a code against tokens seen and against seconds, both axes "
         "logarithmic, stars at the best.",
         *said,
-        f"Floors, as dashed lines: {listed(dashed)}." if floors else "",
+        f"Baselines, as dashed lines: {listed(dashed)}." if baselines else "",
     )
 
 
-def _clipped(runs: Mapping[str, Mapping], floors: Mapping[str, float]) -> tuple[float, float]:
-    """Limits with the floors and most of every run in them; the first high steps may lie outside.
+def _clipped(runs: Mapping[str, Mapping], baselines: Mapping[str, float]) -> tuple[float, float]:
+    """Limits with the baselines and most of every run in them; the first high steps may lie outside.
 
     A line that leaves the panel at the top says enough of how a run begins, and would squeeze
     all that differs afterwards.
     """
     seen = [finite(run["tokens"], run["nll"])[1] for run in runs.values()]
     seen = [nats for nats in seen if len(nats)]
-    low = min([*floors.values(), *(nats.min() for nats in seen)])
-    high = max([*floors.values(), *(np.quantile(nats, 0.8) for nats in seen)])
+    low = min([*baselines.values(), *(nats.min() for nats in seen)])
+    high = max([*baselines.values(), *(np.quantile(nats, 0.8) for nats in seen)])
     margin = 0.07 * (high - low) or 0.1
     return low - margin, high + margin
 

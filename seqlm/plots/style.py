@@ -102,7 +102,7 @@ def as_share(numbers: Numbers) -> Estimate:
 
 
 def in_plain(name: str) -> str:
-    """What a reader calls a floor that the metrics files call `name`."""
+    """What a reader calls a baseline that the metrics files call `name`."""
     return _PLAIN.get(name, name)
 
 

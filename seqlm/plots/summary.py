@@ -1,4 +1,4 @@
-"""The whole run on one page: what the model guesses, reads and draws, beside floors and rivals."""
+"""The whole run on one page: what the model guesses, reads and draws, beside baselines and rivals."""
 
 import textwrap
 from collections.abc import Mapping
@@ -58,10 +58,10 @@ def plot_summary(
 def _codes_panel(values: Mapping | None):
     if not values:
         return None
-    names = ["the GPT", *map(in_plain, values["floors"])]
+    names = ["the GPT", *map(in_plain, values["baselines"])]
     numbers = [values["read"]["code"]["nll"]]
-    numbers += [floor["code"]["nll"] for floor in values["floors"].values()]
-    return ("Guessing the next code of a picture, against floors", names,
+    numbers += [baseline["code"]["nll"] for baseline in values["baselines"].values()]
+    return ("Guessing the next code of a picture, against baselines", names,
             [estimate(e) for e in numbers], names[:1], "nats a code, less is better")  # fmt: skip
 
 
@@ -94,9 +94,11 @@ def _facts(values03, values05, values06) -> list[tuple[str, str]]:
         long = f"{values03['steps']:,} steps, {in_words(values03['seconds'])}"
         facts.append(("training", f"{long}, in {values03['precision']['chosen']}"))
     if values05:
-        gain = as_share(values05["below_best_floor"])
+        gain = as_share(values05["below_best_baseline"])
         code = values05["read"]["code"]
-        facts.append((f"below the best floor ({in_plain(values05['best_floor'])})", str(gain)))
+        facts.append(
+            (f"below the best baseline ({in_plain(values05['best_baseline'])})", str(gain))
+        )
         facts.append(("perplexity of a code", _bare(code["perplexity"])))
         facts.append(("cost of a picture", _bare(code["bits_per_image"], " bits")))
     if values06 and values06.get("completed"):

@@ -99,11 +99,11 @@ def plot_code_by_code(book: PatchCodebook, trace: Trace, heading: str) -> Figure
     """A picture after its first code, its second … its last, and how surprising each was.
 
     Under each stage stands the code that came last (framed in the picture), the probability the
-    model had given it, and its surprise -ln p in nats. The map beneath holds all of them.
+    model had given it, and its surprisal -ln p in nats. The map beneath holds all of them.
     """
     codes = codes_of([trace.names[index] for index in trace.ids])
     (image,) = book.decode(codes[None])
-    n, surprise = len(codes), trace.surprise
+    n, surprisal = len(codes), trace.surprisal
     stages = np.unique(np.linspace(1, n, min(n, STAGES)).round().astype(int))
     across, large = min(8, len(stages)), 2.75
     pitch = (0.98 + 4.1 * LINE + 0.1, (WIDTH - 0.08) / 8)
@@ -115,8 +115,8 @@ def plot_code_by_code(book: PatchCodebook, trace: Trace, heading: str) -> Figure
     lower = Board(figure, ax, large, (0, large + 0.3), (below, 0.03))
     lower.picture(image, 0, 0)
     lower.write("the finished picture", 0, 0, fontweight="bold")
-    numbered(ax, *lower.place(0, 1), large, surprise.reshape(book.grid), image, 1)
-    lower.write("surprise of each code, −ln p in nats", 0, 1, fontweight="bold")
+    numbered(ax, *lower.place(0, 1), large, surprisal.reshape(book.grid), image, 1)
+    lower.write("surprisal of each code, −ln p in nats", 0, 1, fontweight="bold")
     said = _surprise_words(trace, book)
     wrapped = [textwrap.fill(sentence, 33) for sentence in said]
     ax.text(*lower.place(0, 2), "\n\n".join(wrapped), va="top", linespacing=1.35)
@@ -124,9 +124,9 @@ def plot_code_by_code(book: PatchCodebook, trace: Trace, heading: str) -> Figure
     return finish(
         figure,
         f"{heading}: a picture of n = {n} codes, drawn row by row, as it stood after {shown}; "
-        "beneath, the finished picture and a map of the surprise of each code.",
+        "beneath, the finished picture and a map of the surprisal of each code.",
         *said,
-        _in_order(surprise.reshape(book.grid)),
+        _in_order(surprisal.reshape(book.grid)),
     )
 
 
@@ -142,7 +142,7 @@ def _stage(
     lines = (
         trace.names[chosen],
         f"p = {trace.expected[done - 1, chosen]:.1%}",
-        f"{trace.surprise[done - 1]:.2f} nats",
+        f"{trace.surprisal[done - 1]:.2f} nats",
     )
     for i, line in enumerate(lines):
         look = MONO if i == 0 else {"fontsize": SMALL}
@@ -150,27 +150,27 @@ def _stage(
         tiles.ax.text(x + tiles.side / 2, down, line, ha="center", va="top", **look)
 
 
-def _in_order(surprise: np.ndarray) -> str:
-    """All of `surprise` (rows, columns) for few codes, its mean in each row for many."""
-    few = surprise.size <= 64
-    values = ", ".join(f"{nats:.1f}" for nats in (surprise.ravel() if few else surprise.mean(1)))
+def _in_order(surprisal: np.ndarray) -> str:
+    """All of `surprisal` (rows, columns) for few codes, its mean in each row for many."""
+    few = surprisal.size <= 64
+    values = ", ".join(f"{nats:.1f}" for nats in (surprisal.ravel() if few else surprisal.mean(1)))
     each = "In the order they were drawn" if few else "On average in each row of patches"
     return f"{each}, in nats: {values}."
 
 
 def _surprise_words(trace: Trace, book: PatchCodebook) -> list[str]:
-    """The sum of the surprise in nats and bits, its ends, and what blind guessing would give."""
-    surprise, n, columns = trace.surprise, len(trace.ids), book.grid[1]
-    total, blind = surprise.sum(), np.log(book.n_codes)
+    """The sum of the surprisal in nats and bits, its ends, and what blind guessing would give."""
+    surprisal, n, columns = trace.surprisal, len(trace.ids), book.grid[1]
+    total, blind = surprisal.sum(), np.log(book.n_codes)
     said = [
         f"All n = {n} codes together: {total:.1f} nats ({total / np.log(2):.1f} bits), "
         f"{total / n:.2f} nats a code.",
         f"Blind guessing among {book.n_codes} codes: {n * blind:.1f} nats, {blind:.2f} a code.",
     ]
-    for word, place in (("Most", surprise.argmax()), ("Least", surprise.argmin())):
+    for word, place in (("Most", surprisal.argmax()), ("Least", surprisal.argmin())):
         said.append(
             f"{word} surprising: code {place + 1} ({where(place, columns)}), "
-            f"{trace.names[trace.ids[place]]} with {surprise[place]:.2f} nats."
+            f"{trace.names[trace.ids[place]]} with {surprisal[place]:.2f} nats."
         )
     return said
 
@@ -205,7 +205,7 @@ def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k:
         _frame_patch(tile, 0, 0, place, book.grid)
         ax.text(x + 1.15, y, f"code {place + 1} of {n}", va="top", fontweight="bold", fontsize=11)
         told = f"{where(place, book.grid[1])}\n▸ {trace.names[trace.ids[place]]} stands here"
-        told += f"\nsurprise {trace.surprise[place]:.2f} nats"
+        told += f"\nsurprise {trace.surprisal[place]:.2f} nats"
         ax.text(x + 1.15, y + 0.27, told, va="top", fontsize=SMALL, linespacing=1.35)
         for j, candidate in enumerate(some):
             _pair(ax, x, y + 1.15 + j * line, candidate, book, (wide - 2.0) / most)

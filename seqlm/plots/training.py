@@ -80,7 +80,7 @@ def _minutes_on_top(ax: Axes, record: Mapping) -> None:
     top.spines["top"].set_visible(True)
 
 
-def _loss_panel(ax: Axes, record: Mapping, floors: Mapping[str, float]) -> None:
+def _loss_panel(ax: Axes, record: Mapping, baselines: Mapping[str, float]) -> None:
     steps, loss = _series(record, "loss", "history")
     if len(loss):
         smooth = _smooth(loss)
@@ -94,9 +94,9 @@ def _loss_panel(ax: Axes, record: Mapping, floors: Mapping[str, float]) -> None:
         star = {"marker": "*", "ms": 17, "color": ORANGE, "mec": INK, "ls": "none", "zorder": 5}
         label = f"best {MEASURES[chosen]}: {best[chosen]:.2f} at step {best['step']:,}"
         ax.plot(best["step"], best[chosen], label=label, **star)
-    for nats in floors.values():
+    for nats in baselines.values():
         ax.axhline(nats, color=GREY, ls=(0, (4, 3)), lw=1)
-    _name_floors(ax, floors)
+    _name_baselines(ax, baselines)
     ax.set(xlabel="optimizer step", ylabel=_unit(record))
     ax.set_xlim(left=0)
     if ax.get_legend_handles_labels()[1]:
@@ -104,14 +104,14 @@ def _loss_panel(ax: Axes, record: Mapping, floors: Mapping[str, float]) -> None:
     _minutes_on_top(ax, record)
 
 
-def _name_floors(ax: Axes, floors: Mapping[str, float]) -> None:
+def _name_baselines(ax: Axes, baselines: Mapping[str, float]) -> None:
     low, high = ax.get_ylim()
-    places = spread(list(floors.values()), 0.06 * (high - low))
+    places = spread(list(baselines.values()), 0.06 * (high - low))
     edge = ax.get_yaxis_transform()
     leader = {"arrowstyle": "-", "color": GREY, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
-    for (name, nats), place in zip(floors.items(), places, strict=True):
+    for (name, nats), place in zip(baselines.items(), places, strict=True):
         ax.annotate(
-            f"floor: {in_plain(name)} {nats:.2f}", (1, nats), xytext=(1.03, place), xycoords=edge,
+            f"baseline: {in_plain(name)} {nats:.2f}", (1, nats), xytext=(1.03, place), xycoords=edge,
             textcoords=edge, fontsize=SMALL, va="center", arrowprops=leader,
         )  # fmt: skip
 
@@ -148,24 +148,24 @@ def _dial(ax: Axes, title: str, lines: Sequence, clipped_at: float | None) -> No
 
 
 @styled
-def plot_training_process(record: Mapping, floors: Mapping[str, float] | None = None) -> Figure:
-    """What training.json holds: losses against the `floors` (name -> nats), and the dials below.
+def plot_training_process(record: Mapping, baselines: Mapping[str, float] | None = None) -> Figure:
+    """What training.json holds: losses against the `baselines` (name -> nats), and the dials below.
 
     Works with whatever the evaluations hold: code_nll, read_nll, draw_nll, all_nll, class_nll,
     and anything named accuracy.
     """
-    floors, below = dict(floors or {}), _small_panels(record)
+    baselines, below = dict(baselines or {}), _small_panels(record)
     rows = f"n = {record['rows']:,} training rows" if record.get("rows") else ""
     figure = canvas(6.7 if below else 4.5, "How training went" + f" ({rows})" * bool(rows))
     bands = figure.subfigures(2, 1, height_ratios=[2.1, 1]) if below else [figure]
-    _loss_panel(bands[0].add_subplot(), record, floors)
+    _loss_panel(bands[0].add_subplot(), record, baselines)
     for column, (title, lines) in enumerate(below, 1):
         ax = bands[1].add_subplot(1, len(below), column)
         _dial(ax, title, lines, (record.get("settings") or {}).get("max_grad_norm"))
-    return finish(figure, *_training_words(record, floors, rows))
+    return finish(figure, *_training_words(record, baselines, rows))
 
 
-def _training_words(record: Mapping, floors: Mapping[str, float], rows: str) -> list[str]:
+def _training_words(record: Mapping, baselines: Mapping[str, float], rows: str) -> list[str]:
     steps, loss = _series(record, "loss", "history")
     long = f" in {in_words(record['seconds'])}" if record.get("seconds") else ""
     said = [f"Training over {record.get('steps') or 0:,} steps{long}{', ' * bool(rows)}{rows}."]
@@ -178,22 +178,22 @@ def _training_words(record: Mapping, floors: Mapping[str, float], rows: str) -> 
     shares = [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
     if told or shares:
         said.append(f"Best, at step {best['step']:,}: {listed(told + shares)}.")
-    if floors:
-        dashed = listed([f"{in_plain(name)} {nats:.2f}" for name, nats in floors.items()])
-        said.append(f"Floors, as dashed lines: {dashed}.")
+    if baselines:
+        dashed = listed([f"{in_plain(name)} {nats:.2f}" for name, nats in baselines.items()])
+        said.append(f"Baselines, as dashed lines: {dashed}.")
     return said
 
 
 @styled
 def plot_nll_by_position(
     model: Sequence[float],
-    floors: Mapping[str, Sequence[float]],
+    baselines: Mapping[str, Sequence[float]],
     grid: tuple[int, int],
     n: int | None = None,
 ) -> Figure:
-    """NLL of the code at each place of the picture: lines against the floors, and a map.
+    """NLL of the code at each place of the picture: lines against the baselines, and a map.
 
-    `model` and each of `floors` (P,) nats a code, row by row from the top left; `grid` is
+    `model` and each of `baselines` (P,) nats a code, row by row from the top left; `grid` is
     (rows, columns) with rows * columns = P; `n` says how many pictures were averaged.
     """
     nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
@@ -201,7 +201,7 @@ def plot_nll_by_position(
     figure = canvas(3.9, f"Where in the picture the codes are hard to guess ({pictures})")
     lines, plan = figure.subplots(1, 2, width_ratios=[1.7, 1])
     few = len(nats) <= 64
-    for (name, values), (colour, marker, style) in zip(floors.items(), cycle(SERIES[1:])):
+    for (name, values), (colour, marker, style) in zip(baselines.items(), cycle(SERIES[1:])):
         dots = {"marker": marker, "ms": 4, "mfc": "white"} if few else {}
         lines.plot(places, values, color=colour, ls=style, lw=1.3, label=in_plain(name), **dots)
     dots = {"marker": "D", "ms": 5} if few else {}
@@ -222,12 +222,12 @@ def plot_nll_by_position(
     plan.set(xticks=[], yticks=[], title="the model, nats a code by place")
     figure.colorbar(shown, ax=plan, shrink=0.75)
     hard, easy = (np.unravel_index(pick, grid) for pick in (nats.argmax(), nats.argmin()))
-    means = [f"{in_plain(name)} {np.mean(values):.2f}" for name, values in floors.items()]
+    means = [f"{in_plain(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
     return finish(
         figure,
         f"NLL of the code at each of {len(nats)} places of the picture ({pictures}), as lines and "
         f"as a map of {grid[0]} by {grid[1]}. The model needs {nats.mean():.2f} nats a code on "
         f"average; hardest is row {hard[0] + 1}, column {hard[1] + 1} ({nats.max():.2f}), easiest "
         f"row {easy[0] + 1}, column {easy[1] + 1} ({nats.min():.2f}).",
-        f"Floors on average: {listed(means)}." if means else "",
+        f"Baselines on average: {listed(means)}." if means else "",
     )

@@ -150,13 +150,13 @@ CLOSE = 0.01  # nats a code: so near to the limit counts as reached
 def plot_gap_to_entropy(
     points: Sequence[Mapping],
     limit: Numbers | float,
-    floors: Mapping[str, float],
+    baselines: Mapping[str, float],
     heading: str,
     n: int | None = None,
 ) -> Figure:
     """NLL of a model on a source of known entropy against tokens seen, and its gap to the limit.
 
-    `points` are {"tokens", "nll"} in nats a code, `floors` name -> nats a code; `n` is the number
+    `points` are {"tokens", "nll"} in nats a code, `baselines` name -> nats a code; `n` is the number
     of sequences the NLL was measured on. `limit` is the entropy of the source, or, as an Estimate,
     what the source itself loses on the very same sequences.
     """
@@ -167,9 +167,9 @@ def plot_gap_to_entropy(
     rests = f"n = {n:,} sequences" if n else f"n = {len(nats)} evaluation{'s' * (len(nats) != 1)}"
     figure = canvas(4.0, f"{heading} ({rests})")
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    _towards_limit(left, tokens, nats, true, known, floors)
+    _towards_limit(left, tokens, nats, true, known, baselines)
     _gap_panel(right, tokens, nats - true)
-    dashed = [f"{in_plain(name)} {value:.3f}" for name, value in floors.items()]
+    dashed = [f"{in_plain(name)} {value:.3f}" for name, value in baselines.items()]
     whose = "What the source itself loses on these sequences" if known else "The source's entropy"
     said = f"{whose}, {true:.3f} nats a code, is a bold line"
     said += f" (95 % interval {interval(known)}, n = {known.n:,})." if known else "."
@@ -177,7 +177,7 @@ def plot_gap_to_entropy(
         figure,
         f"{heading}: nats a code against tokens seen, {rests}. {said}",
         _gap_words(tokens, nats, true) if len(nats) else "Nothing was measured.",
-        f"Floors, as dashed lines: {listed(dashed)}." if floors else "",
+        f"Baselines, as dashed lines: {listed(dashed)}." if baselines else "",
     )
 
 
@@ -200,21 +200,21 @@ def _towards_limit(
     nats: np.ndarray,
     true: float,
     known: Numbers | None,
-    floors: Mapping[str, float],
+    baselines: Mapping[str, float],
 ) -> None:
     if known and known.has_interval:
         ax.axhspan(known.low, known.high, color=ORANGE, alpha=0.3, lw=0)
     ax.axhline(true, color=INK, lw=2.6)
-    for value in floors.values():
+    for value in baselines.values():
         ax.axhline(value, **DASHED)
     ax.plot(tokens, nats, color=BLUE, marker="o", ms=5, lw=1.8, mfc="white")
-    seen = [true, *nats, *floors.values()]
+    seen = [true, *nats, *baselines.values()]
     margin = 0.06 * (max(seen) - min(seen)) or 0.05
     ax.set(ylim=(min(seen) - margin, max(seen) + margin), ylabel="nats a code")
     log_axis(ax, "tokens seen")
     limit = "the source itself" if known else "the true limit"
     labels = [(None, true, f"{limit} {true:.3f}", "bold")]
-    labels += [(None, v, f"floor: {in_plain(k)} {v:.3f}", None) for k, v in floors.items()]
+    labels += [(None, v, f"baseline: {in_plain(k)} {v:.3f}", None) for k, v in baselines.items()]
     if len(nats):
         labels.append((tokens[-1], nats[-1], f"the model {nats[-1]:.3f}", "bold"))
     label_at_right(ax, labels)

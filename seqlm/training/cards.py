@@ -125,7 +125,7 @@ def _validation(record: Mapping) -> str:
     return (
         f"On the validation rows, at step {best['step']:,}: {', '.join(told)} (NLL in nats). These "
         "rows also chose the checkpoint, so the numbers flatter a little; the run's report has "
-        "the test split, with intervals and floors."
+        "the test split, with intervals and baselines."
     )
 
 
@@ -162,15 +162,15 @@ def _card_limits(classifies: bool) -> str:
 
 def _verdict(values: Mapping) -> str:
     """Whether the model beats what knows less than it; "" where nothing was held against it."""
-    if "below_best_floor" in values:
-        share, floor = as_share(values["below_best_floor"]), in_plain(values["best_floor"])
+    if "below_best_baseline" in values:
+        share, baseline = as_share(values["below_best_baseline"]), in_plain(values["best_baseline"])
         if share.value > 0:
             return (
-                f"The model needs fewer nats for a code than the best floor, {floor}; it saves "
+                f"The model needs fewer nats for a code than the best baseline, {baseline}; it saves "
                 f"{share}."
             )
         return (
-            f"The model does not beat the best floor, {floor}: the share it saves is {share}. It "
+            f"The model does not beat the best baseline, {baseline}: the share it saves is {share}. It "
             "has learned nothing that counting would not give."
         )
     accuracy = {k: estimate(v["accuracy"]) for k, v in (values.get("rivals") or {}).items()}
@@ -188,14 +188,16 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
 
     `values` is what `experiment.evaluate_lm` or `evaluate_classes` returned.
     """
-    directory, floors = Path(directory), values.get("floors") or {}
-    nats = {name: floor["code"]["nll"]["value"] for name, floor in floors.items()}
+    directory, baselines = Path(directory), values.get("baselines") or {}
+    nats = {name: baseline["code"]["nll"]["value"] for name, baseline in baselines.items()}
     figure = plot_training_process(record, nats)
     picture = directory / f"{PROCESS}.png"
     with atomic_path(picture) as aside:
         figure.savefig(aside, dpi=DPI, metadata={"Software": None})
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
-    told = [f"- {in_plain(name)}: {floor['description']}" for name, floor in floors.items()]
+    told = [
+        f"- {in_plain(name)}: {baseline['description']}" for name, baseline in baselines.items()
+    ]
     text = [
         "# How this run went",
         _verdict(values),
@@ -203,7 +205,7 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
         "## Training",
         _settings(record),
         f"![{escaped(figure.alt)}]({picture.name})",
-        "## The floors" if told else "",
+        "## The baselines" if told else "",
         "\n".join(told),
         "Each number has its 95 % interval and n, the independent rows it rests on; rows that name "
         "one source count as one.",

@@ -1,7 +1,7 @@
 """What a fine-tuning run leaves: the numbers, cards and report of any run, and what changed.
 
 What is learned may hold replayed rows. Everything that is told of the data is about the new rows
-alone: what they are measured on, what the floors and rivals are fitted on, and how many they are.
+alone: what they are measured on, what the baselines and rivals are fitted on, and how many they are.
 """
 
 from collections.abc import Mapping

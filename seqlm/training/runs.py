@@ -41,7 +41,7 @@ def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfi
     check_folder(config.output_dir)
     corpus = load_corpus(files, config.max_length)
     say_what(corpus, files)
-    record = train_lm(corpus, size, config, say=flushed)
+    record = train_lm(corpus, size, config, log=flushed)
     if processes().is_main_process:
         leave_language_model(Path(config.output_dir), record, corpus, files)
 
@@ -58,7 +58,7 @@ def train_sequence_classifier(
     length = config.max_length if start_from is None else fitting(start_from, config.max_length)
     corpus = load_corpus(files, length)
     say_what(corpus, files)
-    record = train_classifier(corpus, size, config, start_from, say=flushed)
+    record = train_classifier(corpus, size, config, start_from, log=flushed)
     if processes().is_main_process:
         leave_classifier(Path(config.output_dir), record, corpus, files)
 
@@ -108,7 +108,7 @@ def evaluate_model(
     directory: Path,
     *,
     split: str,
-    floors: bool,
+    baselines: bool,
     as_json: bool,
     max_length: int | None = None,
 ) -> None:
@@ -120,7 +120,7 @@ def evaluate_model(
     model = load_lm(directory)
     corpus = load_corpus(files, fitting(directory, max_length))
     warn_of_other_splits(corpus, files, Path(directory))
-    values = evaluate_lm(model, corpus, split, floors)
+    values = evaluate_lm(model, corpus, split, baselines)
     print(json.dumps(values, indent=2) if as_json else "\n".join(_table(values)))
 
 
@@ -256,10 +256,10 @@ def _table(values: dict) -> list[str]:
                 f"{layout:>5} {kind:<10} NLL {loss}, perplexity {perplexity.value:,.2f}, "
                 f"top-1 {measured['top1']['value']:.1%} of {measured['tokens']:,} tokens"
             )
-    for name, floor in values.get("floors", {}).items():
-        lines.append(f"floor {name}: code NLL {estimate(floor['code']['nll'])}")
-    if "below_best_floor" in values:
-        share = estimate(values["below_best_floor"])
+    for name, baseline in values.get("baselines", {}).items():
+        lines.append(f"baseline {name}: code NLL {estimate(baseline['code']['nll'])}")
+    if "below_best_baseline" in values:
+        share = estimate(values["below_best_baseline"])
         verdict = "beats" if share.value > 0 else "does not beat"
-        lines.append(f"{verdict} the best floor; the share of its nats that is saved: {share}")
+        lines.append(f"{verdict} the best baseline; the share of its nats that is saved: {share}")
     return lines

@@ -18,9 +18,9 @@ from seqlm.lab.recipes import finished_record
 from seqlm.models.gpt2 import (
     check_length,
     check_model_directory,
-    counted_right,
     default_device,
     fit_attention,
+    fix_loss_reduction,
 )
 from seqlm.training.trainer import IGNORED
 
@@ -93,7 +93,7 @@ def step_seconds(recipes: Mapping[str, Recipe], steps: int = 10) -> dict[str, Es
 
 def _stage(recipe: Recipe) -> tuple:
     """Model, optimizer, batch and recipe, ready for `_timed`."""
-    model = counted_right(GPT2LMHeadModel(recipe.config)).to(default_device()).train()
+    model = fix_loss_reduction(GPT2LMHeadModel(recipe.config)).to(default_device()).train()
     width = recipe.padded_to or recipe.length
     check_length(model, width)
     fit_attention(model, width)

@@ -18,7 +18,7 @@ from seqlm.evaluation.class_probabilities import (
 )
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import measure_tokens
-from seqlm.evaluation.ngrams import Floor, fit_floors
+from seqlm.evaluation.ngrams import NgramModel, fit_ngrams
 from seqlm.evaluation.scores import TokenScores, score_tokens
 from seqlm.evaluation.significance import paired_ratio
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
@@ -71,7 +71,7 @@ def train_lm(
     corpus: Corpus,
     size: ModelConfig,
     config: TrainConfig,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     build: Callable[[ModelConfig, dict[str, int], int], PreTrainedModel] = build_lm,
 ) -> dict:
     """Train a language model from scratch on the train split; returns training.py's record.
@@ -83,9 +83,9 @@ def train_lm(
     check_length(model, corpus.longest)
     rows, val = Rows(corpus.rows("train")), corpus.rows("val")
     if processes().is_main_process:
-        say(first_loss(model, corpus))
+        log(first_loss(model, corpus))
     measure = lm_measure(corpus)
-    return train(model, corpus.tokenizer, rows, measure, "code_nll", config, say, also=val)
+    return train(model, corpus.tokenizer, rows, measure, "code_nll", config, log, also=val)
 
 
 def classifier_measure(corpus: Corpus, split: str = "val") -> Measure:
@@ -108,7 +108,7 @@ def train_classifier(
     size: ModelConfig,
     config: TrainConfig,
     start_from: Path | None = None,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
 ) -> dict:
     """Train a classifier: from scratch, or with the body of the language model in `start_from`.
 
@@ -136,15 +136,15 @@ def train_classifier(
     rows, measure = Rows(prompts, labels.tolist()), classifier_measure(corpus)
     val_prompts, val_labels = corpus.to_classify("val")
     val = [val_prompts, val_labels.tolist()]
-    return train(model, corpus.tokenizer, rows, measure, "class_nll", config, say, also=val)
+    return train(model, corpus.tokenizer, rows, measure, "class_nll", config, log, also=val)
 
 
-def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True) -> dict:
-    """Every number about the language model on one split, and about the floors below it.
+def evaluate_lm(model, corpus: Corpus, split: str = "test", baselines: bool = True) -> dict:
+    """Every number about the language model on one split, and about the baselines below it.
 
     Returns, for each layout the split holds, what `metrics.measure_tokens` says; and for the first
-    of them (read, where there is one) the floors, the best of them, and how far below it the model
-    comes. The floors learn from the very rows the model learned from, and are tuned for codes,
+    of them (read, where there is one) the baselines, the best of them, and how far below it the model
+    comes. The baselines learn from the very rows the model learned from, and are tuned for codes,
     where they are judged. Intervals resample sources, because rows of one source hang together.
 
     Raises DataError when the split is empty.
@@ -160,39 +160,40 @@ def evaluate_lm(model, corpus: Corpus, split: str = "test", floors: bool = True)
         name: measure_tokens(scores[name], corpus.kinds, corpus.sources(split, name))
         for name in present
     }
-    if floors:
-        fitted = fit_floors(
+    if baselines:
+        fitted = fit_ngrams(
             corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds
         )
         first = present[0]
         found["layout_compared"] = first
-        found |= _against_floors(scores[first], fitted, corpus, split, first)
+        found |= _against_baselines(scores[first], fitted, corpus, split, first)
     return found
 
 
-def _against_floors(
-    scores: TokenScores, floors: dict[str, Floor], corpus: Corpus, split: str, layout: str
+def _against_baselines(
+    scores: TokenScores, baselines: dict[str, NgramModel], corpus: Corpus, split: str, layout: str
 ) -> dict:
-    """The floors on the very rows that the model's `scores` are about, and how they compare."""
+    """The baselines on the very rows that the model's `scores` are about, and how they compare."""
     rows, sources = corpus.rows(split, layout), corpus.sources(split, layout)
     codes = {
-        name: floor.score(rows).of_kind(corpus.kinds, KIND_CODE) for name, floor in floors.items()
+        name: baseline.score(rows).of_kind(corpus.kinds, KIND_CODE)
+        for name, baseline in baselines.items()
     }
     mine = scores.of_kind(corpus.kinds, KIND_CODE)
     best = min(codes, key=lambda name: codes[name].nll.mean())
     ratio = paired_ratio(mine, codes[best], sources)
     share = Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n, "share")
-    measured = {name: measure_tokens(codes[name], corpus.kinds, sources) for name in floors}
+    measured = {name: measure_tokens(codes[name], corpus.kinds, sources) for name in baselines}
     return {
-        "floors": {
-            name: {"description": floor.description, "code": measured[name]["code"]}
-            for name, floor in floors.items()
+        "baselines": {
+            name: {"description": baseline.description, "code": measured[name]["code"]}
+            for name, baseline in baselines.items()
         },
-        "best_floor": best,
-        "below_best_floor": share.to_json(),
+        "best_baseline": best,
+        "below_best_baseline": share.to_json(),
         "by_position": {
             "model": _by_position(mine),
-            "floors": {name: _by_position(scored) for name, scored in codes.items()},
+            "baselines": {name: _by_position(scored) for name, scored in codes.items()},
         },
     }
 

@@ -51,7 +51,7 @@ def train(
     measure: Measure,
     best_metric: str,
     config: TrainConfig,
-    say: Callable[[str], None] = print,
+    log: Callable[[str], None] = print,
     also: object = None,
 ) -> dict:
     """Train `model` on `rows`; write best_model/, final_model/ and training.json to output_dir.
@@ -77,13 +77,13 @@ def train(
     identity = _identity(model, tokenizer, rows, best_metric, config, also)
     record = _earlier(directory, identity) if config.resume else {}
     if record.get("finished"):
-        say(f"{directory}: already trained with these very settings (--resume false trains anew)")
+        log(f"{directory}: already trained with these very settings (--resume false trains anew)")
         return record
     if config.resume and not record and (directory / RECORD).is_file():
-        say(f"{directory}: holds a run of other settings; this one takes its place")
+        log(f"{directory}: holds a run of other settings; this one takes its place")
     checkpoint = newest_checkpoint(directory) if record else None
 
-    trainer, precision = _wired(model, tokenizer, rows, measure, best_metric, config, record, say)
+    trainer, precision = _wired(model, tokenizer, rows, measure, best_metric, config, record, log)
     if checkpoint is None:
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     record = {
@@ -110,7 +110,7 @@ def train(
     return record
 
 
-def _wired(model, tokenizer, rows, measure, best_metric, config, earlier, say):
+def _wired(model, tokenizer, rows, measure, best_metric, config, earlier, log):
     """The Trainer, and the precision it trains in; an interrupted run keeps the one it had."""
     directory = Path(config.output_dir)
     collate = collator(tokenizer.pad_token_id)
@@ -129,7 +129,7 @@ def _wired(model, tokenizer, rows, measure, best_metric, config, earlier, say):
         processing_class=tokenizer,
         measure=measure,
         save=lambda name: save_model(directory / name, model, tokenizer, arguments),
-        say=say if arguments.process_index == 0 else lambda line: None,
+        log=log if arguments.process_index == 0 else lambda line: None,
         callbacks=[EarlyStop(config.patience)] if config.patience else [],
         eval_dataset=rows,
     )

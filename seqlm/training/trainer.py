@@ -71,8 +71,8 @@ class EarlyStop(EarlyStoppingCallback):
 class _Progress(TrainerCallback):
     """One line now and then: where we are, how fast, how long still."""
 
-    def __init__(self, say: Callable[[str], None], every: float = 20.0):
-        self.say, self.every = say, every
+    def __init__(self, log: Callable[[str], None], every: float = 20.0):
+        self.say, self.every = log, every
         self.first_step = self.started = self.last_said = self.loss = None
 
     def on_train_begin(self, args, state, control, **kwargs):
@@ -118,12 +118,12 @@ class _ByLength(LengthGroupedSampler):
 class MeasuringTrainer(Trainer):
     """Trainer, evaluated by our own ruler; keeps the best model and says how it goes."""
 
-    def __init__(self, *, measure: Measure, save: Callable[[str], None], say, **kwargs):
+    def __init__(self, *, measure: Measure, save: Callable[[str], None], log, **kwargs):
         super().__init__(**kwargs)
-        self.measure, self.save_as, self.say = measure, save, say
+        self.measure, self.save_as, self.say = measure, save, log
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Progress(say))
+        self.add_callback(_Progress(log))
 
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy == "group_by_length":

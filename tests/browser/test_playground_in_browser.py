@@ -157,11 +157,11 @@ def drawn(player: Player, label: int | None = 7, **changes) -> tuple[str, str]:
     (codes,) = player.draw([label], config)
     (opinion,) = player.classes(codes[None])
     asked = "a digit of its own choice" if label is None else f"a {label}"
-    total = player.traced(codes, label, config).surprise.sum()
+    total = player.traced(codes, label, config).surprisal.sum()
     said = f"The model says {opinion.argmax()} ({opinion.max():.0%})."
     return (
         f"Drawn: {asked}, seed {config.seed}. {said}",
-        f"surprise of each code, −ln p in nats; {total:.1f} together",
+        f"surprisal of each code, −ln p in nats; {total:.1f} together",
     )
 
 
@@ -250,7 +250,7 @@ def test_the_code_slider_shows_the_drawing_so_far_and_play_goes_on_to_the_end(vi
     trace = player.traced(codes, 7, SampleConfig(**DRAWING))
     visitor.press("code", "Home", "ArrowRight", "ArrowRight")
     visitor.says("the first 3 of 16 codes")
-    visitor.says(f"surprise of each code, −ln p in nats; {trace.surprise[:3].sum():.1f} together")
+    visitor.says(f"surprisal of each code, −ln p in nats; {trace.surprisal[:3].sum():.1f} together")
     table = visitor.page.get_by_role("table", name="What might have come as code 3")
     for candidate in trace.candidates(2):
         row = table.get_by_role("row").filter(has_text=candidate.token)
@@ -283,9 +283,9 @@ def test_the_strategy_and_the_buttons_answer_to_the_keyboard(visitor, player):
 
 def picture_shows(visitor: Visitor, player: Player, image: np.ndarray, origin: str) -> None:
     (codes,) = player.book.encode(image[None])
-    opinion, total = player.classes(codes[None])[0], player.read_along(codes).surprise.sum()
+    opinion, total = player.classes(codes[None])[0], player.read_along(codes).surprisal.sum()
     visitor.says(f"{origin}, through the code book: what the model is given")
-    visitor.says(f"surprise of each code in nats; {total:.1f} together")
+    visitor.says(f"surprisal of each code in nats; {total:.1f} together")
     expect(
         visitor.page.get_by_text(f"The model says {opinion.argmax()} ({opinion.max():.0%}).").last
     ).to_be_visible()

@@ -10,9 +10,10 @@ import pytest
 from invented import scores_of
 
 import seqlm.evaluation
+from seqlm.evaluation import estimates
 from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
 from seqlm.evaluation.classification import macro_f1
-from seqlm.evaluation.estimates import Estimate, proportion
+from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import bits_per_image, nll, perplexity, top_k_accuracy
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference, paired_ratio
 from seqlm.evaluation.text_metrics import bleu, rouge
@@ -35,7 +36,7 @@ MEASURED = {
     "perplexity": lambda: perplexity(nll(SCORES)),
     "bits_per_image": lambda: bits_per_image(SCORES),
     "top_k_accuracy": lambda: top_k_accuracy(SCORES, 1),
-    "proportion": lambda: proportion(RIGHT),
+    "proportion": lambda: estimates.proportion(RIGHT),
     "macro_f1": lambda: macro_f1(LABELS, RIGHT.astype(int)),
     "class_nll": lambda: class_nll(SURE, LABELS),
     "calibration_error": lambda: calibration_error(SURE, LABELS),

@@ -1,4 +1,4 @@
-"""The floors are real distributions, fitted on what they may see, and as strong as they claim."""
+"""The n-gram baselines are real distributions, fitted on what they may see."""
 
 import time
 from collections import Counter
@@ -10,9 +10,9 @@ from nltk.util import ngrams
 
 from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout, read_layout, token_kinds
 from seqlm.errors import DataError
-from seqlm.evaluation import ngrams as baselines
+from seqlm.evaluation import ngrams
 from seqlm.evaluation.metrics import measure_tokens, top_k_accuracy
-from seqlm.evaluation.ngrams import RECIPES, fit_floors, mixture_weights
+from seqlm.evaluation.ngrams import RECIPES, fit_ngrams, mixture_weights
 
 V = 12
 
@@ -30,26 +30,26 @@ def markov_rows(n, seed, longest=9):
 
 
 @pytest.fixture(scope="module")
-def floors():
-    return fit_floors(markov_rows(60, seed=0), markov_rows(30, seed=1), V)
+def baselines():
+    return fit_ngrams(markov_rows(60, seed=0), markov_rows(30, seed=1), V)
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_distribution_sums_to_one_and_holds_no_zero(floors, name):
+def test_every_distribution_sums_to_one_and_holds_no_zero(baselines, name):
     """On rows like those it was fitted on, and on rows with places and tokens it never met."""
     strange = [[11, 11, 10, 11], [10] * 40, *markov_rows(20, seed=2)]
-    table = floors[name].probabilities(strange)
+    table = baselines[name].probabilities(strange)
     assert table.shape == (sum(len(row) - 1 for row in strange), V)
     np.testing.assert_allclose(table.sum(axis=1), 1, atol=1e-12)
     assert table.min() > 0
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_scores_are_those_of_the_full_distribution(floors, name, monkeypatch):
+def test_scores_are_those_of_the_full_distribution(baselines, name, monkeypatch):
     rows = markov_rows(20, seed=3)
-    table = floors[name].probabilities(rows)
+    table = baselines[name].probabilities(rows)
     monkeypatch.setattr(baselines, "CHUNK", 7)  # many chunks, the last one not full
-    scores = floors[name].score(rows)
+    scores = baselines[name].score(rows)
     expected = [(i, j, token) for i, row in enumerate(rows) for j, token in enumerate(row) if j]
     assert list(zip(scores.row, scores.position, scores.target, strict=True)) == expected
     assert scores.n_rows == 20
@@ -62,7 +62,7 @@ def test_scores_are_those_of_the_full_distribution(floors, name, monkeypatch):
 
 def test_the_uniform_floor_costs_ln_v_and_guesses_right_once_in_v():
     rows = np.random.default_rng(0).integers(0, V, (2_000, 11)).tolist()
-    scores = fit_floors(rows[:50], rows[:50], V)["uniform"].score(rows)
+    scores = fit_ngrams(rows[:50], rows[:50], V)["uniform"].score(rows)
     np.testing.assert_allclose(scores.nll, np.log(V))
     assert top_k_accuracy(scores, 1).value == pytest.approx(1 / V, abs=0.01)
     assert top_k_accuracy(scores, 5).value == pytest.approx(5 / V, abs=0.02)
@@ -70,11 +70,11 @@ def test_the_uniform_floor_costs_ln_v_and_guesses_right_once_in_v():
 
 def test_unigram_and_position_equal_witten_and_bells_rule_done_by_hand():
     train = [[0, 1, 2], [0, 1, 1], [0, 3, 2], [5, 4]]
-    floors = fit_floors(train, train, V)
+    baselines = fit_ngrams(train, train, V)
     counted = Counter([1, 2, 1, 1, 3, 2, 4])  # no first token: nothing ever predicts one
     unigram = np.array([(counted[w] + 4 / V) / (7 + 4) for w in range(V)])
-    np.testing.assert_allclose(floors["unigram"].probabilities([[9, 9]])[0], unigram)
-    table = floors["position"].probabilities([[0, 7, 7, 7], [5, 7], [9, 7]])
+    np.testing.assert_allclose(baselines["unigram"].probabilities([[9, 9]])[0], unigram)
+    table = baselines["position"].probabilities([[0, 7, 7, 7], [5, 7], [9, 7]])
     first = Counter({1: 2, 3: 1})  # second tokens of the rows that begin with 0
     by_hand = np.array([(first[w] + 2 * unigram[w]) / (3 + 2) for w in range(V)])
     np.testing.assert_allclose(table[0], by_hand)
@@ -129,22 +129,22 @@ def test_each_part_falls_back_on_the_next_shorter_context():
     np.testing.assert_allclose(found["trigram"][after_0_1], twice)
 
 
-def test_a_floor_sees_only_what_stands_before(floors):
+def test_a_floor_sees_only_what_stands_before(baselines):
     """Changing a token changes no probability up to and including its own."""
     row = [0, 3, 5, 7, 2, 4]
     changed = [0, 3, 5, 9, 9, 9]
-    for floor in floors.values():
-        before, after = floor.probabilities([row]), floor.probabilities([changed])
+    for baseline in baselines.values():
+        before, after = baseline.probabilities([row]), baseline.probabilities([changed])
         np.testing.assert_array_equal(before[:3], after[:3])
-    trigram = floors["trigram"]
+    trigram = baselines["trigram"]
     assert (trigram.probabilities([row])[3] != trigram.probabilities([changed])[3]).any()
 
 
-def test_the_last_row_is_never_seen_from_the_next(floors):
+def test_the_last_row_is_never_seen_from_the_next(baselines):
     """The first two tokens of a row know nothing of the row above it."""
-    for floor in floors.values():
-        alone = floor.probabilities([[1, 4, 6]])
-        below = floor.probabilities([[0, 9, 8], [1, 4, 6]])[2:]
+    for baseline in baselines.values():
+        alone = baseline.probabilities([[1, 4, 6]])
+        below = baseline.probabilities([[0, 9, 8], [1, 4, 6]])[2:]
         np.testing.assert_array_equal(alone, below)
 
 
@@ -157,21 +157,21 @@ def test_position_tells_the_layouts_apart():
         label = int(rng.integers(10))
         codes = [0, 1, 2, 3, *rng.integers(4, 20, 2)]  # at first always the same four
         rows += [[vocab[t] for t in lay(codes, label)] for lay in (read_layout, draw_layout)]
-    floors = fit_floors(rows, rows[:60], len(vocab))
-    scores = floors["position"].score(rows[:60])
+    baselines = fit_ngrams(rows, rows[:60], len(vocab))
+    scores = baselines["position"].score(rows[:60])
     given = np.isin(scores.target, [vocab[f"<Z_{k:03d}>"] for k in range(4)])
     assert scores.nll[given].max() < 0.05
-    assert floors["unigram"].score(rows[:60]).nll[given].min() > 1
+    assert baselines["unigram"].score(rows[:60]).nll[given].min() > 1
 
 
-def test_mixing_weights_sum_to_one_and_cannot_be_bettered_on_val(floors):
+def test_mixing_weights_sum_to_one_and_cannot_be_bettered_on_val(baselines):
     val = markov_rows(30, seed=1)
-    for floor in floors.values():
-        assert sum(floor.weights.values()) == pytest.approx(1)
-        best = floor.score(val).nll.mean()
-        for part in floor.weights:
-            nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in floor.weights.items()}
-            rival = baselines.Floor("nudged", "", nudged, floor._counts)
+    for baseline in baselines.values():
+        assert sum(baseline.weights.values()) == pytest.approx(1)
+        best = baseline.score(val).nll.mean()
+        for part in baseline.weights:
+            nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in baseline.weights.items()}
+            rival = ngrams.NgramModel("nudged", "", nudged, baseline._counts)
             assert rival.score(val).nll.mean() >= best - 1e-9
 
 
@@ -186,15 +186,15 @@ def test_with_kinds_the_weights_cannot_be_bettered_on_codes_whatever_that_costs_
         ]
         for seed in (0, 1)
     )
-    tuned = fit_floors(train, val, len(vocab), kinds)
-    careless = fit_floors(train, val, len(vocab))
+    tuned = fit_ngrams(train, val, len(vocab), kinds)
+    careless = fit_ngrams(train, val, len(vocab))
     assert careless["bigram"].weights["bigram"] > tuned["bigram"].weights["bigram"] + 0.1
     for name in ("bigram", "trigram", "position_ngram"):
         best = tuned[name].score(val).of_kind(kinds, KIND_CODE).nll.mean()
         assert best < careless[name].score(val).of_kind(kinds, KIND_CODE).nll.mean()
         for part in tuned[name].weights:
             nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in tuned[name].weights.items()}
-            rival = baselines.Floor("nudged", "", nudged, tuned[name]._counts)
+            rival = ngrams.NgramModel("nudged", "", nudged, tuned[name]._counts)
             assert rival.score(val).of_kind(kinds, KIND_CODE).nll.mean() >= best - 1e-9
 
 
@@ -202,7 +202,7 @@ def test_val_rows_without_a_code_cannot_tune_a_floor_for_codes():
     vocab = default_vocab(n_codes=8, n_classes=2)
     bare = [[vocab[t] for t in ("<IMG>", "</IMG>", "<CLS>", "<CLS_0>", "<EOS>")]]
     with pytest.raises(DataError, match="no code tokens in the val rows"):
-        fit_floors(bare, bare, len(vocab), token_kinds(vocab))
+        fit_ngrams(bare, bare, len(vocab), token_kinds(vocab))
 
 
 def test_em_finds_the_weights_that_made_the_data():
@@ -212,29 +212,29 @@ def test_em_finds_the_weights_that_made_the_data():
     assert mixture_weights(models[:, tokens].T) == pytest.approx([0.6, 0.1, 0.3], abs=0.02)
 
 
-def test_the_more_a_floor_knows_the_better_it_predicts_rows_it_never_saw(floors):
+def test_the_more_a_floor_knows_the_better_it_predicts_rows_it_never_saw(baselines):
     held_out = markov_rows(200, seed=9)
-    cost = {name: floor.score(held_out).nll.mean() for name, floor in floors.items()}
+    cost = {name: baseline.score(held_out).nll.mean() for name, baseline in baselines.items()}
     assert cost["uniform"] > cost["unigram"] > cost["bigram"]
     assert cost["position"] < cost["unigram"]
     assert cost["position_ngram"] < cost["bigram"] + 0.02
 
 
-def test_fitting_looks_at_val_for_the_weights_alone(floors):
+def test_fitting_looks_at_val_for_the_weights_alone(baselines):
     """The unigram has no weights to tune, so another val split leaves it as it is."""
-    other = fit_floors(markov_rows(60, seed=0), [[3, 10, 11, 10]], V)
+    other = fit_ngrams(markov_rows(60, seed=0), [[3, 10, 11, 10]], V)
     rows = markov_rows(10, seed=2)
     for name in ("unigram", "position"):
         np.testing.assert_array_equal(
-            other[name].probabilities(rows), floors[name].probabilities(rows)
+            other[name].probabilities(rows), baselines[name].probabilities(rows)
         )
-    assert other["bigram"].weights != floors["bigram"].weights
+    assert other["bigram"].weights != baselines["bigram"].weights
 
 
-def test_every_floor_has_its_name_and_a_plain_sentence(floors):
-    assert list(floors) == list(RECIPES)
-    for name, floor in floors.items():
-        assert floor.name == name and floor.description.endswith(".")
+def test_every_floor_has_its_name_and_a_plain_sentence(baselines):
+    assert list(baselines) == list(RECIPES)
+    for name, baseline in baselines.items():
+        assert baseline.name == name and baseline.description.endswith(".")
 
 
 def test_the_metrics_take_a_floor_like_any_model():
@@ -244,8 +244,8 @@ def test_the_metrics_take_a_floor_like_any_model():
         [vocab[t] for t in lay(rng.integers(0, 500, 4), int(rng.integers(10)))]
         for lay in (read_layout, draw_layout) * 10
     ]
-    floor = fit_floors(rows, rows, len(vocab))["position_ngram"]
-    measured = measure_tokens(floor.score(rows), token_kinds(vocab))
+    baseline = fit_ngrams(rows, rows, len(vocab))["position_ngram"]
+    measured = measure_tokens(baseline.score(rows), token_kinds(vocab))
     assert measured["code"]["tokens"] == 80 and measured["class"]["tokens"] == 20
 
 
@@ -261,12 +261,12 @@ def test_the_metrics_take_a_floor_like_any_model():
 )
 def test_rows_that_cannot_be_counted_are_refused_in_a_sentence(train, val, words):
     with pytest.raises(DataError, match=words):
-        fit_floors(train, val, V)
+        fit_ngrams(train, val, V)
 
 
 def test_fitting_on_a_laptops_training_split_takes_seconds():
     """50,000 rows of 21 tokens take about a second; the limit leaves room for a slow machine."""
     rows = (np.random.default_rng(0).zipf(1.3, (50_000, 21)).clip(max=516) - 1).tolist()
     start = time.perf_counter()
-    fit_floors(rows, rows[:360], 516)
+    fit_ngrams(rows, rows[:360], 516)
     assert time.perf_counter() - start < 15

@@ -44,7 +44,7 @@ def blind(corpus, tiny, tmp_path_factory):
     """A language model that never saw a label, trained for a blink."""
     folder = tmp_path_factory.mktemp("blind")
     config = replace(SHORT, output_dir=folder, evals=1)
-    train_lm(without_labels(corpus), tiny, config, say=lambda line: None)
+    train_lm(without_labels(corpus), tiny, config, log=lambda line: None)
     return folder / "final_model"
 
 
@@ -53,7 +53,7 @@ def curve(corpus, built, blind, tiny, tmp_path):
     """learning_curve on a small table, in a folder of the test's own."""
 
     def run(**changed):
-        told = dict(size=tiny, config=SHORT, sizes=(1, None), seeds=(0, 1), say=lambda line: None)
+        told = dict(size=tiny, config=SHORT, sizes=(1, None), seeds=(0, 1), log=lambda line: None)
         places = (built.directory, changed.pop("lm", blind), tmp_path / "work")
         return learning_curve(changed.pop("corpus", corpus), *places, **told | changed)
 
@@ -66,7 +66,7 @@ def trainings(monkeypatch):
     """Classifiers are only built, not trained; what was asked for, as (corpus, config, start)."""
     calls = []
 
-    def built_only(corpus, size, config, start_from=None, say=print):
+    def built_only(corpus, size, config, start_from=None, log=print):
         calls.append((corpus, config, start_from))
         if start_from is None:
             model = build_classifier(size, corpus.vocab, 10, config.seed)
@@ -145,7 +145,7 @@ def test_a_language_model_that_has_read_labels_is_refused(corpus, blind, tiny, t
     config = replace(
         SHORT, output_dir=tmp_path, batch_size=32, max_steps=40, learning_rate=1e-2, evals=1
     )
-    train_lm(corpus, tiny, config, say=lambda line: None)
+    train_lm(corpus, tiny, config, log=lambda line: None)
     check_saw_no_labels(blind, corpus)
     with pytest.raises(DataError, match=r"on class tokens, so it has read labels"):
         check_saw_no_labels(tmp_path / "final_model", corpus)
@@ -214,7 +214,7 @@ def test_weights_are_thrown_away_and_a_finished_table_is_only_read(curve, traini
     assert len(trainings) == 8
     assert {path.suffix for path in curve.work.iterdir()} == {".json"}
     heard = []
-    assert curve(say=heard.append) == first and len(trainings) == 8
+    assert curve(log=heard.append) == first and len(trainings) == 8
     assert heard[0] == "16 of 16 cells of the table are there from before"
 
 
@@ -301,7 +301,7 @@ def test_the_svm_sees_the_pixels_of_the_labelled_images(curve, corpus, built, ro
 
 def test_how_long_it_will_take_is_said_before_it_starts(curve, trainings):
     heard = []
-    curve(sizes=(1,), say=lambda line: heard.append((len(trainings), line)))
+    curve(sizes=(1,), log=lambda line: heard.append((len(trainings), line)))
     trained, line = heard[0]
     assert trained == 0 and line.startswith("4 classifiers to train · about 1 s left")
     assert len(heard) == 1 + len(ROUTES) and "n = 60" in heard[-1][1]

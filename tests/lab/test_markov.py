@@ -15,7 +15,7 @@ from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout
 from seqlm.data.vocabulary import read_vocab
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.metrics import mean_over_tokens
-from seqlm.evaluation.ngrams import fit_floors
+from seqlm.evaluation.ngrams import fit_ngrams
 from seqlm.evaluation.scores import score_tokens
 from seqlm.evaluation.significance import paired_difference
 from seqlm.lab.chains import MOST_CONTEXTS, context_moves, stationary_state
@@ -231,7 +231,7 @@ def test_a_code_that_opens_a_row_is_predicted_by_nobody_but_known_to_the_next(so
 
 
 def test_the_limit_is_a_limit_no_floor_comes_below_the_source(source, tmp_path):
-    """On 40,000 codes. The floor that looks back as far as the source does comes near.
+    """On 40,000 codes. The baseline that looks back as far as the source does comes near.
 
     What it still lacks is where a row ends: as it counts no places, it holds every code for the
     last with the chance of 1 in 21, and so pays ln(21 / 20) for each.
@@ -242,10 +242,12 @@ def test_the_limit_is_a_limit_no_floor_comes_below_the_source(source, tmp_path):
     truth = source.score(rows, corpus.vocab)
     found = mean_over_tokens(truth, truth.nll, "nats a token")
     assert found.low < source.limit(LENGTH) < found.high
-    floors = fit_floors(corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds)
+    baselines = fit_ngrams(
+        corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds
+    )
     above = {
-        name: paired_difference(floor.score(rows).of_kind(corpus.kinds, KIND_CODE), truth)
-        for name, floor in floors.items()
+        name: paired_difference(baseline.score(rows).of_kind(corpus.kinds, KIND_CODE), truth)
+        for name, baseline in baselines.items()
     }
     assert all(difference.low > 0 for difference in above.values())
     assert above["trigram"].value == pytest.approx(np.log(21 / 20), abs=0.005)
@@ -277,7 +279,7 @@ def test_a_small_gpt_comes_down_towards_the_limit_and_not_below_it(tmp_path, tin
         evals=2,
         precision="fp32",
     )
-    train_lm(corpus, replace(tiny, dropout=0.0), config, say=lambda line: None)
+    train_lm(corpus, replace(tiny, dropout=0.0), config, log=lambda line: None)
     model, rows = load_lm(tmp_path / "lm" / "best_model"), corpus.rows("test")
     scores = score_tokens(model, rows).of_kind(corpus.kinds, KIND_CODE)
     gap = paired_difference(scores, source.score(rows, corpus.vocab))

@@ -55,7 +55,7 @@ def test_what_a_run_did_and_what_it_came_to(tmp_path):
     assert run["step"][run["best"]] == made["best"]["step"] and run["best"] == 10
     assert (run["batch_size"], run["rows"], run["steps"]) == (64, 103074, 1611)
     assert run["test_nll"] == measured["read"]["code"]["nll"]
-    assert run["best_floor"]["nll"]["value"] == 3.93
+    assert run["best_baseline"]["nll"]["value"] == 3.93
     assert run["accuracy"]["value"] == pytest.approx(0.97, abs=0.002)
     assert run["classifier"]["route"] == "classifier started from the language model"
 
@@ -149,7 +149,7 @@ def test_the_table_has_a_column_a_recipe_and_an_interval_at_every_measure(tmp_pa
         "not measured",
     ]
     assert cells["all its steps at that pace"][0] == "7 min"
-    assert cells["best floor on its own rows"][0].startswith("n-grams by position: 3.93 (")
+    assert cells["best baseline on its own rows"][0].startswith("n-grams by position: 3.93 (")
     assert cells["classes named right, best route"][1] == "not measured"
 
 

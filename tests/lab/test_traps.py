@@ -78,13 +78,13 @@ def found(corpus, built, few, lm, padding, guesses):
     ]
 
 
-def scores_of(lengths, surprise):
-    """Scores of rows of these lengths; `surprise(place, length)` (M,) gives the NLL."""
+def scores_of(lengths, surprisal):
+    """Scores of rows of these lengths; `surprisal(place, length)` (M,) gives the NLL."""
     lengths = np.asarray(lengths)
     row = np.repeat(np.arange(len(lengths)), lengths)
     place = np.arange(len(row)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     zeros = np.zeros(len(row), dtype=int)
-    surprised = np.asarray(surprise(place, lengths[row]), dtype=float)
+    surprised = np.asarray(surprisal(place, lengths[row]), dtype=float)
     return TokenScores(row, place + 1, zeros, surprised, zeros, len(lengths))
 
 
@@ -149,7 +149,7 @@ def test_the_best_of_many_is_flattered_where_it_was_picked(found, guesses):
 
 
 def test_every_trap_names_a_test_that_there_is(found):
-    there = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/test_*.py"))
+    there = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
     for trap in found:
         assert re.search(rf"^def {trap.caught_by}\(", there, re.M), trap.caught_by
 

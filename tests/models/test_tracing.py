@@ -51,8 +51,8 @@ def test_the_surprise_is_the_nll_that_the_metrics_count(lm, vocab, head, sentenc
     scores = score_tokens(lm, [encode_tokens(sentence, vocab)])
     codes = scores.of_kind(token_kinds(vocab), KIND_CODE)
     assert codes.target.tolist() == found.ids.tolist()
-    assert found.surprise == pytest.approx(codes.nll, abs=1e-5)
-    assert np.ptp(found.surprise) > 0.5  # opinions, or nothing was compared
+    assert found.surprisal == pytest.approx(codes.nll, abs=1e-5)
+    assert np.ptp(found.surprisal) > 0.5  # opinions, or nothing was compared
 
 
 def test_settings_never_change_what_the_model_itself_expected(lm, vocab):
@@ -184,7 +184,7 @@ def test_the_one_that_stands_there_is_told_of_even_outside_the_likeliest():
     assert [c.token for c in found.candidates(0, 2)] == ["a", "b", "d"]
     assert [c.chosen for c in found.candidates(0, 2)] == [False, False, True]
     assert [c.token for c in found.candidates(1, 2)] == ["d", "c"]  # not told of twice
-    assert found.surprise == pytest.approx([-np.log(0.05), -np.log(0.4)])
+    assert found.surprisal == pytest.approx([-np.log(0.05), -np.log(0.4)])
 
 
 # --- attention ------------------------------------------------------------------------------------

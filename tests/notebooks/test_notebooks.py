@@ -25,7 +25,7 @@ def smoke(tmp_path_factory):
     os.environ["SEQLM_HOME"] = str(home)
     ws = Workspace("smoke", home)
     said = []
-    done = pipeline.run_pipeline(ws, laboratory=True, say=said.append)
+    done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
     made = build_report(ws)
     yield ws, done, said, made
     os.environ.pop("SEQLM_HOME")
@@ -73,27 +73,27 @@ def test_the_smoke_profile_publishes_nothing(smoke):
 
 def test_what_has_not_changed_is_not_run_again(smoke):
     ws = smoke[0]
-    done = pipeline.run_pipeline(ws, laboratory=True, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
     assert done == dict.fromkeys(NOTEBOOKS, "kept")
 
 
 def test_the_long_notebooks_are_not_run_unasked_and_old_numbers_of_theirs_are_put_aside(smoke):
     ws, said = smoke[0], []
-    assert pipeline.run_pipeline(ws, say=said.append) == dict.fromkeys(NOTEBOOKS, "kept")
+    assert pipeline.run_pipeline(ws, log=said.append) == dict.fromkeys(NOTEBOOKS, "kept")
     write_json(ws.metrics_path("10"), {**ws.metrics("10"), "seed": 99})
-    done = pipeline.run_pipeline(ws, say=said.append)
+    done = pipeline.run_pipeline(ws, log=said.append)
     assert done == dict.fromkeys(set(NOTEBOOKS) - {"10"}, "kept")
     assert not ws.metrics_path("10").exists() and "10_rivals: measured before" in said[-3]
     assert read_json(ws.outputs / "metrics" / "10.old.json")["seed"] == 99
     assert not (ws.figures / "10_rivals.png").exists()
-    done = pipeline.run_pipeline(ws, laboratory=True, say=said.append)
+    done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
     assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "10": "ran"}
 
 
 def test_a_lost_output_is_made_again_and_nothing_else(smoke):
     ws = smoke[0]
     ws.metrics_path("02").unlink()
-    done = pipeline.run_pipeline(ws, laboratory=True, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
     assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "02": "ran"}
 
 
@@ -105,7 +105,7 @@ def test_what_a_reader_overwrote_is_made_again(smoke):
     stamp_path = ws.outputs / "notebooks" / "06_sample.json"
     stamp = read_json(stamp_path)
     write_json(stamp_path, {**stamp, "figures": [*stamp["figures"], extra.name]})
-    done = pipeline.run_pipeline(ws, laboratory=True, say=lambda line: None)
+    done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
     assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "06": "ran"}
     assert ws.metrics("06")["seed"] != 99
     assert (ws.figures / "drawn_default.png").exists() and not extra.exists()
@@ -124,7 +124,7 @@ def test_a_failing_cell_is_named_and_the_notebook_kept(smoke, tmp_path, monkeypa
         nbformat.write(notebook, folder / f"{name}.ipynb")
     monkeypatch.setattr(pipeline, "notebooks_folder", lambda: folder)
     with pytest.raises(PipelineError, match="ZeroDivisionError: division by zero"):
-        pipeline.run_pipeline(ws, say=lambda line: None)
+        pipeline.run_pipeline(ws, log=lambda line: None)
     assert (ws.outputs / "notebooks" / "01_explore_data.ipynb").is_file()
 
 

@@ -136,34 +136,34 @@ def test_a_picture_need_not_be_square():
 
 
 def test_a_map_writes_its_numbers_where_they_belong_and_says_them():
-    svg = parsed(views.patch_map(IMAGE, VALUES, "Surprise.", decimals=2, pixel=10)).svg
+    svg = parsed(views.patch_map(IMAGE, VALUES, "Surprisal.", decimals=2, pixel=10)).svg
     spots = {(number(t, "x"), number(t, "y")): float(t.text) for t in svg.find_all("text")}
     assert spots == {(20, 20): 0.5, (60, 20): 4.0, (20, 60): 1.25, (60, 60): 2.0}
-    assert svg["aria-label"] == "Surprise. Row by row: 0.50, 4.00; 1.25, 2.00."
+    assert svg["aria-label"] == "Surprisal. Row by row: 0.50, 4.00; 1.25, 2.00."
 
 
 def test_a_larger_number_is_darker_and_the_largest_darkest():
-    dark = shades(parsed(views.patch_map(IMAGE, VALUES, "Surprise.")).svg)
+    dark = shades(parsed(views.patch_map(IMAGE, VALUES, "Surprisal.")).svg)
     assert np.argsort(dark).tolist() == np.argsort(VALUES.ravel()).tolist()
     assert max(dark) == pytest.approx(0.9) and min(dark) > 0.05
 
 
 def test_the_scale_can_be_given_so_that_maps_compare():
-    half = shades(parsed(views.patch_map(IMAGE, VALUES, "Surprise.", full=8)).svg)
+    half = shades(parsed(views.patch_map(IMAGE, VALUES, "Surprisal.", full=8)).svg)
     assert max(half) == pytest.approx(0.06 + 0.84 * 0.5)
-    over = shades(parsed(views.patch_map(IMAGE, VALUES, "Surprise.", full=1)).svg)
+    over = shades(parsed(views.patch_map(IMAGE, VALUES, "Surprisal.", full=1)).svg)
     assert max(over) == pytest.approx(0.9)  # and never beyond
 
 
 def test_numbers_can_be_read_on_light_and_on_dark_places():
-    svg = parsed(views.patch_map(IMAGE, VALUES, "Surprise.")).svg
+    svg = parsed(views.patch_map(IMAGE, VALUES, "Surprisal.")).svg
     colours = {float(t.text): t["fill"] for t in svg.find_all("text")}
     assert colours[4.0] == "#fff" and colours[0.5] == "#111"
 
 
 def test_places_without_a_number_are_left_out():
     values = np.where(VALUES > 3, np.nan, VALUES)
-    svg = parsed(views.patch_map(IMAGE, values, "Surprise.")).svg
+    svg = parsed(views.patch_map(IMAGE, values, "Surprisal.")).svg
     assert sorted(float(t.text) for t in svg.find_all("text")) == [0.5, 1.2, 2.0]
     assert len(shades(svg)) == 3
     assert "0.5, –; 1.2, 2.0" in svg["aria-label"]
@@ -184,11 +184,11 @@ def test_a_map_of_zeros_is_light_everywhere():
 
 @pytest.mark.parametrize(("marked", "corner"), [(0, (0, 0)), (1, (40, 0)), (2, (0, 40))])
 def test_the_marked_place_and_no_other_has_a_frame(marked, corner):
-    svg = parsed(views.patch_map(IMAGE, VALUES, "Surprise.", marked=marked, pixel=10)).svg
+    svg = parsed(views.patch_map(IMAGE, VALUES, "Surprisal.", marked=marked, pixel=10)).svg
     (frame,) = frames(svg)
     assert (number(frame, "x") - 1.5, number(frame, "y") - 1.5) == corner
     assert number(frame, "width") == number(frame, "height") == 37
-    assert not frames(parsed(views.patch_map(IMAGE, VALUES, "Surprise.")).svg)
+    assert not frames(parsed(views.patch_map(IMAGE, VALUES, "Surprisal.")).svg)
 
 
 def test_all_heads_are_there_and_the_chosen_one_is_framed():

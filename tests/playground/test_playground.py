@@ -148,7 +148,7 @@ def test_drawing_another_takes_the_next_seed_and_drawing_again_plays_the_same(pl
 def test_the_code_slider_hides_what_comes_later(play):
     panel, player = play.panels["draw"], play.panels["draw"].player
     (image,) = player.book.decode(panel.codes[None])
-    surprise = player.traced(panel.codes, 7, play.settings.config()).surprise
+    surprisal = player.traced(panel.codes, 7, play.settings.config()).surprisal
     for done in (1, 5, 16):
         panel.place.value = done
         half, patch = image.copy(), player.book.patch
@@ -157,7 +157,7 @@ def test_the_code_slider_hides_what_comes_later(play):
             half[y : y + patch, x : x + patch] = 0
         shown = panel.shown.value
         assert views.picture(half, f"The model’s drawing of a 7, {done} codes of it.") in shown
-        assert f"in nats; {surprise[:done].sum():.1f} together" in shown
+        assert f"in nats; {surprisal[:done].sum():.1f} together" in shown
         assert f"What might have come as code {done}<" in shown
         (here,) = re.findall(r"<th[^>]*>(<|&lt;)(Z_\d+)(>|&gt;) \(stands here\)", shown)
         assert f"<{here[1]}>" == code_token(panel.codes[done - 1])
@@ -183,8 +183,8 @@ def test_a_test_picture_is_put_in_the_grid_on_the_desk_and_read(play):
     said = opinion(player, codes)
     assert panel.told.text == f"The model says {said.argmax()} ({said.max():.0%})."
     assert views.classes(said, "How the model reads it") in panel.shown.value
-    total = player.read_along(codes).surprise.sum()
-    assert f"surprise of each code in nats; {total:.1f} together" in panel.shown.value
+    total = player.read_along(codes).surprisal.sum()
+    assert f"surprisal of each code in nats; {total:.1f} together" in panel.shown.value
 
 
 def test_painting_over_a_test_picture_makes_it_ones_own_and_painting_it_back_does_not(play):

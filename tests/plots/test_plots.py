@@ -7,7 +7,7 @@ import matplotlib
 import numpy as np
 import pytest
 from invented import (
-    FLOORS,
+    BASELINES,
     check_ink_and_words,
     check_letters,
     classes,
@@ -67,10 +67,10 @@ FIGURES = {
     "encoding_steps": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
     "augmented_copies": lambda: plot_augmented(DIGITS[:2], DIGITS[:6].reshape(2, 3, 8, 8)),
     "code_frequencies": lambda: plot_code_frequencies(BOOK.encode(DIGITS[:50]), 40),
-    "floors_ladder": lambda: plot_baselines(
+    "plot_baselines": lambda: plot_baselines(
         ["ours", "a", "b"], [share(0.9), share(0.95), share(0.1)], "Classes", "share right"
     ),
-    "training_process": lambda: plot_training_process(record(160, 4), FLOORS),
+    "training_process": lambda: plot_training_process(record(160, 4), BASELINES),
     "training_process, own data": lambda: plot_training_process(OWN),
     "training_process, classifier": lambda: plot_training_process(CLASSIFIER),
     "training_process, nothing logged": lambda: plot_training_process(BARE),
@@ -141,15 +141,15 @@ def test_a_ladder_puts_the_best_on_top_whichever_way_is_better():
         return [label.get_text() for label in ax.get_yticklabels()][::-1]
 
     nats = plot_baselines(
-        ["ours", "floor"], [number(3.4, "nats a token"), number(4.0, "nats a token")], "h", "u"
+        ["ours", "baseline"], [number(3.4, "nats a token"), number(4.0, "nats a token")], "h", "u"
     )
     shares = plot_baselines(["ours", "rival"], [share(0.9), share(0.99)], "h", "u")
-    assert order(nats) == ["◆ ours", "floor"]
+    assert order(nats) == ["◆ ours", "baseline"]
     assert order(shares) == ["rival", "◆ ours"]
 
 
 def test_a_rival_far_off_the_axis_keeps_its_number():
-    figure = drawn("floors_ladder")
+    figure = drawn("plot_baselines")
     assert "off the axis" in words(figure)
     assert "10.0%" in words(figure)
     assert figure.axes[0].get_xlim()[0] > 0.5
@@ -160,7 +160,7 @@ def test_training_marks_the_best_step_and_every_floor():
     best = record(160, 4)["best"]
     assert f"at step {best['step']}" in words(figure)
     for name, nats in (("unigram", 4.93), ("by position", 4.05), ("n-grams by position", 3.93)):
-        assert f"floor: {name} {nats:.2f}" in words(figure)
+        assert f"baseline: {name} {nats:.2f}" in words(figure)
     assert "minutes of training" in words(figure) or "seconds of training" in words(figure)
 
 

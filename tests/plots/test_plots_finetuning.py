@@ -25,7 +25,7 @@ MODELS = {
     "with replay": standing(3.1, 2.9),
     "by LoRA": standing(3.2, 3.1),
     "from scratch": standing(3.9, 5.8),
-    "best floor": {KINDS[0]: {"code_nll": number(3.8, "nats a token", 360)}},
+    "best baseline": {KINDS[0]: {"code_nll": number(3.8, "nats a token", 360)}},
 }
 RUNS = {
     "fine-tuned": {"step": [0, 50, 100], "new": [6.1, 3.2, 3.0], "old": [2.85, 3.4, 3.6]},
@@ -72,7 +72,7 @@ def test_the_best_of_each_kind_of_rows_is_named_and_numbers_have_their_intervals
 def test_a_floor_stands_where_it_was_fitted_and_nowhere_else():
     figure = drawn("gained_and_lost")
     new, old = figure.alt.split("On upright digits")
-    assert "best floor 3.80" in new and "best floor" not in old
+    assert "best baseline 3.80" in new and "best baseline" not in old
     lines = [len([ln for ln in ax.lines if len(ln.get_xdata()) == 1]) for ax in figure.axes]
     assert lines == [6, 5], "a marker for each model that was measured"
 

@@ -56,7 +56,7 @@ RUNS = {
         "nll": [4.5, 3.5, 3.2], "best": 2,
     },
 }  # fmt: skip
-FLOORS = {"unigram": 4.93, "position": 4.05, "position_ngram": 3.99}
+BASELINES = {"unigram": 4.93, "position": 4.05, "position_ngram": 3.99}
 
 
 def knob(settings, told_apart: bool = True) -> list[dict]:
@@ -120,8 +120,8 @@ FIGURES = {
     "learning_curves, one route": lambda: plot_label_efficiency(
         {SCRATCH: curve(0.4, ("1", "10"))}, "Few labels"
     ),
-    "recipes": lambda: plot_recipes(RUNS, FLOORS, "Two recipes", 180),
-    "recipes, one and no floors": lambda: plot_recipes({"ours": RUNS["ours"]}, {}, "One recipe"),
+    "recipes": lambda: plot_recipes(RUNS, BASELINES, "Two recipes", 180),
+    "recipes, one and no baselines": lambda: plot_recipes({"ours": RUNS["ours"]}, {}, "One recipe"),
     "diversity_curves": lambda: plot_diversity(KNOBS, REAL, "Knobs"),
     "diversity_curves, one knob": lambda: plot_diversity(
         {"temperature": knob([1, 2], told_apart=False)},
@@ -263,7 +263,7 @@ def test_recipes_share_their_nats_and_star_the_best_in_both_panels():
     stars = {(s.axes is seconds, *s.get_xydata()[0]) for s in lines_with(figure, "*")}
     assert stars == {(False, 40_000, 3.7), (True, 120, 3.7), (False, 320_000, 3.2), (True, 64, 3.2)}
     assert "best 3.700 nats a code after 40,000 tokens and 2 min, last 3.900" in figure.alt
-    for line in ("floor: unigram 4.93", "floor: by position 4.05", "ours ★ 3.20"):
+    for line in ("baseline: unigram 4.93", "baseline: by position 4.05", "ours ★ 3.20"):
         assert line in words(figure)
 
 

@@ -146,11 +146,11 @@ def test_each_stage_holds_the_codes_so_far_and_nothing_of_what_follows():
 def test_each_stage_names_its_last_code_with_its_chance_and_surprise_and_frames_it():
     figure = drawn("code_by_code")
     said, framed = written(figure), frames(figure)
-    for place, (index, surprise) in enumerate(zip(TRACE.ids, TRACE.surprise, strict=True)):
+    for place, (index, surprisal) in enumerate(zip(TRACE.ids, TRACE.surprisal, strict=True)):
         assert f"after {place + 1}" in said
         assert TRACE.names[index] in said
-        assert f"p = {np.exp(-surprise):.1%}" in said
-        assert f"{surprise:.2f} nats" in said
+        assert f"p = {np.exp(-surprisal):.1%}" in said
+        assert f"{surprisal:.2f} nats" in said
     stages = tiles(figure, 0.98)
     assert len(framed) == 16
     for place, (frame, stage) in enumerate(zip(framed, stages, strict=True)):
@@ -168,21 +168,21 @@ def test_a_picture_of_many_codes_is_shown_at_evenly_spaced_stages_from_first_to_
 
 def test_the_map_writes_the_surprise_of_every_code_into_its_patch():
     numbers = [t for t in texts(drawn("code_by_code")) if t.get_text() in
-               {f"{s:.1f}" for s in TRACE.surprise}]  # fmt: skip
+               {f"{s:.1f}" for s in TRACE.surprisal}]  # fmt: skip
     assert len(numbers) == 16
     numbers.sort(key=lambda t: (round(t.get_position()[1], 3), t.get_position()[0]))
-    assert [t.get_text() for t in numbers] == [f"{s:.1f}" for s in TRACE.surprise]
+    assert [t.get_text() for t in numbers] == [f"{s:.1f}" for s in TRACE.surprisal]
 
 
 def test_the_sum_its_ends_and_blind_guessing_are_told_in_the_figure_and_beside_it():
-    figure, total = drawn("code_by_code"), TRACE.surprise.sum()
-    most, least = TRACE.surprise.argmax(), TRACE.surprise.argmin()
+    figure, total = drawn("code_by_code"), TRACE.surprisal.sum()
+    most, least = TRACE.surprisal.argmax(), TRACE.surprisal.argmin()
     for said in (figure.alt, " ".join(words(figure).split())):
         assert f"{total:.1f} nats ({total / np.log(2):.1f} bits)" in said
         assert f"Blind guessing among 40 codes: {16 * np.log(40):.1f} nats" in said
         assert f"Most surprising: code {most + 1} (row {most // 4 + 1}, " in said
         assert f"Least surprising: code {least + 1} (row {least // 4 + 1}, " in said
-    assert ", ".join(f"{s:.1f}" for s in TRACE.surprise) in figure.alt
+    assert ", ".join(f"{s:.1f}" for s in TRACE.surprisal) in figure.alt
 
 
 # --- attention ------------------------------------------------------------------------------------

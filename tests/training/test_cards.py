@@ -21,7 +21,7 @@ def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
     assert held["pipeline_tag"] == "text-generation"
     assert "from transformers import GPT2LMHeadModel, GPT2Tokenizer" in body
     assert 'GPT2Tokenizer.from_pretrained(".")' in body
-    assert "3.37 to 3.45 | 360" in body and "floor: uniform" in body
+    assert "3.37 to 3.45 | 360" in body and "baseline: uniform" in body
     assert "1,257 digits" in body and "516 tokens" in body
 
 
@@ -64,16 +64,16 @@ def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
              if k not in ("read", "draw", "layout_compared")}}  # fmt: skip
     written = run_report(tmp_path, record(160, 4), found)
     text = written["markdown"].read_text()
-    assert "the GPT, draw layout" in text and "floor: unigram" in text
+    assert "the GPT, draw layout" in text and "baseline: unigram" in text
     assert "](training_process.png)" in text
     assert written["figure"].read_bytes().startswith(b"\x89PNG")
     assert "n = 103,074" in (tmp_path / "training_process.txt").read_text()
 
 
 def test_a_run_that_does_not_beat_its_floor_is_told_so(tmp_path):
-    found = {**values("05"), "below_best_floor": number(-0.1, "ratio")}
+    found = {**values("05"), "below_best_baseline": number(-0.1, "ratio")}
     text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
-    assert "does not beat the best floor" in text and "fewer nats" not in text
+    assert "does not beat the best baseline" in text and "fewer nats" not in text
     good = run_report(tmp_path, record(160, 4), values("05"))["markdown"].read_text()
     assert "fewer nats" in good and "13.2% (95 % interval" in good
 
@@ -81,7 +81,7 @@ def test_a_run_that_does_not_beat_its_floor_is_told_so(tmp_path):
 def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
     found = {"other": {k: values("05")["read"][k] for k in ("code", "structural", "all")}}
     text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
-    assert "the GPT, other layout" in text and "floor" not in text
+    assert "the GPT, other layout" in text and "baseline" not in text
 
 
 # ---------------------------------------------------------------- as the Hub reads it

@@ -208,7 +208,7 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
         assert "it learned from 72 new rows and 24 replayed rows of sequences.jsonl" in card
 
     held = json.loads((out / "metrics.json").read_text())["values"]
-    assert held["read"]["code"]["nll"]["n"] == 24 and "floors" in held
+    assert held["read"]["code"]["nll"]["n"] == 24 and "baselines" in held
     told = held["finetuned"]
     assert told["new_tokens"] == list(grown)[66:] and told["trained"] == told["parameters"]
     assert told["rows"] == {"new": 72, "replayed": 24}
@@ -229,9 +229,9 @@ def test_floors_are_fitted_on_the_new_rows_alone(plain, mine):
     held = json.loads((plain[1] / "metrics.json").read_text())["values"]
     model = plain[1] / "best_model"
     alone = with_vocab(files_of(mine), vocabulary_of(load_tokenizer(model)), 64)
-    want = evaluate_lm(load_lm(model), alone)["floors"]
-    for name, floor in held["floors"].items():
-        assert floor["code"]["nll"]["value"] == pytest.approx(want[name]["code"]["nll"]["value"])
+    want = evaluate_lm(load_lm(model), alone)["baselines"]
+    for name, baseline in held["baselines"].items():
+        assert baseline["code"]["nll"]["value"] == pytest.approx(want[name]["code"]["nll"]["value"])
 
 
 def test_what_was_known_before_is_what_evaluate_says_of_the_starting_model(

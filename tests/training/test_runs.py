@@ -54,7 +54,7 @@ def trained(tmp_path_factory):
 
 
 def evaluated(files, directory, capsys, **more):
-    settings = {"split": "test", "floors": False, "as_json": True, "max_length": None} | more
+    settings = {"split": "test", "baselines": False, "as_json": True, "max_length": None} | more
     capsys.readouterr()
     runs.evaluate_model(files, directory, **settings)
     return json.loads(capsys.readouterr().out)

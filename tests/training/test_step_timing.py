@@ -95,7 +95,7 @@ def test_the_recipe_of_a_run_is_read_off_its_record(tmp_path, tiny, vocab):
     model = build_lm(tiny, vocab)
     train(
         model, build_tokenizer(vocab), rows, lambda m: {"code_nll": 1.0}, "code_nll", config,
-        say=lambda line: None,
+        log=lambda line: None,
     )  # fmt: skip
     found = recipe_of(tmp_path)
     assert (found.batch_size, found.grad_accumulation, found.length) == (4, 1, 8)

@@ -13,7 +13,7 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record
 from seqlm.data.tokens import KIND_CODE, class_of
 from seqlm.errors import ConfigError, DataError
-from seqlm.evaluation.ngrams import fit_floors
+from seqlm.evaluation.ngrams import fit_ngrams
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm
 from seqlm.training import tasks as experiment
@@ -57,28 +57,30 @@ def test_the_ruler_measures_the_whole_of_val_by_token(corpus, model):
 def test_how_far_below_the_best_floor_is_one_minus_the_ratio(corpus, model):
     found = evaluate_lm(model, corpus, "test")
     ours = found["read"]["code"]["nll"]["value"]
-    floors = {name: floor["code"]["nll"]["value"] for name, floor in found["floors"].items()}
-    best = min(floors, key=floors.get)
-    below = found["below_best_floor"]
-    assert found["best_floor"] == best and found["layout_compared"] == "read"
-    assert below["value"] == pytest.approx(1 - ours / floors[best])
+    baselines = {
+        name: baseline["code"]["nll"]["value"] for name, baseline in found["baselines"].items()
+    }
+    best = min(baselines, key=baselines.get)
+    below = found["below_best_baseline"]
+    assert found["best_baseline"] == best and found["layout_compared"] == "read"
+    assert below["value"] == pytest.approx(1 - ours / baselines[best])
     assert below["low"] < below["value"] < below["high"] and below["unit"] == "share"
     assert np.mean(found["by_position"]["model"]) == pytest.approx(ours)
 
 
 def test_floors_learn_from_the_rows_the_model_learned_from(corpus, model):
-    found = evaluate_lm(model, corpus, "test")["floors"]["position"]["code"]["nll"]["value"]
+    found = evaluate_lm(model, corpus, "test")["baselines"]["position"]["code"]["nll"]["value"]
     rows = (corpus.rows("train"), corpus.rows("val"))
-    floor = fit_floors(*rows, len(corpus.vocab), corpus.kinds)["position"]
-    scores = floor.score(corpus.rows("test", "read")).of_kind(corpus.kinds, KIND_CODE)
+    baseline = fit_ngrams(*rows, len(corpus.vocab), corpus.kinds)["position"]
+    scores = baseline.score(corpus.rows("test", "read")).of_kind(corpus.kinds, KIND_CODE)
     assert found == pytest.approx(scores.nll.mean())
 
 
 def test_floors_are_tuned_for_the_codes_they_are_judged_on(corpus, model):
-    found = evaluate_lm(model, corpus, "test")["floors"]["bigram"]["code"]["nll"]["value"]
+    found = evaluate_lm(model, corpus, "test")["baselines"]["bigram"]["code"]["nll"]["value"]
     rows, test = (corpus.rows("train"), corpus.rows("val")), corpus.rows("test", "read")
     tuned, careless = (
-        fit_floors(*rows, len(corpus.vocab), kinds)["bigram"].score(test)
+        fit_ngrams(*rows, len(corpus.vocab), kinds)["bigram"].score(test)
         for kinds in (corpus.kinds, None)
     )
     assert found == pytest.approx(tuned.of_kind(corpus.kinds, KIND_CODE).nll.mean())
@@ -104,8 +106,8 @@ def test_rows_of_one_source_count_as_one_in_every_interval(corpus, model):
     for pick in (
         lambda found: found["read"]["code"]["nll"],
         lambda found: found["read"]["class"]["top1"],
-        lambda found: found["floors"]["bigram"]["code"]["nll"],
-        lambda found: found["below_best_floor"],
+        lambda found: found["baselines"]["bigram"]["code"]["nll"],
+        lambda found: found["below_best_baseline"],
     ):
         one, two = pick(honest), pick(careless)
         assert one["value"] == pytest.approx(two["value"])
@@ -139,7 +141,7 @@ def test_a_row_that_does_not_fit_is_refused_before_anything_runs(
     said = []
     config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
     with pytest.raises(ConfigError, match="do not fit n_positions = 64"):
-        train(lengthened, tiny, config, say=said.append)
+        train(lengthened, tiny, config, log=said.append)
     assert not said and not (tmp_path / "out").exists()
 
 

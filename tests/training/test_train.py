@@ -64,7 +64,7 @@ def quiet(line: str) -> None:
     pass
 
 
-def learn(directory, ids, *, model=None, size=CALM, measure=code_nll, say=quiet, **settings):
+def learn(directory, ids, *, model=None, size=CALM, measure=code_nll, log=quiet, **settings):
     """Train a tiny model on `ids`; 24 rows make 6 steps an epoch, 18 in all, evaluated 6 times."""
     usual = {
         "batch_size": 4,
@@ -77,7 +77,7 @@ def learn(directory, ids, *, model=None, size=CALM, measure=code_nll, say=quiet,
     config = TrainConfig(output_dir=directory, **{**usual, **settings})
     model = model or build_lm(size, VOCAB, seed=config.seed)
     rows = ids if isinstance(ids, Rows) else Rows(ids)
-    return train(model, TOKENIZER, rows, measure, "code_nll", config, say)
+    return train(model, TOKENIZER, rows, measure, "code_nll", config, log)
 
 
 def weights(directory) -> dict[str, torch.Tensor]:
@@ -100,17 +100,17 @@ def kill_at(evaluation: int):
     """A `say` that ends the run at its so-manieth evaluation, before that step's checkpoint."""
     seen = []
 
-    def say(line: str) -> None:
+    def log(line: str) -> None:
         seen.append("val:" in line)
         if sum(seen) == evaluation:
             raise Killed
 
-    return say
+    return log
 
 
 def killed(directory, ids, at: int, **settings):
     with pytest.raises(Killed):
-        learn(directory, ids, say=kill_at(at), **settings)
+        learn(directory, ids, log=kill_at(at), **settings)
 
 
 TIMES = ("seconds", "train_runtime", "train_tokens_per_second")
@@ -319,7 +319,7 @@ def test_time_never_runs_backwards(tmp_path):
 
 def test_the_wait_is_told_before_it_starts(tmp_path):
     lines = []
-    learn(tmp_path, rows_alike(), say=lines.append)
+    learn(tmp_path, rows_alike(), log=lines.append)
     before = lines[: next(i for i, line in enumerate(lines) if "val:" in line)]
     assert any("18 steps" in line and "24 rows" in line for line in before)
     assert any("will take about" in line for line in before)
@@ -507,7 +507,7 @@ def test_a_finished_run_is_not_run_again(tmp_path, trainers):
     once = learn(tmp_path, rows_alike())
     before = (tmp_path / "training.json").read_bytes()
     lines = []
-    again = learn(tmp_path, rows_alike(), say=lines.append)
+    again = learn(tmp_path, rows_alike(), log=lines.append)
     assert len(trainers) == 1
     assert again == json.loads(before)
     assert table(again) == table(once)
@@ -740,7 +740,7 @@ import json, os, sys
 from pathlib import Path
 
 sys.path[:0] = {paths!r}
-from test_training import SHORT, learn, rows_alike
+from test_train import SHORT, learn, rows_alike
 
 directory = Path({directory!r})
 record = learn(directory, rows_alike(16), batch_size=4, say=print, **SHORT)
@@ -752,7 +752,7 @@ SHORT = {"num_epochs": 2.0, "evals": 2, "learning_rate": 1e-3}
 
 def test_two_processes_learn_what_one_learns(tmp_path):
     """Each takes four rows of the eight that one process takes by itself."""
-    paths = [str(Path(__file__).parents[1]), str(Path(__file__).parents[2])]
+    paths = [str(Path(__file__).parent), *map(str, Path(__file__).parents[1:3])]
     script = tmp_path / "two.py"
     script.write_text(TWO.format(paths=paths, directory=str(tmp_path / "two")))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
