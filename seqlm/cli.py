@@ -206,7 +206,7 @@ def _warn_plainly(message, category, filename, lineno, file=None, line=None) -> 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 2 for what the user can mend, 1 for a notebook that failed.
+    """Run one command. Returns 0; 2 for what the user can fix, 1 for a notebook that failed.
 
     130 after Ctrl-C and 141 when the reader of a pipe has left: 128 + the signal's number.
     """

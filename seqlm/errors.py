@@ -2,7 +2,7 @@
 
 
 class SeqlmError(ValueError):
-    """One clear sentence: where it is, what is wrong, how to mend it. The command line exits 2."""
+    """One clear sentence: where it is, what is wrong, how to fix it. The command line exits 2."""
 
     def _render_traceback_(self) -> list[str]:
         # IPython asks for this: a notebook, too, shows the sentence and not where in our code.

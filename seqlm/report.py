@@ -141,7 +141,7 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
             f"The sentences come from handwritten digits (images: {parts}). Each is cut into "
             f"{one['codes_an_image']} patches, and each patch is named by one of {one['n_codes']} "
             "codes; the code book was fitted on training images alone. Only training images have "
-            "bent copies; val and test hold originals."
+            "augmented images; val and test hold originals."
         )
     times = chosen["step_seconds"]
     timed = " and ".join(f"{seconds * 1000:,.0f} ms in {name}" for name, seconds in times.items())
@@ -156,7 +156,7 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
     told = ", ".join(f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best)
     kept = (
         f"The checkpoint kept is the one of step {best['step']:,}, which had the lowest code NLL "
-        f"on val. There, in nats a token: {told}. Val chose it, so these numbers flatter it a "
+        f"on val. There, in nats per token: {told}. Val chose it, so these numbers flatter it a "
         "little."
     )
     return [" ".join(said), spent, kept]
@@ -174,7 +174,7 @@ def _how_to_read(five: Mapping) -> list[str]:
         "average: it is -ln of the probability that the model gave to the code that came. Only "
         "codes count; structural tokens are nearly free and would flatter the mean. "
         f"**Perplexity** is e to that power: {estimate(code['perplexity']).value:.1f} means that "
-        "the model is as undecided as among that many equally likely codes. **Bits a picture** is "
+        "the model is as undecided as among that many equally likely codes. **Bits per picture** is "
         "the same surprisal in bits, summed over the codes of a picture.",
         "**Baselines** are guesses that need no network: every token alike (uniform), how often each "
         "token comes (unigram), how often at this place, how often after the last one or two "

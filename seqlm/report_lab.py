@@ -87,7 +87,7 @@ def standing_table(models: Mapping[str, Mapping]) -> str:
 
 def rivals_page(values: Mapping) -> list[str]:
     """Notebook 10: networks without attention, compressors, and which differences are real."""
-    rows: list[Row] = [("bits a picture", name, found) for name, found in values["bits"].items()]
+    rows: list[Row] = [("bits per picture", name, found) for name, found in values["bits"].items()]
     return [
         "Their NLL stands in the first table, among the baselines. Here is how far each is from the "
         "GPT, picture by picture on the same codes, in nats; above 0 the GPT is better.",
@@ -121,7 +121,7 @@ def few_labels_page(values: Mapping) -> list[str]:
         means = [estimate(found[size]["mean"]) for found in curves.values()]
         lines.append(_row((size, *(f"{short(e.value, e.unit)} ({interval(e)})" for e in means))))
     return [
-        f"Share of n = {means[0].n:,} test digits named right, mean over seeds, with 95 % "
+        f"Share of n = {means[0].n:,} test digits classified correctly, mean over seeds, with 95 % "
         "intervals, which cover the draw of the labelled pictures as well as that of the test "
         "pictures. The language model that the first route starts from has read the pictures but "
         "no label.",

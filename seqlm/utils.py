@@ -170,14 +170,14 @@ def read_json(path: str | Path, *, pairs_hook: Callable[[list], Any] | None = No
         return json.loads(text, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:
         raise DataError(
-            f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); mend it there"
+            f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); fix it there"
         ) from error
     except RecursionError as error:
         raise DataError(f"{path}: brackets are nested too deep to be read; flatten it") from error
     except SeqlmError:
         raise
     except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{path}: not readable as JSON ({error}); mend it") from error
+        raise DataError(f"{path}: not readable as JSON ({error}); fix it") from error
 
 
 def sha256_of(paths: str | Path | Iterable[str | Path]) -> str:

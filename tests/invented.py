@@ -32,11 +32,11 @@ def number(value: float, unit: str, n: int = 360, width: float = 0.012) -> dict:
 def tokens(nats: float, n: int = 360, top1: float = 0.2) -> dict:
     return {
         "tokens": 16 * n,
-        "nll": number(nats, "nats a token", n),
+        "nll": number(nats, "nats per token", n),
         "perplexity": number(float(np.exp(nats)), "perplexity", n, 0.04),
         "top1": share(top1, n),
         "top5": share(min(1, 2 * top1), n),
-        "bits_per_image": number(16 * nats / np.log(2), "bits an image", n),
+        "bits_per_image": number(16 * nats / np.log(2), "bits per image", n),
     }
 
 

@@ -11,7 +11,7 @@ from seqlm.report import build_report
 from seqlm.report_lab import comparisons_table, few_labels_page, laboratory, standing_table
 
 
-def told(value, unit="nats a token"):
+def told(value, unit="nats per token"):
     return Estimate(value, value - 0.05, value + 0.05, 360, unit).to_json()
 
 
@@ -43,7 +43,7 @@ NINE = {
 }
 TEN = {
     "rivals": {"LSTM": {"nll": told(2.87)}},
-    "bits": {"xz": told(95.9, "bits an image")},
+    "bits": {"xz": told(95.9, "bits per image")},
     "comparisons": [GAIN, CHANCE],
 }
 MEANS = {"1": {"mean": proportion([True, False] * 90).to_json()}}
@@ -58,7 +58,7 @@ def test_a_trap_stands_with_what_it_reports_and_what_is_true():
     text = "\n".join(laboratory({"08": EIGHT}))
     assert "1.09 (1.04 to 1.14, n = 360)" in text and "**143.8 (143.8 to 143.9, n = 360)**" in text
     assert "Padding / is easy." in text, "a bar in a cell would break the table"
-    assert "0.004 nats a token" in text, "two decimals would make the gap nought"
+    assert "0.004 nats per token" in text, "two decimals would make the gap nought"
 
 
 def test_a_difference_that_may_be_chance_is_called_so():

@@ -101,7 +101,7 @@ class Corpus:
 def load_corpus(files: DataFiles, max_length: int | None = None) -> Corpus:
     """Read, check, shorten to `max_length` and split what `files` names.
 
-    Raises DataError, naming file, line and mend, for anything that breaks the data contract.
+    Raises DataError, naming file, line and fix, for anything that breaks the data contract.
     """
     return corpus_with(files, read_vocab(files.vocab_path), max_length)
 

@@ -85,7 +85,7 @@ def read_records(
     `repair_tail` writes the class from `label` into rows that lack it; without it, such rows raise
     one DataWarning in all. `allow_unknown` reads tokens outside `vocab` as ``<UNK>``. Rows longer
     than `max_length` lose codes from the left, so that the tail survives.
-    Raises DataError ``file:line: field: what is wrong; how to mend it`` at the first bad row.
+    Raises DataError ``file:line: field: what is wrong; how to fix it`` at the first bad row.
     """
     if max_length is not None and max_length < 1:
         raise ConfigError(f"max_length is {max_length}; it counts tokens and must be 1 or more")
@@ -158,7 +158,7 @@ def _checked(row: Any, n_classes: int, where: str, line: int) -> Record:
     for token in () if label is None else dict.fromkeys(tokens):
         if class_of(token) not in (None, label):
             raise DataError(
-                f"{where}: label: it says {label}, but the row holds {token}; mend one of the two"
+                f"{where}: label: it says {label}, but the row holds {token}; fix one of the two"
             )
     _check_meta(meta, where)
     return Record(tokens, label, meta or {}, line)

@@ -259,14 +259,14 @@ def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[st
             prompts.append(shorten(whole, limit - TAIL))
         except DataError as error:
             raise DataError(
-                f"{where}the model reads at most {limit} tokens a row, too few to keep even one "
+                f"{where}the model reads at most {limit} tokens per row, too few to keep even one "
                 "code of this one; train a model with a larger max_length"
             ) from error
         n_cut += len(prompts[-1]) < len(whole)
     if n_cut:
         print(
             f"{data_path}: {n_cut} of {len(records)} rows lost codes from the left, because the "
-            f"model reads at most {limit} tokens a row",
+            f"model reads at most {limit} tokens per row",
             file=sys.stderr,
         )
     return prompts

@@ -2,19 +2,19 @@
 
 quantity           formula                        unit           n       interval  function
 -----------------  -----------------------------  -------------  ------  --------  -----------------
-NLL                -1/M sum of ln p(token)        nats a token   images  BCa       nll
+NLL                -1/M sum of ln p(token)        nats per token   images  BCa       nll
 perplexity         exp(NLL)                       perplexity     images  exp       perplexity
-bits an image      -sum log2 p, mean over rows    bits an image  images  BCa       bits_per_image
+bits per image      -sum log2 p, mean over rows    bits per image  images  BCa       bits_per_image
 top-k accuracy     tokens of rank < k / M         share          images  BCa       top_k_accuracy
 accuracy, recall   right / N                      share          images  Wilson    proportion
 macro F1           2PR/(P + R), mean of classes   F1             images  BCa       macro_f1
-class NLL          -1/N sum of ln p(true class)   nats an image  images  BCa       class_nll
+class NLL          -1/N sum of ln p(true class)   nats per image  images  BCa       class_nll
 calibration error  sum n_b/N |right_b - sure_b|   share          images  basic     calibration_error
 reliability        right_b = right in bin / n_b   share          in bin  Wilson    reliability
 BLEU               BP exp(mean ln P_1..4)         BLEU           rows    BCa       bleu
 ROUGE-1, -2, -L    2PR/(P + R), mean over rows    F1             rows    BCa       rouge
 NLL ratio          our summed NLL / theirs        ratio          images  BCa       paired_ratio
-NLL difference     1/M sum of (our NLL - theirs)  nats a token   images  BCa       paired_difference
+NLL difference     1/M sum of (our NLL - theirs)  nats per token   images  BCa       paired_difference
 accuracy gap       (only a right - only b) / N    share          images  BCa       mcnemar
 adjusted p-value   max (m - j + 1) p_j, j <= k    p              tests   none      holm
 

@@ -17,7 +17,7 @@ LEAST = 1e-300  # a probability of nothing would cost infinitely many nats; this
 
 
 def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
-    """-(1/N) sum of ln p(true class), in nats an image; bootstrap over images.
+    """-(1/N) sum of ln p(true class), in nats per image; bootstrap over images.
 
     `probabilities` (N, C), `labels` (N,). No probability is taken for less than 1e-300. It is a
     proper score: on average none but the true probabilities make it least. Source: I. J. Good,
@@ -27,7 +27,7 @@ def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
     of_label = probabilities[np.arange(len(labels)), labels]
     nats = -np.log(np.maximum(of_label, LEAST))  # (N,)
     low, high = bootstrap_interval(np.mean, (nats,))
-    return Estimate(float(nats.mean()), low, high, len(nats), "nats an image")
+    return Estimate(float(nats.mean()), low, high, len(nats), "nats per image")
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Estimate:

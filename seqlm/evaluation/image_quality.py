@@ -127,7 +127,7 @@ def near_copies(
         training: the training images, which set the threshold.
         real: held-out images, through the code book like all the others: a picture of typical
             patches is nearer to another such picture than to one straight from the pen.
-        copies: what else was learned, such as bent copies; searched, but not for the threshold.
+        copies: what else was learned, such as augmented images; searched, but not for the threshold.
 
     Returns, ready for a metrics file: the threshold, the share of near copies among drawings
     ("drawn") and among held-out images ("real") with Wilson's intervals, their "difference" with

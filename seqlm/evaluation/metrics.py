@@ -40,8 +40,8 @@ def mean_over_tokens(
 
 
 def nll(scores: TokenScores, images: np.ndarray | None = None) -> Estimate:
-    """Negative log-likelihood: -(1/M) sum of ln p(token | before), in nats a token."""
-    return mean_over_tokens(scores, scores.nll, "nats a token", images)
+    """Negative log-likelihood: -(1/M) sum of ln p(token | before), in nats per token."""
+    return mean_over_tokens(scores, scores.nll, "nats per token", images)
 
 
 def perplexity(nll_estimate: Estimate) -> Estimate:
@@ -71,7 +71,7 @@ def bits_per_image(scores: TokenScores, images: np.ndarray | None = None) -> Est
     _, owner = np.unique(rows if images is None else np.asarray(images)[rows], return_inverse=True)
     sums, counts = np.bincount(owner, weights=bits), np.bincount(owner).astype(float)
     low, high = bootstrap_interval(ratio_of_sums, (sums, counts))
-    return Estimate(float(ratio_of_sums(sums, counts)), low, high, len(counts), "bits an image")
+    return Estimate(float(ratio_of_sums(sums, counts)), low, high, len(counts), "bits per image")
 
 
 def measure_tokens(

@@ -18,7 +18,7 @@ from seqlm.evaluation.scores import TokenScores
 
 CHUNK = 4_096  # tokens at a time: their distributions over 516 tokens are 17 MB
 EM_STEPS = 500
-EM_TOLERANCE = 1e-10  # nats a token; EM stops when a step gains less
+EM_TOLERANCE = 1e-10  # nats per token; EM stops when a step gains less
 
 Rows = Sequence[Sequence[int]]
 
@@ -189,7 +189,7 @@ class NgramModel:
     def score(self, rows: Rows) -> TokenScores:
         """The table that `metrics.score_tokens` makes of a GPT, in the same order.
 
-        Counts often tie. Among tokens exactly as likely as the target its rank is drawn by lot
+        Counts often tie. Among tokens exactly as likely as the target its rank is drawn at random
         (seeded), so the uniform baseline's top-1 accuracy is 1/V on average and not 1.
         """
         tokens = _predicted(rows, self._counts.vocab_size)

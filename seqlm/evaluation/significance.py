@@ -34,13 +34,13 @@ def paired_ratio(
 def paired_difference(
     ours: TokenScores, theirs: TokenScores, images: np.ndarray | None = None
 ) -> Estimate:
-    """Our NLL minus theirs in nats a token, on the very same tokens; below 0 we are better.
+    """Our NLL minus theirs in nats per token, on the very same tokens; below 0 we are better.
 
     The mean over tokens of the difference of their NLLs, both resampled by the same images as in
     `paired_ratio`. Raises DataError when the tokens are not the same.
     """
     _check_same_tokens(ours, theirs)
-    return mean_over_tokens(ours, ours.nll - theirs.nll, "nats a token", images)
+    return mean_over_tokens(ours, ours.nll - theirs.nll, "nats per token", images)
 
 
 def _check_same_tokens(ours: TokenScores, theirs: TokenScores) -> None:

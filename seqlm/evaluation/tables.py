@@ -78,7 +78,7 @@ def _more_code_rows(values: Mapping) -> list[Row]:
     layout, rows = _layout(values), []
     measures = {
         "perplexity of a code": "perplexity",
-        "bits a picture": "bits_per_image",
+        "bits per picture": "bits_per_image",
         "next code guessed at once": "top1",
         "next code among the first five guesses": "top5",
     }
@@ -108,7 +108,11 @@ def _class_rows(values: Mapping) -> list[Row]:
     for group in (routes, rivals):
         order = sorted(group, key=lambda name: -group[name]["accuracy"]["value"])
         rows += [
-            ("digits named right", named.get(name, f"rival: {name}"), group[name]["accuracy"])
+            (
+                "digits classified correctly",
+                named.get(name, f"rival: {name}"),
+                group[name]["accuracy"],
+            )
             for name in order
         ]
     measures = {
@@ -159,7 +163,7 @@ def run_rows(values: Mapping) -> list[Row]:
     """A user's own run: a language model's values, or a classifier's."""
     if "accuracy" not in values:
         return _code_rows(values) + _more_code_rows(values)
-    measures = {"classes named right": "accuracy", "macro F1 over the classes": "macro_f1"}
+    measures = {"classes classified correctly": "accuracy", "macro F1 over the classes": "macro_f1"}
     rows: list[Row] = []
     for measure, key in measures.items():
         rows.append((measure, "**the classifier**", values[key]))

@@ -2,7 +2,7 @@
 
 A code of 500 takes log2(500) = 8.97 bits when nothing is known of it. Whatever predicts codes can
 write them shorter, and whatever writes them shorter predicts them: the negative log-likelihood of
-a language model, in bits, is the length it would compress to. So the bits an image of these
+a language model, in bits, is the length it would compress to. So the bits per image of these
 compressors stand in one table with those of `metrics.bits_per_image` for code tokens. Class and
 structural tokens are left out on both sides.
 """
@@ -23,7 +23,7 @@ from seqlm.config import DataConfig
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import CONFIDENCE, Estimate
 
-UNIT = "bits an image"
+UNIT = "bits per image"
 BLOCK = 20  # test images that are left out together
 BZ2_WINDOW = 890_000  # bz2 sorts 900 kB at a time and forgets what came before
 STRETCHES = 8
@@ -66,7 +66,7 @@ def commonest_first(codes: np.ndarray, ranks: np.ndarray) -> bytes:
 PACKINGS: dict[str, Pack] = {
     "two bytes a code": two_bytes,
     "low bytes, then high bytes": two_planes,
-    "fewest bits a code": fewest_bits,
+    "fewest bits per code": fewest_bits,
     "one byte for common codes": commonest_first,
 }
 
@@ -147,7 +147,7 @@ class _Way:
     size: Size
 
     def bits(self, codes: np.ndarray) -> float:
-        """Bits an image of codes (N, P)."""
+        """Bits per image of codes (N, P)."""
         return float(8 * self.size(self.pack(codes)) / len(codes))
 
 
@@ -157,7 +157,7 @@ def compressed_bits(
     val_codes: np.ndarray,
     n_codes: int = DataConfig.n_codes,
 ) -> dict[str, Estimate]:
-    """Name -> bits an image of the test rows, for every compressor. Codes are (rows, P) int.
+    """Name -> bits per image of the test rows, for every compressor. Codes are (rows, P) int.
 
     A compressor learns from the train rows, too: its cost is size(train + test) - size(train).
     Train rows are shuffled first, so that a compressor of short memory (bz2) sees a fair sample.

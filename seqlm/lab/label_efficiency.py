@@ -69,7 +69,7 @@ def _place(record: Record) -> dict:
 
 
 def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
-    """Labelled train rows of `n_each` images a class drawn at random, with all their bent copies.
+    """Labelled train rows of `n_each` images a class drawn at random, with all their augmented images.
 
     A copy has its original's label, so copies cost no labels. None keeps all. With the same seed
     the images of a smaller `n_each` are among those of a larger one. Rows that name no source count
@@ -182,7 +182,7 @@ def learning_curve(
         scratch: the same for the classifier from scratch; None trains both alike.
         sizes: labelled images a class; None is all there are.
         seeds: each draws other images, other weights and another order; all routes get the same
-            images. The SVMs see the originals of these, or the originals and the bent copies.
+            images. The SVMs see the originals of these, or the originals and the augmented images.
         routes: some of ROUTES.
 
     Returns ``{route: {"1" … "all": {"labelled", "runs", "mean", "right"}}}``: labelled images in

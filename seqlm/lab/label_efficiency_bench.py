@@ -35,7 +35,7 @@ from seqlm.utils import check_folder, code_fingerprint, read_json, sha256_of, wr
 FROM_LM = "classifier started from the language model"
 SCRATCH = "classifier from scratch"
 SVM = "RBF-SVM on pixels"
-SVM_BENT = "RBF-SVM on pixels, bent copies too"
+SVM_BENT = "RBF-SVM on pixels, augmented images too"
 ROUTES = (FROM_LM, SCRATCH, SVM, SVM_BENT)
 
 _WATCHED = 100  # labelled train images on which a training is watched; they choose nothing

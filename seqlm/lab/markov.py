@@ -67,7 +67,7 @@ class MarkovSource:
     def random(
         cls, n_codes: int = 8, order: int = 2, concentration: float = 0.3, seed: int = 0
     ) -> "MarkovSource":
-        """A source drawn by lot: after every context a distribution from a symmetric Dirichlet.
+        """A source drawn at random: after every context a distribution from a symmetric Dirichlet.
 
         The smaller the `concentration`, the fewer codes are likely to follow a context; 1 makes
         all distributions equally likely, and large numbers make all codes about equally likely.
@@ -127,7 +127,7 @@ class MarkovSource:
 
     @property
     def entropy_rate(self) -> float:
-        """h = - sum_i pi_i sum_j P_ij ln P_ij, in nats a code; i runs over contexts.
+        """h = - sum_i pi_i sum_j P_ij ln P_ij, in nats per code; i runs over contexts.
 
         Sources: C. E. Shannon, A Mathematical Theory of Communication (1948), section 7;
         T. M. Cover and J. A. Thomas, Elements of Information Theory (2006), theorem 4.2.4.
@@ -135,7 +135,7 @@ class MarkovSource:
         return float(self.entropies[-1])
 
     def limit(self, length: int) -> float:
-        """The least expected NLL that any model can have on rows of `length` codes, nats a code.
+        """The least expected NLL that any model can have on rows of `length` codes, nats per code.
 
         (H(X1) + H(X2 | X1) + … + (length - order) h) / length, by the chain rule of entropy. It
         lies above `entropy_rate`, because the first codes have less before them to go by.

@@ -35,7 +35,7 @@ def compare(names_to_directories: Mapping[str, Path]) -> dict[str, dict]:
 
     Returns for each name, Estimates as in a metrics file: at each evaluation on val "step",
     "tokens" and "seconds" (lists; the seconds are the run's own, see the module's note) and "nll"
-    (nats a code, in the layout that the baselines are in); "best", the index of the checkpoint kept,
+    (nats per code, in the layout that the baselines are in); "best", the index of the checkpoint kept,
     which has the lowest code NLL over all layouts; "steps", "epochs", "stopped_early",
     "batch_size", "learning_rate", "num_epochs", "rows"; on "split", which is test unless the data
     has none: "test_nll", "perplexity", "best_baseline" (name and NLL), "below_best_baseline", "accuracy"
@@ -203,7 +203,9 @@ def _told(run: Mapping) -> dict[str, str]:
         told["classes read off the language model"] = _cell(run["accuracy"])
     if run["classifier"]:
         route = run["classifier"]["route"]
-        told["classes named right, best route"] = f"{route}: {_cell(run['classifier']['accuracy'])}"
+        told["classes classified correctly, best route"] = (
+            f"{route}: {_cell(run['classifier']['accuracy'])}"
+        )
     return told
 
 

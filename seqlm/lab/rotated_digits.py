@@ -31,7 +31,7 @@ def write_turned(data: Path, path: Path, copies: int) -> dict:
     """Turn the pictures of the data set in `data`, and write their sentences to `path`.
 
     Codes come from the data set's own code book, which knows upright patches only. Training images
-    have `copies` bent copies, turned like all else; a picture whose codes equal those of a held-out
+    have `copies` augmented images, turned like all else; a picture whose codes equal those of a held-out
     one, turned or upright, is left out of training. As many draw sentences of training withhold
     their class as the data set's own. Returns "psnr" (dB on val pictures, upright and turned) and
     "psnr_pictures" (how many), "sentences" and "left_out". Raises DataError for pictures that are

@@ -1,4 +1,4 @@
-"""Traps that are set while training: small models learn wrongly in seconds, and are asked rightly.
+"""Traps that are set while training: small models learn wrongly in seconds, and are asked correctly.
 
 Each function trains a model of its own, reads off the number that its own loop would report, and
 measures the same model with the ruler. All need rows of one length in the read layout.
@@ -96,7 +96,7 @@ def class_in_the_input(corpus: Corpus, steps: int, seed: int) -> Trap:
     honest = classifier_probabilities(model, [row[:-1] for row in asked]).argmax(1) == truth
     return Trap(
         "class left in the input",
-        "test digits read rightly",
+        "test digits classified correctly",
         "share",
         proportion(leaked),
         proportion(honest),
@@ -126,7 +126,7 @@ def label_cut_off(corpus: Corpus, max_length: int, steps: int, seed: int) -> Tra
         read[name] = proportion(guess == truth)
     return Trap(
         "label cut off",
-        "test digits read rightly",
+        "test digits classified correctly",
         "share",
         read["reported"],
         read["true"],

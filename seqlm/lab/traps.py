@@ -154,7 +154,7 @@ def mean_of_batch_means(scores: TokenScores, batch_size: int) -> Estimate:
     parts = (weight * sums)[order], (weight * counts)[order]
 
     value, ends = float(ratio_of_sums(*parts)), bootstrap_interval(ratio_of_sums, parts)
-    return Estimate(value, *ends, len(order), "nats a token")
+    return Estimate(value, *ends, len(order), "nats per token")
 
 
 def picked_on_test(hits: np.ndarray, halvings: int, seed: int) -> tuple[np.ndarray, np.ndarray]:

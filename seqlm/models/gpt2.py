@@ -145,12 +145,12 @@ def check_model_directory(directory: Path) -> GPT2Config:
 
 
 def read_configuration(
-    directory: Path, files: Sequence[str], absent: str, made_by: str, mend: str
+    directory: Path, files: Sequence[str], absent: str, made_by: str, fix: str
 ) -> GPT2Config:
     """The configuration beside a model that is whole if all `files` are there.
 
     Raises DataError in one sentence: what is `absent` and what it is `made_by`, or, where
-    config.json is not that of a GPT-2, how to `mend` it.
+    config.json is not that of a GPT-2, how to `fix` it.
     """
     directory = Path(directory)
     missing = [name for name in files if not (directory / name).is_file()]
@@ -160,7 +160,7 @@ def read_configuration(
         return GPT2Config.from_pretrained(directory)
     except Exception as error:  # transformers raises a type of its own for each thing wrong
         raise DataError(
-            f"{directory}/config.json: no configuration of a GPT-2 ({briefly(error)}); {mend}"
+            f"{directory}/config.json: no configuration of a GPT-2 ({briefly(error)}); {fix}"
         ) from error
 
 

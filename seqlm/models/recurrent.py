@@ -133,7 +133,7 @@ class MeanLanguageModel(RivalLM):
 
 
 # No norm lifts an LSTM's input, and at 0.02 it is so faint that learning hardly begins (60 steps
-# of 64 rows: 4.3 nats a token against 3.6); above 0.3 the first guesses are no longer even.
+# of 64 rows: 4.3 nats per token against 3.6); above 0.3 the first guesses are no longer even.
 LSTM_INITIALIZER_RANGE = 0.3
 
 _KINDS = {kind.__name__: kind for kind in (LSTMLanguageModel, MeanLanguageModel)}

@@ -65,7 +65,7 @@ def grown_vocab(known: Mapping[str, int], tokens: Iterable[str]) -> dict[str, in
     if absent:
         raise DataError(
             f"{class_token(max(labels))} would be new, but there is no {absent[0]}: class tokens "
-            "run from <CLS_0> without a gap; number the classes so, or mend the token"
+            "run from <CLS_0> without a gap; number the classes so, or fix the token"
         )
     return vocab
 

@@ -16,7 +16,7 @@ Standing = Mapping[str, Mapping[str, Mapping]]  # rows -> "code_nll", "accuracy"
 
 @styled
 def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
-    """Nats a code of each model, a panel for each kind of rows; the first model is the one before.
+    """Nats per code of each model, a panel for each kind of rows; the first model is the one before.
 
     `models` holds for each model and each kind of rows {"code_nll": Estimate, "accuracy":
     Estimate}, the second if classes can be read off; a model other than the first may lack a kind
@@ -30,10 +30,10 @@ def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
         _standing_panel(ax, [found.get(kind) for found in models.values()], kind)
     panels[0].set_yticks(range(len(models)), list(models))
     panels[0].set_ylim(len(models) - 0.4, -0.6)
-    figure.supxlabel("nats a code (lower is better)  ·  bars: 95 % intervals  ·  dashed: the model "
+    figure.supxlabel("nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: the model "
                      "before  ·  %: digits read off", fontsize=SMALL)  # fmt: skip
     said = [_standing_words(kind, models) for kind in kinds]
-    return finish(figure, f"{heading}: nats a code on {' and on '.join(kinds)}, {n_of(numbers)}.",
+    return finish(figure, f"{heading}: nats per code on {' and on '.join(kinds)}, {n_of(numbers)}.",
                   *said)  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def _standing_words(kind: str, models: Mapping[str, Standing]) -> str:
 def plot_finetuning_process(
     runs: Mapping[str, Mapping[str, Sequence]], names: Sequence[str], heading: str, n: int
 ) -> Figure:
-    """Nats a code on val as fine-tuning goes on: new rows on the left, old ones on the right.
+    """Nats per code on val as fine-tuning goes on: new rows on the left, old ones on the right.
 
     `runs` holds for each run {"step", "new", "old"}; `names` are those of the two kinds of rows,
     `n` the pictures of val.
@@ -97,9 +97,9 @@ def plot_finetuning_process(
         ax.set_title(name)
         ax.set_xlabel("steps", fontsize=SMALL)
         ax.grid(axis="y")
-    panels[0].set_ylabel("nats a code (read layout)")
+    panels[0].set_ylabel("nats per code (read layout)")
     label_at_right(panels[1], labels)
-    return finish(figure, f"{heading}, n = {n:,} pictures of val: nats a code against steps, on "
+    return finish(figure, f"{heading}, n = {n:,} pictures of val: nats per code against steps, on "
                   f"{names[0]} and on {names[1]}.",
                   *(_course_words(run, found, names) for run, found in runs.items()))  # fmt: skip
 

@@ -117,7 +117,7 @@ def plot_encoding(image: np.ndarray, codes: np.ndarray, decoded: np.ndarray, pat
 def plot_augmented(originals: np.ndarray, copies: np.ndarray) -> Figure:
     """A row for each of `originals` (R, H, W): itself, then its `copies` (R, C, H, W)."""
     n_rows, n_copies = copies.shape[:2]
-    heading = f"Originals and their bent copies (n = {n_rows} x {n_copies})"
+    heading = f"Originals and their augmented images (n = {n_rows} x {n_copies})"
     drawn = board(n_rows, n_copies + 1.3, heading, top=0.2)
     for row, (original, bent) in enumerate(zip(originals, copies, strict=True)):
         drawn.picture(original, row, 0)

@@ -177,8 +177,8 @@ def plot_recipes(
 ) -> Figure:
     """NLL against tokens seen and against seconds, one line a recipe, the best marked by a star.
 
-    `runs` holds for each recipe {"tokens", "seconds", "nll" (nats a code on val), "best": index of
-    the best}; `baselines` name -> nats a code; `n` is the number of images the NLL was measured on.
+    `runs` holds for each recipe {"tokens", "seconds", "nll" (nats per code on val), "best": index of
+    the best}; `baselines` name -> nats per code; `n` is the number of images the NLL was measured on.
     """
     evaluations = listed([str(len(run["nll"])) for run in runs.values()])
     rests = f"n = {evaluations} evaluations on val" if n is None else f"n = {n:,} images of val"
@@ -203,13 +203,13 @@ def plot_recipes(
                 star = f" ★ {run['nll'][run['best']]:.2f}" if held else ""
                 labels.append((x[-1], nats[-1], name + star, "bold"))
         log_axis(ax, label, "  ·  ★ best")
-    panels[0].set(ylim=_clipped(runs, baselines), ylabel="nats a code (val, read layout)")
+    panels[0].set(ylim=_clipped(runs, baselines), ylabel="nats per code (val, read layout)")
     label_at_right(panels[1], labels)
     said = [_recipe_words(name, run) for name, run in runs.items()]
     dashed = [f"{in_plain(name)} {nats:.2f}" for name, nats in baselines.items()]
     return finish(
         figure,
-        f"{heading}, {rests}: nats a code against tokens seen and against seconds, both axes "
+        f"{heading}, {rests}: nats per code against tokens seen and against seconds, both axes "
         "logarithmic, stars at the best.",
         *said,
         f"Baselines, as dashed lines: {listed(dashed)}." if baselines else "",
@@ -237,6 +237,6 @@ def _recipe_words(name: str, run: Mapping) -> str:
         return f"{begun}."
     at = run["best"]
     return (
-        f"{begun}; best {run['nll'][at]:.3f} nats a code after {run['tokens'][at]:,} tokens and "
+        f"{begun}; best {run['nll'][at]:.3f} nats per code after {run['tokens'][at]:,} tokens and "
         f"{in_words(run['seconds'][at])}, last {run['nll'][-1]:.3f}."
     )

@@ -62,7 +62,7 @@ def _codes_panel(values: Mapping | None):
     numbers = [values["read"]["code"]["nll"]]
     numbers += [baseline["code"]["nll"] for baseline in values["baselines"].values()]
     return ("Guessing the next code of a picture, against baselines", names,
-            [estimate(e) for e in numbers], names[:1], "nats a code, less is better")  # fmt: skip
+            [estimate(e) for e in numbers], names[:1], "nats per code, less is better")  # fmt: skip
 
 
 def _classes_panel(values: Mapping | None):
@@ -71,7 +71,7 @@ def _classes_panel(values: Mapping | None):
     found = {**values["routes"], **values["rivals"]}
     return ("Naming the digit, against rivals", list(found),
             [estimate(c["accuracy"]) for c in found.values()], list(values["routes"]),
-            "share named right")  # fmt: skip
+            "share classified correctly")  # fmt: skip
 
 
 def _drawn_panel(values: Mapping | None):

@@ -164,7 +164,7 @@ def _surprise_words(trace: Trace, book: PatchCodebook) -> list[str]:
     total, blind = surprisal.sum(), np.log(book.n_codes)
     said = [
         f"All n = {n} codes together: {total:.1f} nats ({total / np.log(2):.1f} bits), "
-        f"{total / n:.2f} nats a code.",
+        f"{total / n:.2f} nats per code.",
         f"Blind guessing among {book.n_codes} codes: {n * blind:.1f} nats, {blind:.2f} a code.",
     ]
     for word, place in (("Most", surprisal.argmax()), ("Least", surprisal.argmin())):

@@ -33,7 +33,7 @@ MEASURES = {
     "all_nll": "val tokens of all kinds",
 }
 
-NAMED_RIGHT = "classes of val named right"
+NAMED_RIGHT = "classes of val classified correctly"
 
 
 def _series(record: Mapping, name: str, table: str) -> tuple[np.ndarray, np.ndarray]:
@@ -52,7 +52,7 @@ def _measured(record: Mapping) -> list[str]:
 
 
 def _unit(record: Mapping) -> str:
-    return "nats an image" if _measured(record) == ["class_nll"] else "nats a token"
+    return "nats per image" if _measured(record) == ["class_nll"] else "nats per token"
 
 
 def _smooth(values: np.ndarray) -> np.ndarray:
@@ -193,7 +193,7 @@ def plot_nll_by_position(
 ) -> Figure:
     """NLL of the code at each place of the picture: lines against the baselines, and a map.
 
-    `model` and each of `baselines` (P,) nats a code, row by row from the top left; `grid` is
+    `model` and each of `baselines` (P,) nats per code, row by row from the top left; `grid` is
     (rows, columns) with rows * columns = P; `n` says how many pictures were averaged.
     """
     nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
@@ -206,7 +206,7 @@ def plot_nll_by_position(
         lines.plot(places, values, color=colour, ls=style, lw=1.3, label=in_plain(name), **dots)
     dots = {"marker": "D", "ms": 5} if few else {}
     lines.plot(places, nats, color=BLUE, lw=2.6, label="the model", **dots)
-    lines.set(xlabel="place of the code, row by row from the top left", ylabel="nats a code")
+    lines.set(xlabel="place of the code, row by row from the top left", ylabel="nats per code")
     lines.set_ylim(bottom=0)
     lines.grid(axis="y")
     if few:
@@ -219,14 +219,14 @@ def plot_nll_by_position(
         for (row, column), value in np.ndenumerate(square):
             colour = "white" if value < middle else "black"
             plan.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
-    plan.set(xticks=[], yticks=[], title="the model, nats a code by place")
+    plan.set(xticks=[], yticks=[], title="the model, nats per code by place")
     figure.colorbar(shown, ax=plan, shrink=0.75)
     hard, easy = (np.unravel_index(pick, grid) for pick in (nats.argmax(), nats.argmin()))
     means = [f"{in_plain(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
     return finish(
         figure,
         f"NLL of the code at each of {len(nats)} places of the picture ({pictures}), as lines and "
-        f"as a map of {grid[0]} by {grid[1]}. The model needs {nats.mean():.2f} nats a code on "
+        f"as a map of {grid[0]} by {grid[1]}. The model needs {nats.mean():.2f} nats per code on "
         f"average; hardest is row {hard[0] + 1}, column {hard[1] + 1} ({nats.max():.2f}), easiest "
         f"row {easy[0] + 1}, column {easy[1] + 1} ({nats.min():.2f}).",
         f"Baselines on average: {listed(means)}." if means else "",

@@ -143,7 +143,7 @@ def _claim(ax: Axes, y: int, row: Mapping, first: bool) -> None:
 
 # --- a source whose entropy is known --------------------------------------------------------------
 
-CLOSE = 0.01  # nats a code: so near to the limit counts as reached
+CLOSE = 0.01  # nats per code: so near to the limit counts as reached
 
 
 @styled
@@ -156,7 +156,7 @@ def plot_gap_to_entropy(
 ) -> Figure:
     """NLL of a model on a source of known entropy against tokens seen, and its gap to the limit.
 
-    `points` are {"tokens", "nll"} in nats a code, `baselines` name -> nats a code; `n` is the number
+    `points` are {"tokens", "nll"} in nats per code, `baselines` name -> nats per code; `n` is the number
     of sequences the NLL was measured on. `limit` is the entropy of the source, or, as an Estimate,
     what the source itself loses on the very same sequences.
     """
@@ -171,11 +171,11 @@ def plot_gap_to_entropy(
     _gap_panel(right, tokens, nats - true)
     dashed = [f"{in_plain(name)} {value:.3f}" for name, value in baselines.items()]
     whose = "What the source itself loses on these sequences" if known else "The source's entropy"
-    said = f"{whose}, {true:.3f} nats a code, is a bold line"
+    said = f"{whose}, {true:.3f} nats per code, is a bold line"
     said += f" (95 % interval {interval(known)}, n = {known.n:,})." if known else "."
     return finish(
         figure,
-        f"{heading}: nats a code against tokens seen, {rests}. {said}",
+        f"{heading}: nats per code against tokens seen, {rests}. {said}",
         _gap_words(tokens, nats, true) if len(nats) else "Nothing was measured.",
         f"Baselines, as dashed lines: {listed(dashed)}." if baselines else "",
     )
@@ -210,7 +210,7 @@ def _towards_limit(
     ax.plot(tokens, nats, color=BLUE, marker="o", ms=5, lw=1.8, mfc="white")
     seen = [true, *nats, *baselines.values()]
     margin = 0.06 * (max(seen) - min(seen)) or 0.05
-    ax.set(ylim=(min(seen) - margin, max(seen) + margin), ylabel="nats a code")
+    ax.set(ylim=(min(seen) - margin, max(seen) + margin), ylabel="nats per code")
     log_axis(ax, "tokens seen")
     limit = "the source itself" if known else "the true limit"
     labels = [(None, true, f"{limit} {true:.3f}", "bold")]
@@ -236,7 +236,7 @@ def _gap_panel(ax: Axes, tokens: np.ndarray, gaps: np.ndarray) -> None:
     ax.annotate(f"{CLOSE:g} nats: close enough", (0.02, CLOSE), (0, 3), fontsize=SMALL,
                 xycoords=ax.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
     ax.set_ylim(lowest, 2 * max([CLOSE, *gaps]))
-    ax.set_title("the gap to the limit, nats a code")
+    ax.set_title("the gap to the limit, nats per code")
     ax.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
     ax.yaxis.set_minor_formatter(lambda value, _: "")
     log_axis(ax, "tokens seen")

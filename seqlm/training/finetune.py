@@ -141,7 +141,7 @@ def _vocabulary(files: DataFiles, options: FinetuneOptions, known: dict) -> dict
     if not options.grow:
         path = getattr(options if where == "vocab_path" else files, where)
         raise DataError(
-            f"{path}: holds {tokens} that the model does not know: {told}; mend them, or let the "
+            f"{path}: holds {tokens} that the model does not know: {told}; fix them, or let the "
             "vocabulary grow with --grow true"
         )
     vocab = grown_vocab(known, new)

@@ -23,7 +23,7 @@ from seqlm.training.train import Measure
 
 # Of the old rows, what a line of progress has room for.
 OF_OLD = ("code_nll", "read_nll", "class_accuracy", "class_nll", "accuracy")
-MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes named right"}
+MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes classified correctly"}
 
 
 def both_measures(corpus: Corpus, old: Corpus | None, classifies: bool = False) -> Measure:
@@ -89,14 +89,14 @@ def standing(found: Answers) -> dict[str, dict]:
 
 
 def compared(a: str, ours: Answers, b: str, theirs: Answers) -> dict:
-    """How many nats a code `a` needs more than `b` on the same rows, for a table of comparisons."""
+    """How many nats per code `a` needs more than `b` on the same rows, for a table of comparisons."""
     difference = paired_difference(ours.codes, theirs.codes, ours.sources)
     real = difference.has_interval and not difference.low <= 0 <= difference.high
     return {"a": a, "b": b, "difference": difference.to_json(), "real": bool(real)}
 
 
 def order_in_words(answered: Mapping[str, Answers], rows: str) -> str:
-    """Who needs the fewest nats a code on the same `rows`, and against whom that may be chance.
+    """Who needs the fewest nats per code on the same `rows`, and against whom that may be chance.
 
     `answered` holds the answers of each model by its name, at least two. The numbers are paired
     differences: the lowest minus each of the others, with 95 % intervals.
@@ -113,7 +113,7 @@ def order_in_words(answered: Mapping[str, Answers], rows: str) -> str:
         f"{name} {gap.value:z.2f} ({interval(gap)}{chance[name]})" for name, gap in gaps.items()
     )
     alike = [name for name, of in found.items() if not of["real"]]
-    lead = f"{best} needs the fewest nats a code"
+    lead = f"{best} needs the fewest nats per code"
     if alike:
         lead = f"no order is certain at the top: {' and '.join([best, *alike])} lie within chance"
     n = next(iter(gaps.values())).n
@@ -121,7 +121,7 @@ def order_in_words(answered: Mapping[str, Answers], rows: str) -> str:
 
 
 def course(record: Mapping) -> dict[str, list]:
-    """How a run of `both_measures` went: "step", and nats a code of "new" and "old" val rows."""
+    """How a run of `both_measures` went: "step", and nats per code of "new" and "old" val rows."""
     lines = [{"step": 0, **record["initial"]}, *record["evals"]]
     names = {"step": "step", "new": "read_nll", "old": "old_read_nll"}
     return {name: [line[key] for line in lines] for name, key in names.items()}

@@ -166,7 +166,7 @@ def say_what(corpus: Corpus, files: DataFiles) -> None:
     """Print how many rows each split has, and how long the longest is."""
     if processes().is_main_process:
         counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
-        print(f"{files.data_path}: {counts}; at most {corpus.longest} tokens a row", flush=True)
+        print(f"{files.data_path}: {counts}; at most {corpus.longest} tokens per row", flush=True)
 
 
 def measured_split(corpus: Corpus) -> str:

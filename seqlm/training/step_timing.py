@@ -127,4 +127,4 @@ def _median(times: list[float]) -> Estimate:
     found = stats.quantile_test(times, p=0.5).confidence_interval(CONFIDENCE)
     ends = zip((found.low, found.high), (-np.inf, np.inf), strict=True)
     low, high = (float(end if np.isfinite(end) else unknown) for end, unknown in ends)
-    return Estimate(float(np.median(times)), low, high, len(times), "seconds a step")
+    return Estimate(float(np.median(times)), low, high, len(times), "seconds per step")

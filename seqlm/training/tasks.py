@@ -32,7 +32,7 @@ def lm_measure(corpus: Corpus, split: str = "val") -> Measure:
     """The ruler that chooses the best checkpoint: code-token NLL over the whole of `split`.
 
     Also measured: each layout apart, and, where rows have labels and class tokens, the share of
-    classes read off rightly after ``<CLS>``.
+    classes read off correctly after ``<CLS>``.
     """
     rows = corpus.rows(split)
     layouts = np.array([layout_of(record.tokens) for record in corpus.records(split)])
@@ -62,7 +62,9 @@ def first_loss(model, corpus: Corpus) -> str:
     """
     found = score_tokens(model, corpus.rows("val")[:64]).nll.mean()
     expected = np.log(len(corpus.vocab))
-    words = f"before training {found:.2f} nats a token; to know nothing costs ln V = {expected:.2f}"
+    words = (
+        f"before training {found:.2f} nats per token; to know nothing costs ln V = {expected:.2f}"
+    )
     off = abs(found - expected) > FIRST_LOSS_TOLERANCE
     return words + (" (far off: check the data and the model's size first)" if off else "")
 
@@ -89,7 +91,7 @@ def train_lm(
 
 
 def classifier_measure(corpus: Corpus, split: str = "val") -> Measure:
-    """Cross-entropy in nats an image, and accuracy, over the whole of `split`."""
+    """Cross-entropy in nats per image, and accuracy, over the whole of `split`."""
     prompts, labels = corpus.to_classify(split)
 
     def measure(model) -> dict[str, float]:

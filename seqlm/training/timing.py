@@ -37,7 +37,7 @@ def choose_precision(
 
     "auto" times fp32 and bf16 side by side, in turn, on one real batch, and takes the faster: a
     processor without bf16 instructions only emulates them, and is slower for it. Returns the
-    choice and, for each precision timed, the median seconds a step.
+    choice and, for each precision timed, the median seconds per step.
 
     Raises ConfigError when fp16 is asked of a CPU, which cannot train in it.
     """

@@ -66,7 +66,7 @@ def test_rows_longer_than_the_model_are_cut_as_in_training(directory, vocab, tmp
     assert np.allclose(found, as_in_training(directory, rows, 64, vocab), atol=1e-5)
     assert said.splitlines() == [
         f"{tmp_path / 'rows.jsonl'}: 3 of 6 rows lost codes from the left, because the model reads "
-        "at most 64 tokens a row"
+        "at most 64 tokens per row"
     ]
 
 

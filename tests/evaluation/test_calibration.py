@@ -108,7 +108,7 @@ def test_class_nll_equals_scikit_learns_log_loss():
     found = class_nll(probabilities, labels)
     assert found.value == pytest.approx(log_loss(labels, probabilities, labels=range(10)))
     assert found.low < found.value < found.high
-    assert (found.n, found.unit) == (300, "nats an image")
+    assert (found.n, found.unit) == (300, "nats per image")
     assert class_nll(surer(probabilities), labels).low > found.high, "claiming too much must cost"
 
 

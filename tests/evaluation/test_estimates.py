@@ -16,14 +16,14 @@ from seqlm.utils import read_json, write_json
 def test_an_estimate_says_its_interval_its_n_and_its_unit():
     share = Estimate(0.9833, 0.9641, 0.9923, 360, "share")
     assert str(share) == "98.3% (95 % interval 96.4% to 99.2%, n = 360)"
-    loss = Estimate(3.25, 3.2, 3.3, 180, "nats a token")
-    assert f"{loss}" == "3.250 nats a token (95 % interval 3.200 to 3.300, n = 180)"
+    loss = Estimate(3.25, 3.2, 3.3, 180, "nats per token")
+    assert f"{loss}" == "3.250 nats per token (95 % interval 3.200 to 3.300, n = 180)"
     assert loss.to_json() == {
         "value": 3.25,
         "low": 3.2,
         "high": 3.3,
         "n": 180,
-        "unit": "nats a token",
+        "unit": "nats per token",
     }
 
 
@@ -81,8 +81,8 @@ def test_a_share_of_nothing_is_refused():
 def test_a_number_below_zero_keeps_its_sign_and_nothing_has_none():
     lost = Estimate(-0.0194, -0.0444, 0.0056, 360, "share")
     assert str(lost) == "-1.9% (95 % interval -4.4% to 0.6%, n = 360)"
-    gained = Estimate(-0.0004, -0.25, 0.0004, 360, "nats a token")
-    assert str(gained) == "0.000 nats a token (95 % interval -0.250 to 0.000, n = 360)"
+    gained = Estimate(-0.0004, -0.25, 0.0004, 360, "nats per token")
+    assert str(gained) == "0.000 nats per token (95 % interval -0.250 to 0.000, n = 360)"
     assert str(Estimate(-0.0001, -0.01, 0.01, 9, "share")).startswith("0.0% (")
 
 

@@ -151,7 +151,7 @@ def test_new_pictures_of_the_same_kind_are_near_copies_about_as_often_as_real_on
 
 
 def test_copies_are_searched_but_do_not_move_the_threshold():
-    """Else a crowd of bent copies, each near to its sisters, would make nothing count as near."""
+    """Else a crowd of augmented images, each near to its sisters, would make nothing count as near."""
     training, drawn, real = pictures(80, 1), pictures(50, 3), pictures(50, 2)
     alone = near_copies(drawn, training, real)
     found = near_copies(drawn, training, real, copies=drawn + 1e-3)

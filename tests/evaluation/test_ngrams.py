@@ -10,7 +10,7 @@ from nltk.util import ngrams
 
 from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout, read_layout, token_kinds
 from seqlm.errors import DataError
-from seqlm.evaluation import ngrams
+from seqlm.evaluation import ngrams as counting
 from seqlm.evaluation.metrics import measure_tokens, top_k_accuracy
 from seqlm.evaluation.ngrams import RECIPES, fit_ngrams, mixture_weights
 
@@ -48,7 +48,7 @@ def test_every_distribution_sums_to_one_and_holds_no_zero(baselines, name):
 def test_scores_are_those_of_the_full_distribution(baselines, name, monkeypatch):
     rows = markov_rows(20, seed=3)
     table = baselines[name].probabilities(rows)
-    monkeypatch.setattr(baselines, "CHUNK", 7)  # many chunks, the last one not full
+    monkeypatch.setattr(counting, "CHUNK", 7)  # many chunks, the last one not full
     scores = baselines[name].score(rows)
     expected = [(i, j, token) for i, row in enumerate(rows) for j, token in enumerate(row) if j]
     assert list(zip(scores.row, scores.position, scores.target, strict=True)) == expected
@@ -99,13 +99,13 @@ def test_the_ngrams_equal_nltks_witten_bell_where_the_two_mean_the_same():
             *(ngrams(row, 3) for row in words),
         ]
     )
-    counts = baselines._Counts(train, V)
-    tokens = baselines._predicted(unseen, V)
+    counts = counting._Counts(train, V)
+    tokens = counting._predicted(unseen, V)
     frequencies = np.bincount([w for row in train for w in row[1:]], minlength=V)
     table = np.tile(frequencies / frequencies.sum(), (len(tokens.row), 1))
     compared = 0
     for name, order in (("unigram", 1), ("bigram", 2), ("trigram", 3)):
-        table = counts.parts[name][1](baselines.PARTS[name][1](tokens, V), table)
+        table = counts.parts[name][1](counting.PARTS[name][1](tokens, V), table)
         for i, (row, position) in enumerate(zip(tokens.row, tokens.position, strict=True)):
             start = max(0, position - order + 1)
             context = [str(token) for token in unseen[row][start:position]]
@@ -117,9 +117,9 @@ def test_the_ngrams_equal_nltks_witten_bell_where_the_two_mean_the_same():
 
 def test_each_part_falls_back_on_the_next_shorter_context():
     train = [[0, 1, 2], [0, 1, 3], [4, 2, 5]]
-    counts = baselines._Counts(train, V)
+    counts = counting._Counts(train, V)
     names = ("unigram", "bigram", "trigram")
-    found = counts.distributions(baselines._predicted([[9, 1, 7], [9, 9, 7], [0, 1, 7]], V), names)
+    found = counts.distributions(counting._predicted([[9, 1, 7], [9, 9, 7], [0, 1, 7]], V), names)
     after_9_1, after_9_9, after_0_1 = 1, 3, 5  # lines of the table: two for each row
     by_hand = (np.eye(V)[2] + np.eye(V)[3] + 2 * found["unigram"][0]) / (2 + 2)
     np.testing.assert_allclose(found["bigram"][after_9_1], by_hand)
@@ -171,7 +171,7 @@ def test_mixing_weights_sum_to_one_and_cannot_be_bettered_on_val(baselines):
         best = baseline.score(val).nll.mean()
         for part in baseline.weights:
             nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in baseline.weights.items()}
-            rival = ngrams.NgramModel("nudged", "", nudged, baseline._counts)
+            rival = counting.NgramModel("nudged", "", nudged, baseline._counts)
             assert rival.score(val).nll.mean() >= best - 1e-9
 
 
@@ -194,7 +194,7 @@ def test_with_kinds_the_weights_cannot_be_bettered_on_codes_whatever_that_costs_
         assert best < careless[name].score(val).of_kind(kinds, KIND_CODE).nll.mean()
         for part in tuned[name].weights:
             nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in tuned[name].weights.items()}
-            rival = ngrams.NgramModel("nudged", "", nudged, tuned[name]._counts)
+            rival = counting.NgramModel("nudged", "", nudged, tuned[name]._counts)
             assert rival.score(val).of_kind(kinds, KIND_CODE).nll.mean() >= best - 1e-9
 
 

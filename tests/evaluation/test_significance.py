@@ -48,7 +48,7 @@ def test_the_paired_difference_is_the_mean_of_the_differences_of_every_token():
     found = paired_difference(ours, theirs)
     assert found.value == pytest.approx(nll(ours).value - nll(theirs).value)
     assert found.low < found.value < found.high < 0, "ours is better, and that must show"
-    assert (found.n, found.unit) == (100, "nats a token")
+    assert (found.n, found.unit) == (100, "nats per token")
     by_row = (ours.nll - theirs.nll).reshape(100, 3).mean(axis=1)
     assert found.high - found.low == pytest.approx(2 * 1.96 * by_row.std() / np.sqrt(100), rel=0.1)
     alone = nll(ours)

@@ -130,7 +130,7 @@ def test_a_wrong_answer_is_told_its_misconception(check, answer, words, capsys):
 
 
 def given_only_once(right):
-    """A function that answers the first question rightly and the second with None."""
+    """A function that answers the first question correctly and the second with None."""
     left = [right]
     return lambda *arguments: left.pop() if left else None
 

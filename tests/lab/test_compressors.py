@@ -44,7 +44,7 @@ def unpacked(name: str, data: bytes, ranks: np.ndarray, shape) -> np.ndarray:
     if name == "low bytes, then high bytes":
         low, high = np.frombuffer(data, dtype=np.uint8).reshape(n, 2, per_row).transpose(1, 0, 2)
         return low + 256 * high.astype(int)
-    if name == "fewest bits a code":
+    if name == "fewest bits per code":
         width, row_bytes = (len(ranks) - 1).bit_length(), len(data) // n
         rows = (data[i * row_bytes : (i + 1) * row_bytes] for i in range(n))
         bits = ["".join(f"{byte:08b}" for byte in row) for row in rows]
@@ -146,7 +146,7 @@ def test_every_compressor_is_there_with_unit_n_interval_and_its_packing_in_words
     for name in METHODS:
         estimate = named(found, name)
         assert estimate.low < estimate.value < estimate.high
-        assert (estimate.n, estimate.unit) == (100, "bits an image")
+        assert (estimate.n, estimate.unit) == (100, "bits per image")
     assert all(any(words in name for words in PACKINGS) for name in found if name != "fixed length")
 
 

@@ -200,7 +200,7 @@ def test_the_rank_counts_the_codes_that_are_at_least_as_likely(source, corpus):
     codes = source.rows(60, LENGTH, seed=2)
     later = truth.position >= 3 + source.order
     p = source.transition[codes[:, :-2].ravel(), codes[:, 1:-1].ravel()]
-    order = np.argsort(np.argsort(-p, axis=1), axis=1)  # no ties in a table drawn by lot
+    order = np.argsort(np.argsort(-p, axis=1), axis=1)  # no ties in a table drawn at random
     expected = order[np.arange(len(p)), codes[:, 2:].ravel()]
     np.testing.assert_array_equal(truth.rank[later], expected)
     coins, vocab = MarkovSource(np.full((2, 2), 0.5)), default_vocab(2, 0)
@@ -240,7 +240,7 @@ def test_the_limit_is_a_limit_no_floor_comes_below_the_source(source, tmp_path):
     corpus = load_corpus(source.write(tmp_path, sizes, LENGTH, seed=3))
     rows = corpus.rows("test")
     truth = source.score(rows, corpus.vocab)
-    found = mean_over_tokens(truth, truth.nll, "nats a token")
+    found = mean_over_tokens(truth, truth.nll, "nats per token")
     assert found.low < source.limit(LENGTH) < found.high
     baselines = fit_ngrams(
         corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds

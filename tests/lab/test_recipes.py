@@ -13,7 +13,7 @@ from seqlm.evaluation.estimates import Estimate
 from seqlm.lab.recipes import compare, comparison_table, on_the_clock
 from seqlm.utils import write_json
 
-A_STEP = Estimate(0.25, 0.2, 0.3, 9, "seconds a step")
+A_STEP = Estimate(0.25, 0.2, 0.3, 9, "seconds per step")
 
 
 def left_by(directory, *, vocab=None, book=None, **changes):
@@ -150,10 +150,10 @@ def test_the_table_has_a_column_a_recipe_and_an_interval_at_every_measure(tmp_pa
     ]
     assert cells["all its steps at that pace"][0] == "7 min"
     assert cells["best baseline on its own rows"][0].startswith("n-grams by position: 3.93 (")
-    assert cells["classes named right, best route"][1] == "not measured"
+    assert cells["classes classified correctly, best route"][1] == "not measured"
 
 
 def test_a_number_without_an_interval_says_so(tmp_path):
-    unknown = Estimate(0.25, float("-inf"), float("inf"), 2, "seconds a step")
+    unknown = Estimate(0.25, float("-inf"), float("inf"), 2, "seconds per step")
     run = on_the_clock(compare({"ours": left_by(tmp_path)})["ours"], unknown)
     assert "250.0 (unknown, n = 2)" in comparison_table({"ours": run})

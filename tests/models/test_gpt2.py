@@ -327,7 +327,7 @@ def test_a_classifier_may_have_a_dropout_of_its_own(saved_lm):
 def test_a_saved_model_comes_back_ready_to_evaluate(lm, saved_lm, tiny, vocab, tmp_path):
     loaded = load_lm(saved_lm)
     assert same_weights(loaded, lm) and not loaded.training
-    assert loaded.loss_type == "ForCausalLM"  # so that training on it counts rightly too
+    assert loaded.loss_type == "ForCausalLM"  # so that training on it counts correctly too
     classifier = build_classifier(tiny, vocab)
     classifier.save_pretrained(tmp_path / "classifier")
     again = load_classifier(tmp_path / "classifier")

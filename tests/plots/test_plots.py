@@ -141,7 +141,10 @@ def test_a_ladder_puts_the_best_on_top_whichever_way_is_better():
         return [label.get_text() for label in ax.get_yticklabels()][::-1]
 
     nats = plot_baselines(
-        ["ours", "baseline"], [number(3.4, "nats a token"), number(4.0, "nats a token")], "h", "u"
+        ["ours", "baseline"],
+        [number(3.4, "nats per token"), number(4.0, "nats per token")],
+        "h",
+        "u",
     )
     shares = plot_baselines(["ours", "rival"], [share(0.9), share(0.99)], "h", "u")
     assert order(nats) == ["◆ ours", "baseline"]
@@ -167,7 +170,7 @@ def test_training_marks_the_best_step_and_every_floor():
 def test_minutes_stand_above_the_steps_they_belong_to():
     figure = plot_training_process(record())
     panels = figure.findobj(matplotlib.axes.Axes)
-    panel = next(ax for ax in panels if ax.get_ylabel() == "nats a token")
+    panel = next(ax for ax in panels if ax.get_ylabel() == "nats per token")
     (top,) = panel.child_axes
     marks = dict(zip([t.get_text() for t in top.get_xticklabels()], top.get_xticks(), strict=True))
     assert marks["10"] == pytest.approx(10 * 60 / 0.64, rel=0.01)

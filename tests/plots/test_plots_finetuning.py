@@ -13,7 +13,7 @@ KINDS = ("turned digits", "upright digits")
 def standing(new: float, old: float, accuracy: bool = True) -> dict:
     found = {}
     for kind, nats in zip(KINDS, (new, old), strict=True):
-        found[kind] = {"code_nll": number(nats, "nats a token", 360)}
+        found[kind] = {"code_nll": number(nats, "nats per token", 360)}
         if accuracy:
             found[kind]["accuracy"] = share(1 - nats / 20, 360)
     return found
@@ -25,7 +25,7 @@ MODELS = {
     "with replay": standing(3.1, 2.9),
     "by LoRA": standing(3.2, 3.1),
     "from scratch": standing(3.9, 5.8),
-    "best baseline": {KINDS[0]: {"code_nll": number(3.8, "nats a token", 360)}},
+    "best baseline": {KINDS[0]: {"code_nll": number(3.8, "nats per token", 360)}},
 }
 RUNS = {
     "fine-tuned": {"step": [0, 50, 100], "new": [6.1, 3.2, 3.0], "old": [2.85, 3.4, 3.6]},

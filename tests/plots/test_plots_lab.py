@@ -108,7 +108,7 @@ COMPARISONS = [
     {"a": STARTED, "b": "naive Bayes on codes", "p_value": 0.0002, "real": True,
      "difference": {"value": 0.071, "low": 0.042, "high": 0.1, "n": 360, "unit": "share"}},
     {"a": "ours", "b": "a small LSTM", "p_value": None, "real": False,
-     "difference": {"value": -0.04, "low": None, "high": None, "n": 1, "unit": "nats a code"}},
+     "difference": {"value": -0.04, "low": None, "high": None, "n": 1, "unit": "nats per code"}},
 ]  # fmt: skip
 
 FIGURES = {
@@ -136,7 +136,7 @@ FIGURES = {
     "closing_gap": lambda: plot_gap_to_entropy(POINTS, 1.5, {"unigram": 2.4}, "Limit", 500),
     "closing_gap, limit passed": lambda: plot_gap_to_entropy(
         [*POINTS, {"tokens": 3e6, "nll": 1.4995}, {"tokens": 4e6, "nll": None}],
-        number(1.5, "nats a code", 900), {}, "Limit",
+        number(1.5, "nats per code", 900), {}, "Limit",
     ),
     "comparison_ladder": lambda: plot_comparisons(COMPARISONS, "Real?"),
     "comparison_ladder, one": lambda: plot_comparisons(COMPARISONS[:1], "Real?"),
@@ -262,7 +262,7 @@ def test_recipes_share_their_nats_and_star_the_best_in_both_panels():
     assert tokens.get_ylim() == seconds.get_ylim()
     stars = {(s.axes is seconds, *s.get_xydata()[0]) for s in lines_with(figure, "*")}
     assert stars == {(False, 40_000, 3.7), (True, 120, 3.7), (False, 320_000, 3.2), (True, 64, 3.2)}
-    assert "best 3.700 nats a code after 40,000 tokens and 2 min, last 3.900" in figure.alt
+    assert "best 3.700 nats per code after 40,000 tokens and 2 min, last 3.900" in figure.alt
     for line in ("baseline: unigram 4.93", "baseline: by position 4.05", "ours ★ 3.20"):
         assert line in words(figure)
 
@@ -394,7 +394,7 @@ def test_only_real_differences_are_filled_and_all_are_named_in_words():
     assert "+7.1 (+4.2 to +10.0)\nreal, p < 0.001" in words(figure)
     assert "-0.3 (-1.4 to +0.8)\nmay be chance, p = 0.610" in words(figure)
     assert f"Real: {STARTED} against naive Bayes on codes." in figure.alt
-    assert "-0.040 nats a code (unknown), may be chance, p unknown" in figure.alt
+    assert "-0.040 nats per code (unknown), may be chance, p unknown" in figure.alt
     assert "Real: none." in drawn("comparison_ladder, one").alt
 
 

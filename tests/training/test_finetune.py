@@ -430,7 +430,7 @@ def test_a_classifier_goes_on_with_its_head_and_learns_a_new_class(classifier, t
     values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
     assert values["accuracy"]["n"] == 12 and "rivals" in values
     assert "fine-tuned from" in (tmp_path / "out" / "final_model" / "README.md").read_text()
-    assert "new rows (rows.jsonl, test), classes named right:" in capsys.readouterr().out
+    assert "new rows (rows.jsonl, test), classes classified correctly:" in capsys.readouterr().out
 
 
 def test_one_new_class_is_learned_beside_replayed_ones(classifier, tmp_path):
@@ -533,10 +533,10 @@ def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):
 @pytest.mark.parametrize(
     ("unit", "ends", "old", "said"),
     [
-        ("nats a token", (0.1, 0.3), True, "some of it is forgotten"),
-        ("nats a token", (0.1, 0.3), False, "it has become worse"),
-        ("nats a token", (-0.3, -0.1), True, "it has become better, too"),
-        ("nats a token", (-0.1, 0.3), True, "no change that could not be chance"),
+        ("nats per token", (0.1, 0.3), True, "some of it is forgotten"),
+        ("nats per token", (0.1, 0.3), False, "it has become worse"),
+        ("nats per token", (-0.3, -0.1), True, "it has become better, too"),
+        ("nats per token", (-0.1, 0.3), True, "no change that could not be chance"),
         ("share", (-0.3, -0.1), True, "some of it is forgotten"),
         ("share", (0.1, 0.3), False, "it has become better"),
     ],

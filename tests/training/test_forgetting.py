@@ -81,7 +81,7 @@ def test_an_order_is_claimed_only_where_it_is_more_than_chance():
     assert " and " in said and ", may be chance)" in said and "b -0.5" in said
     sure = order_in_words({"b": answered(HARD), "a": answered(HARD - 0.5)}, "old rows")
     assert sure.startswith(
-        "On old rows, of 2 models, a needs the fewest nats a code. a minus b -0.50 ("
+        "On old rows, of 2 models, a needs the fewest nats per code. a minus b -0.50 ("
     )
     assert "chance" not in sure and sure.endswith("; n = 60.")
 

@@ -36,7 +36,9 @@ def quick(monkeypatch):
     def timed(recipes, steps):
         asked.append({name: recipe.config.n_layer for name, recipe in recipes.items()})
         slow = {name: len(asked) / 10 + (name == "fp32") for name in recipes}
-        return {name: Estimate(t, t, t + 0.01, steps, "seconds a step") for name, t in slow.items()}
+        return {
+            name: Estimate(t, t, t + 0.01, steps, "seconds per step") for name, t in slow.items()
+        }
 
     monkeypatch.setattr(sizes, "step_seconds", timed)
     return asked
@@ -188,7 +190,7 @@ def test_small_sizes_are_printed_while_the_large_one_is_timed(monkeypatch, capsy
 
     def timed(recipes, steps):
         said.append(capsys.readouterr().out)
-        return {name: Estimate(1.0, 1.0, 1.0, 6, "seconds a step") for name in recipes}
+        return {name: Estimate(1.0, 1.0, 1.0, 6, "seconds per step") for name in recipes}
 
     monkeypatch.setattr(sizes, "step_seconds", timed)
     assert main(["sizes"]) == 0

@@ -1,4 +1,4 @@
-"""Training counts rightly, keeps the best model, and can be killed without loss."""
+"""Training counts correctly, keeps the best model, and can be killed without loss."""
 
 import json
 import math
@@ -743,7 +743,7 @@ sys.path[:0] = {paths!r}
 from test_train import SHORT, learn, rows_alike
 
 directory = Path({directory!r})
-record = learn(directory, rows_alike(16), batch_size=4, say=print, **SHORT)
+record = learn(directory, rows_alike(16), batch_size=4, log=print, **SHORT)
 assert (directory / "final_model" / "model.safetensors").is_file()
 Path(f"{{directory}}-{{os.environ['RANK']}}.json").write_text(json.dumps(record["evals"]))
 """
