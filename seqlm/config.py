@@ -189,6 +189,8 @@ class TrainConfig(Checked):
         max_grad_norm: gradients are clipped to this norm.
         max_length: longer rows lose codes from the left.
         max_steps: stop after so many optimizer steps; -1 goes by num_epochs.
+        max_seconds: stop after this many seconds, keeping the best checkpoint; the schedule is that
+            of the whole run. None: no limit.
         evals: how often to evaluate on val, evenly over the run.
         patience: stop after so many evaluations without a better one; 0 never stops early.
         precision: "auto" times bf16 against fp32 on this machine and takes the faster.
@@ -207,6 +209,7 @@ class TrainConfig(Checked):
     max_grad_norm: float = 1.0
     max_length: int = 1024
     max_steps: int = -1
+    max_seconds: float | None = None
     evals: int = 20
     patience: int = 5
     precision: Precision = "auto"
@@ -223,6 +226,7 @@ class TrainConfig(Checked):
         "max_grad_norm": (1e-9, None),
         "max_length": (4, None),
         "max_steps": (-1, None),
+        "max_seconds": (1e-3, None),
         "evals": (1, None),
         "patience": (0, None),
         "seed": SEEDS,

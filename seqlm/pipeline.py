@@ -18,8 +18,15 @@ import papermill
 import yaml
 
 from seqlm.errors import ConfigError, PipelineError
-from seqlm.training.timing import in_words
-from seqlm.utils import PACKAGE, modules_behind, read_json, sha256_of, write_json, write_text
+from seqlm.utils import (
+    PACKAGE,
+    format_duration,
+    modules_behind,
+    read_json,
+    sha256_of,
+    write_json,
+    write_text,
+)
 from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace
 
 
@@ -86,7 +93,7 @@ def run_pipeline(
             continue
         log(f"{stage.name}: running …")
         seconds = _run(ws, stage, given, prints[stage.number])
-        log(f"{stage.name}: done in {in_words(seconds)}")
+        log(f"{stage.name}: done in {format_duration(seconds)}")
         done[stage.number] = "ran"
     return done
 

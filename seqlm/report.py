@@ -18,9 +18,8 @@ from seqlm.plots.training import MEASURES
 from seqlm.publish import publish
 from seqlm.report_lab import laboratory
 from seqlm.training.cards import PROCESS
-from seqlm.training.timing import in_words
 from seqlm.training.train import RECORD
-from seqlm.utils import read_json, read_text, write_json, write_text
+from seqlm.utils import format_duration, read_json, read_text, write_json, write_text
 from seqlm.workspace import NOTEBOOKS, Workspace
 
 SUMMARY = "performance_summary"
@@ -148,9 +147,9 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
     early = ", stopped early" if record.get("stopped_early") else ""
     total = sum(held.get("seconds") or 0 for held in metrics.values())
     spent = (
-        f"Training took {in_words(record['seconds'])} for {record['steps']:,} steps{early}, in "
+        f"Training took {format_duration(record['seconds'])} for {record['steps']:,} steps{early}, in "
         f"{chosen['chosen']} (a pass over one batch took {timed}). All notebooks together took "
-        f"{in_words(total)}, on {_machine(record['machine'])}."
+        f"{format_duration(total)}, on {_machine(record['machine'])}."
     )
     best = record["best"]
     told = ", ".join(f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best)

@@ -270,6 +270,15 @@ def _imported_files(source: str) -> set[Path]:
     return {path for path in files if path.is_file()}
 
 
+def format_duration(seconds: float) -> str:
+    """Seconds as "1 s", "40 s", "9 min" or "2 h 5 min"."""
+    seconds = max(1, seconds)
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
 _NAMED = ("seqlm", "torch", "transformers", "scikit-learn", "numpy", "scipy")
 
 

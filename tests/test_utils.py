@@ -14,6 +14,7 @@ from seqlm.utils import (
     atomic_dir,
     atomic_path,
     code_fingerprint,
+    format_duration,
     modules_behind,
     read_json,
     sha256_of,
@@ -247,3 +248,11 @@ def test_a_code_fingerprint_changes_with_a_module_far_behind(tmp_path, monkeypat
     assert first == code_fingerprint("toy.a") != code_fingerprint("toy.c")
     (tmp_path / "toy/c.py").write_text("ONE = 1")
     assert first != code_fingerprint("toy.a")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.4, "1 s"), (1, "1 s"), (89, "89 s"), (540, "9 min"), (7500, "2 h 5 min")],
+)
+def test_durations_are_formatted_in_seconds_minutes_or_hours(seconds, words):
+    assert format_duration(seconds) == words

@@ -6,8 +6,7 @@ from pathlib import Path
 
 from seqlm.errors import SeqlmError
 from seqlm.plots.style import Numbers, as_share, estimate, in_plain, interval, short
-from seqlm.training.timing import in_words
-from seqlm.utils import read_text, write_text
+from seqlm.utils import format_duration, read_text, write_text
 from seqlm.workspace import NOTEBOOKS, Workspace
 
 OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
@@ -181,7 +180,7 @@ def readme_results(ws: Workspace) -> str:
     three = values["03"]
     made = (
         f"Profile `{ws.profile}`: {three['parameters_count']:,} parameters, {three['steps']:,} "
-        f"steps in {in_words(three['seconds'])} of training ({three['precision']['chosen']}). "
+        f"steps in {format_duration(three['seconds'])} of training ({three['precision']['chosen']}). "
         "Every number is on the test split; bold is ours."
     )
     return f"{results_table(values, brief=True)}\n\n{made}"

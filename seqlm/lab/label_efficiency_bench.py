@@ -28,9 +28,16 @@ from seqlm.models.gpt2 import (
     load_classifier,
 )
 from seqlm.training.tasks import train_classifier
-from seqlm.training.timing import TIMED_STEPS, choose_precision, in_words
+from seqlm.training.timing import TIMED_STEPS, choose_precision
 from seqlm.training.trainer import Rows, collator
-from seqlm.utils import check_folder, code_fingerprint, read_json, sha256_of, write_json
+from seqlm.utils import (
+    check_folder,
+    code_fingerprint,
+    format_duration,
+    read_json,
+    sha256_of,
+    write_json,
+)
 
 FROM_LM = "classifier started from the language model"
 SCRATCH = "classifier from scratch"
@@ -183,7 +190,7 @@ class Bench:
     def left(self) -> str:
         """How long the trainings still to come will take, in words; empty when there is none."""
         seconds = sum(self.seconds[route] for route in self.to_come)
-        return f" · about {in_words(seconds)} left" if self.to_come else ""
+        return f" · about {format_duration(seconds)} left" if self.to_come else ""
 
     def _few(self, cell: Cell) -> Corpus:
         """What a classifier is shown: no label but the cell's own is in it, in no split."""

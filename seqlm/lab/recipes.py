@@ -22,9 +22,8 @@ from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import DataError, SeqlmError
 from seqlm.evaluation.estimates import Estimate
 from seqlm.plots.style import as_share, estimate, in_plain, interval, short
-from seqlm.training.timing import in_words
 from seqlm.training.train import RECORD
-from seqlm.utils import read_json
+from seqlm.utils import format_duration, read_json
 
 
 def compare(names_to_directories: Mapping[str, Path]) -> dict[str, dict]:
@@ -188,7 +187,7 @@ def _told(run: Mapping) -> dict[str, str]:
     if run.get("step_seconds"):
         a_step = estimate(run["step_seconds"])
         told["milliseconds a step, side by side"] = _cell(a_step.map(lambda s: 1000 * s, "ms"))
-        told["all its steps at that pace"] = in_words(run["steps"] * a_step.value)
+        told["all its steps at that pace"] = format_duration(run["steps"] * a_step.value)
     where = f"{run['layout']} layout, {run['split']}"
     told[f"NLL of a code, nats ({where})"] = _cell(run["test_nll"])
     told[f"perplexity of a code ({where})"] = _cell(run["perplexity"])

@@ -18,7 +18,7 @@ from seqlm.playground.panels import BESIDE, WRAPPED
 from seqlm.playground.player import Player
 from seqlm.playground.sliders import Slider
 from seqlm.plots.images import plot_images
-from seqlm.training.timing import in_words
+from seqlm.utils import format_duration
 
 MOST_ROWS = 20
 
@@ -98,7 +98,7 @@ class GalleryPanel:
                 settings += [{**asdict(now), "number": k} for k in labels]
                 self.progress.value = row + 1
                 left = (time.perf_counter() - started) / (row + 1) * (rows - row - 1)
-                more = f", about {in_words(left)} left" if row + 1 < rows else ""
+                more = f", about {format_duration(left)} left" if row + 1 < rows else ""
                 self.status.text = f"{row + 1} of {rows} rows drawn{more}"
                 self._show(np.concatenate(codes), says)
             if codes:

@@ -16,9 +16,9 @@ from seqlm.errors import SeqlmError
 from seqlm.models.gpt2 import build_lm, fit_attention
 from seqlm.training.runs import finish_model
 from seqlm.training.tasks import train_lm
-from seqlm.training.timing import choose_precision, in_words, step_seconds
+from seqlm.training.timing import choose_precision, step_seconds
 from seqlm.training.trainer import collator
-from seqlm.utils import check_folder, read_json, write_json
+from seqlm.utils import check_folder, format_duration, read_json, write_json
 
 SECONDS = 90  # of training; building the data and measuring come on top
 DATA = DataConfig(copies=10)
@@ -49,7 +49,7 @@ def train_quick(folder: Path, seconds: float = SECONDS, data: DataConfig = DATA)
         patience=0,
     )
     record = train_lm(corpus, SIZE, config, log=lambda line: print(line, flush=True))
-    told = f", trained for {in_words(record['seconds'])}"
+    told = f", trained for {format_duration(record['seconds'])}"
     finish_model(folder, record, corpus, codebook=built / CODEBOOK, note=told)
     return folder / "best_model"
 

@@ -26,7 +26,7 @@ from seqlm.plots.style import (
     spread,
     styled,
 )
-from seqlm.training.timing import in_words
+from seqlm.utils import format_duration
 
 CHANCE = 0.1  # ten classes, equally common
 DASHED = {"color": GREY, "ls": (0, (4, 3)), "lw": 1}
@@ -232,11 +232,11 @@ def _clipped(runs: Mapping[str, Mapping], baselines: Mapping[str, float]) -> tup
 
 def _recipe_words(name: str, run: Mapping) -> str:
     begun = f"{name}: {len(run['nll'])} evaluations over {run['tokens'][-1]:,} tokens and "
-    begun += in_words(run["seconds"][-1])
+    begun += format_duration(run["seconds"][-1])
     if run.get("best") is None:
         return f"{begun}."
     at = run["best"]
     return (
         f"{begun}; best {run['nll'][at]:.3f} nats per code after {run['tokens'][at]:,} tokens and "
-        f"{in_words(run['seconds'][at])}, last {run['nll'][-1]:.3f}."
+        f"{format_duration(run['seconds'][at])}, last {run['nll'][-1]:.3f}."
     )

@@ -17,7 +17,7 @@ from seqlm.plots.style import (
     short,
     styled,
 )
-from seqlm.training.timing import in_words
+from seqlm.utils import format_duration
 
 
 @styled
@@ -91,7 +91,7 @@ def _facts(values03, values05, values06) -> list[tuple[str, str]]:
     facts = []
     if values03:
         facts.append(("size of the model", f"{values03['parameters_count']:,} parameters"))
-        long = f"{values03['steps']:,} steps, {in_words(values03['seconds'])}"
+        long = f"{values03['steps']:,} steps, {format_duration(values03['seconds'])}"
         facts.append(("training", f"{long}, in {values03['precision']['chosen']}"))
     if values05:
         gain = as_share(values05["below_best_baseline"])

@@ -23,7 +23,7 @@ from seqlm.plots.style import (
     spread,
     styled,
 )
-from seqlm.training.timing import in_words
+from seqlm.utils import format_duration
 
 MEASURES = {
     "code_nll": "val codes",
@@ -167,7 +167,7 @@ def plot_training_process(record: Mapping, baselines: Mapping[str, float] | None
 
 def _training_words(record: Mapping, baselines: Mapping[str, float], rows: str) -> list[str]:
     steps, loss = _series(record, "loss", "history")
-    long = f" in {in_words(record['seconds'])}" if record.get("seconds") else ""
+    long = f" in {format_duration(record['seconds'])}" if record.get("seconds") else ""
     said = [f"Training over {record.get('steps') or 0:,} steps{long}{', ' * bool(rows)}{rows}."]
     if len(loss):
         first, *_, last = *_smooth(loss)[:1], *_smooth(loss)[-1:]

@@ -9,8 +9,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from seqlm.evaluation.tables import escaped, run_rows, table_of
 from seqlm.plots.style import DPI, as_share, estimate, in_plain, interval
 from seqlm.plots.training import MEASURES, plot_training_process
-from seqlm.training.timing import in_words
-from seqlm.utils import atomic_path, write_text
+from seqlm.utils import atomic_path, format_duration, write_text
 
 PROCESS = "training_process"
 # How runs.py says whose rows they were, and which of them were measured.
@@ -136,7 +135,7 @@ def _settings(record: Mapping) -> str:
     early = "; stopped early" if record.get("stopped_early") else ""
     return (
         f"{record['parameters']:,} parameters, n = {record['rows']:,} training rows, "
-        f"{record['steps']:,} steps in {in_words(record['seconds'])}, {chosen}{early}. AdamW with "
+        f"{record['steps']:,} steps in {format_duration(record['seconds'])}, {chosen}{early}. AdamW with "
         f"{told}. The checkpoint of step {record['best']['step']:,} is kept as best_model. "
         + "Versions: " + ", ".join(f"{k} {v}" for k, v in record["versions"].items()) + "."
     )  # fmt: skip

@@ -19,7 +19,7 @@ from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import SHORT_ROW, count_parameters, default_device, gpt2_config
 from seqlm.options import SIZES, SizesOptions
 from seqlm.training.step_timing import FEWEST_STEPS, PATIENCE_SECONDS, Recipe, step_seconds
-from seqlm.training.timing import in_words
+from seqlm.utils import format_duration
 
 STEPS = 6  # timed of a size in each precision: the fewest that give the median an interval
 PRECISIONS = ("fp32", "bf16")
@@ -110,7 +110,7 @@ class Weighed:
         ends = f"{self.step.low:.3f} to {self.step.high:.3f}"
         interval = ends if self.step.has_interval else "interval unknown"
         a_step = f"{self.step.value:.3f} s ({interval}, {self.step.n})"
-        return line + f"{a_step:>34}{in_words(self.seconds):>14}  {self.precision}"
+        return line + f"{a_step:>34}{format_duration(self.seconds):>14}  {self.precision}"
 
 
 def show_sizes(options: SizesOptions) -> None:
@@ -121,7 +121,7 @@ def show_sizes(options: SizesOptions) -> None:
     print(
         f"{task.told}: {task.rows:,} training rows of {task.length:,} tokens, a vocabulary of "
         f"{len(task.vocab):,}\nbatches of {config.batch_size:,}, {length}: {task.steps:,} steps\n"
-        f"timing takes about {in_words(time_to_time(task))}, the largest last\n\n{HEAD}",
+        f"timing takes about {format_duration(time_to_time(task))}, the largest last\n\n{HEAD}",
         file=aside,
         flush=True,
     )

@@ -64,12 +64,3 @@ def processes() -> PartialState:
     """Which of torchrun's processes this is; the only one when started without it."""
     # Without cpu=True accelerate takes each process on a machine without GPU for the only one.
     return PartialState(cpu=not torch.cuda.is_available())
-
-
-def in_words(seconds: float) -> str:
-    """Seconds as a person says them: "1 s", "40 s", "9 min", "2 h 5 min"."""
-    seconds = max(1, seconds)
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

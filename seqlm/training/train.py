@@ -21,7 +21,7 @@ from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
-from seqlm.training.timing import choose_precision, in_words
+from seqlm.training.timing import choose_precision
 from seqlm.training.trainer import (
     EarlyStop,
     Measure,
@@ -35,6 +35,7 @@ from seqlm.utils import (
     atomic_dir,
     check_folder,
     code_fingerprint,
+    format_duration,
     machine,
     read_json,
     versions,
@@ -193,7 +194,7 @@ def _foretell(trainer: MeasuringTrainer, record: dict, rows: Rows, checkpoint: P
     timed = ", ".join(f"{name} {seconds * 1000:,.0f} ms" for name, seconds in times.items())
     trainer.say(f"{record['parameters']:,} parameters, {len(rows):,} rows, {steps:,} steps")
     trainer.say(f"a pass over one batch takes {timed}; training in {precision['chosen']}")
-    trainer.say(f"this will take about {in_words(guess)}, and evaluation a little on top")
+    trainer.say(f"this will take about {format_duration(guess)}, and evaluation a little on top")
     if checkpoint is not None:
         trainer.say(f"picking up the interrupted run at step {done:,}")
 

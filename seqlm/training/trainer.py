@@ -11,7 +11,7 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import pad
-from seqlm.training.timing import in_words
+from seqlm.utils import format_duration
 
 IGNORED = -100  # PyTorch's "no loss here"
 
@@ -92,7 +92,7 @@ class _Progress(TrainerCallback):
         loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
         self.say(
             f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
-            f"{in_words(left)} left"
+            f"{format_duration(left)} left"
         )
 
 

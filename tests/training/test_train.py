@@ -718,16 +718,6 @@ def test_timing_leaves_weights_gradients_and_random_numbers_alone():
     assert found["step_seconds"].keys() == {"fp32", "bf16"}
 
 
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.4, "1 s"), (1, "1 s"), (89, "89 s"), (540, "9 min"), (7500, "2 h 5 min")],
-)
-def test_times_are_said_as_people_say_them(seconds, words):
-    from seqlm.training.timing import in_words
-
-    assert in_words(seconds) == words
-
-
 def test_rows_longer_than_the_model_are_refused_before_anything_is_written(tmp_path):
     long = [ids_of(read_layout([1] * 70, 0))]
     with pytest.raises(ConfigError, match="^max_length: rows of 75 tokens"):
