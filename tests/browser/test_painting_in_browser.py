@@ -16,7 +16,7 @@ from seqlm.evaluation.image_quality import pixel_judge
 NOTEBOOK = """
 import ipywidgets, json
 import numpy as np
-from seqlm.painting import PaintGrid
+from seqlm.playground.painting import PaintGrid
 
 grid = PaintGrid(label="A digit of yours")
 told = ipywidgets.HTML()

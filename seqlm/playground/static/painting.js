@@ -42,11 +42,11 @@ export class Picture {
   /** The cell at a point, or -1 outside. */
   at([x, y]) {
     const inside = x >= 0 && y >= 0 && x < this.width && y < this.height;
-    return inside ? Math.baseline(y) * this.width + Math.baseline(x) : -1;
+    return inside ? Math.floor(y) * this.width + Math.floor(x) : -1;
   }
 
   centre(cell) {
-    return [(cell % this.width) + 0.5, Math.baseline(cell / this.width) + 0.5];
+    return [(cell % this.width) + 0.5, Math.floor(cell / this.width) + 0.5];
   }
 
   /** A straight piece of a stroke with the round pen. */
@@ -59,7 +59,7 @@ export class Picture {
         const points = this.fine.subarray(cell * FULL, (cell + 1) * FULL);
         for (let i = 0; i < FULL; i++) {
           const x = column + ((i % FINE) + 0.5) / FINE;
-          const y = row + (Math.baseline(i / FINE) + 0.5) / FINE;
+          const y = row + (Math.floor(i / FINE) + 0.5) / FINE;
           if (distance([x, y], from, to) <= pen / 2) points[i] = 1;
         }
         this.levels[cell] = Math.max(this.levels[cell], sum(points));
@@ -89,8 +89,8 @@ const sum = (numbers) => numbers.reduce((total, number) => total + number, 0);
 
 /** First and last cell that a piece from a to b can touch, along one axis. */
 function span(a, b, reach, n) {
-  const first = Math.baseline(Math.min(a, b) - reach);
-  const last = Math.baseline(Math.max(a, b) + reach);
+  const first = Math.floor(Math.min(a, b) - reach);
+  const last = Math.floor(Math.max(a, b) + reach);
   return [Math.max(0, first), Math.min(n - 1, last)];
 }
 
@@ -193,7 +193,7 @@ class View {
   }
 
   describe(cell) {
-    const [row, column] = [Math.baseline(cell / this.picture.width), cell % this.picture.width];
+    const [row, column] = [Math.floor(cell / this.picture.width), cell % this.picture.width];
     return `row ${row + 1}, column ${column + 1}: ink ${this.picture.levels[cell]} of ${FULL}`;
   }
 
@@ -352,7 +352,7 @@ class View {
 
   step([down, right], painting) {
     const { height, width } = this.picture;
-    const row = Math.min(height - 1, Math.max(0, Math.baseline(this.here / width) + down));
+    const row = Math.min(height - 1, Math.max(0, Math.floor(this.here / width) + down));
     const column = Math.min(width - 1, Math.max(0, (this.here % width) + right));
     const from = this.here;
     this.go(row * width + column);
