@@ -105,13 +105,13 @@ def finetune(given: dict) -> None:
 
 def infer(given: dict) -> None:
     """Ask a trained model: next tokens, new sentences, classes."""
-    from seqlm.deploy.infer import classify_rows, interact, write_sentences
+    from seqlm.deploy.infer import classify_rows, generate_rows, interact
 
     options = take(InferOptions, given)
     if options.mode == "interactive":
         interact(options.model_path, options.top, options.json, options.runtime)
     elif options.mode == "generate":
-        write_sentences(
+        generate_rows(
             options.model_path,
             options.prompt,
             options.label,

@@ -23,21 +23,21 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 from seqlm.data.tokens import EOS, class_ids, reading_prompt
-from seqlm.deploy.memory import check_memory, groups_that_fit, needed_by
+from seqlm.deploy.memory import check_memory, fit_into_memory, sentence_bytes
 from seqlm.deploy.schemas import (
-    Asked,
     ClassifyRequest,
+    ClassPredictions,
     GenerateRequest,
     NextTokenRequest,
     NextTokens,
-    Opinions,
     Sentences,
+    StrictRequest,
 )
 from seqlm.errors import DataError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
 from seqlm.evaluation.scores import pad
-from seqlm.models.generation import likeliest, write_sentences
-from seqlm.models.gpt2 import check_model_directory, loaded
+from seqlm.models.generation import generate_sentences, top_tokens
+from seqlm.models.gpt2 import check_model_directory, load_weights
 
 REQUESTS_A_BATCH = 16
 PATIENCE = 0.01  # seconds that a request waits for others to share its batch
@@ -81,7 +81,7 @@ class _Returned:
 class Endpoint(litserve.LitAPI):
     """One kind of question about the model in `directory`: a path, and workers of its own."""
 
-    asks: type[Asked]
+    asks: type[StrictRequest]
 
     def __init__(self, path: str, directory: Path):
         super().__init__(REQUESTS_A_BATCH, PATIENCE, path, loop=_PatientLoop())
@@ -94,7 +94,7 @@ class Endpoint(litserve.LitAPI):
     def setup(self, device: str) -> None:
         # Ctrl-C reaches every process of a terminal; the first of them stops the others in order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.model = loaded(self.kind, self.directory).to(device).eval()
+        self.model = load_weights(self.kind, self.directory).to(device).eval()
 
     def check(self, request) -> None:
         """Raises DataError when the model cannot answer `request`."""
@@ -151,7 +151,7 @@ class NextTokenEndpoint(Endpoint):
         at_end = logits[torch.arange(len(rows), device=self.model.device), last]  # (B, V)
         found = at_end.double().softmax(-1).cpu().numpy()
         return [
-            {"table": likeliest(row, self.tokenizer, request.k)}
+            {"table": top_tokens(row, self.tokenizer, request.k)}
             for row, request in zip(found, requests, strict=True)
         ]
 
@@ -178,10 +178,10 @@ class GenerateEndpoint(Endpoint):
         for request in requests:
             found[_way(request)] |= dict.fromkeys(_wanted(request), [])
         for config, sentences in found.items():
-            costs = [needed_by(self.config, tokens, config) for tokens, _ in sentences]
-            for some in groups_that_fit(zip(list(sentences), costs, strict=True)):
+            costs = [sentence_bytes(self.config, tokens, config) for tokens, _ in sentences]
+            for some in fit_into_memory(zip(list(sentences), costs, strict=True)):
                 prompts, streams = zip(*some, strict=True)
-                written = write_sentences(self.model, self.vocab, prompts, streams, config)
+                written = generate_sentences(self.model, self.vocab, prompts, streams, config)
                 sentences |= zip(some, written, strict=True)
         return [
             {"sentences": [found[_way(request)][wanted] for wanted in _wanted(request)]}
@@ -285,5 +285,5 @@ class ClassifyEndpoint(Endpoint):
         )
         return [{"rows": [next(opinions) for _ in request.rows]} for request in requests]
 
-    def encode_response(self, output) -> Opinions:
+    def encode_response(self, output) -> ClassPredictions:
         return output

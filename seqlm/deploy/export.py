@@ -20,7 +20,7 @@ from seqlm.data.tokenizer import load_tokenizer, save_tokenizer
 from seqlm.deploy.onnx_card import onnx_card
 from seqlm.deploy.onnx_graph import check_graph, write_graph
 from seqlm.deploy.onnx_model import GRAPH, INSTALL, OnnxModel, is_classifier, load_onnx
-from seqlm.deploy.quantize import QuantisationLoss, quantisation_loss, quantise, spread_lost
+from seqlm.deploy.quantize import QuantisationLoss, quantisation_loss, quantise, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
 from seqlm.utils import atomic_dir, write_text
@@ -40,7 +40,7 @@ _WRITTEN = {GRAPH, GRAPH + ".data", "config.json", "README.md", CODEBOOK, *_TOKE
 
 
 @dataclass(frozen=True)
-class Exported:
+class ExportResult:
     """What `export_model` wrote.
 
     Attributes:
@@ -71,7 +71,7 @@ def export_model(
     cache: bool = True,
     int8: bool = False,
     corpus: Corpus | None = None,
-) -> Exported:
+) -> ExportResult:
     """Write the model in `directory` as ONNX to `output_dir`, and check it against torch.
 
     Beside the graph lie config.json, the tokenizer's files, the code book and a card. A classifier
@@ -99,11 +99,11 @@ def export_model(
         write_graph(model, aside / GRAPH, cache)
         difference = verify(model, aside)
         if int8:
-            in_eight_bits(model, aside)
+            quantise_export(model, aside)
         loss = quantisation_loss(corpus, directory, aside) if corpus else None
         write_text(aside / "README.md", onnx_card(config, cache, int8, difference, loss))
         size = sum(file.stat().st_size for file in aside.glob(GRAPH + "*"))
-    return Exported(output_dir, size / 1e6, difference, int8, loss)
+    return ExportResult(output_dir, size / 1e6, difference, int8, loss)
 
 
 def check_output(directory: Path, output_dir: Path) -> None:
@@ -171,7 +171,7 @@ def verify(model: PreTrainedModel, directory: Path) -> float:
     """
     exported, largest = load_onnx(directory), 0.0
     for ids in trials(model):
-        wanted = logits_of(model, ids)
+        wanted = torch_logits(model, ids)
         answers = [exported.run(ids, more=False)[0]]
         if exported.has_cache:
             answers.append(piece_by_piece(exported, ids))
@@ -188,7 +188,7 @@ def verify(model: PreTrainedModel, directory: Path) -> float:
 
 
 @torch.inference_mode()
-def logits_of(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
+def torch_logits(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     """torch's own logits for ids (B, T)."""
     return model(torch.from_numpy(ids), use_cache=False).logits.float().numpy()
 
@@ -204,7 +204,7 @@ def piece_by_piece(model: OnnxModel, ids: np.ndarray) -> np.ndarray:
     return np.concatenate(found, axis=1)
 
 
-def in_eight_bits(model: PreTrainedModel, directory: Path) -> None:
+def quantise_export(model: PreTrainedModel, directory: Path) -> None:
     """Put the weights of the verified graph in `directory` in 8 bits, and see that it still works.
 
     Raises SeqlmError when little of its logits is left.
@@ -218,7 +218,9 @@ def in_eight_bits(model: PreTrainedModel, directory: Path) -> None:
     small.rmdir()
     check_graph(whole)
     exported = load_onnx(directory)
-    lost = [spread_lost(exported.run(x, more=False)[0], logits_of(model, x)) for x in trials(model)]
+    lost = [
+        relative_rmse(exported.run(x, more=False)[0], torch_logits(model, x)) for x in trials(model)
+    ]
     if not max(lost) < MOST_SPREAD_LOST:  # also when it is not a number
         raise SeqlmError(
             f"in int8 the logits lie {max(lost):.0%} of their spread from torch's, so little is "

@@ -28,7 +28,7 @@ from seqlm.data.tokens import (
 from seqlm.deploy.onnx_model import is_classifier, load_onnx, load_onnx_lm, onnx_config
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.models.generation import next_token_table, write_sentences_from
+from seqlm.models.generation import continue_prompt, next_token_table
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
 from seqlm.options import Runtime
 from seqlm.utils import atomic_path, check_folder
@@ -82,12 +82,12 @@ def _help_typing(vocab: dict[str, int]) -> None:
     except ImportError:  # Windows
         return
     readline.set_completer_delims(" ")
-    readline.set_completer(lambda begun, place: completed(begun, vocab, place))
+    readline.set_completer(lambda begun, place: complete_token(begun, vocab, place))
     libedit = "libedit" in (readline.__doc__ or "")
     readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
 
 
-def completed(begun: str, vocab: dict[str, int], place: int) -> str | None:
+def complete_token(begun: str, vocab: dict[str, int], place: int) -> str | None:
     """The `place`-th token that starts as `begun` does, in the order of ids; None after the last.
 
     ``<`` need not be typed: ``CLS_3`` is completed to ``<CLS_3>``.
@@ -110,7 +110,7 @@ def _lines(asking: bool) -> Iterable[str]:
             yield line
 
 
-def write_sentences(
+def generate_rows(
     directory: Path,
     prompt: str | None,
     label: int | None,
@@ -139,7 +139,7 @@ def write_sentences(
         known = len(class_ids(vocab))
         classes = f"its classes are 0 to {known - 1}" if known else "it knows no classes"
         raise ConfigError(f"label: this model has no {class_token(label)}; {classes}")
-    sentences = write_sentences_from(model, vocab, tokens, n, config)
+    sentences = continue_prompt(model, vocab, tokens, n, config)
     made = {"model": Path(directory).name, **asdict(config)}
     rows = [
         Record(tuple(written), _class_named(written), {**made, "number": number})

@@ -12,7 +12,7 @@ from transformers import GPT2Config
 
 from seqlm.config import SampleConfig
 from seqlm.errors import DataError
-from seqlm.models.generation import withheld
+from seqlm.models.generation import withhold_class
 
 MEMORY = 2**32  # bytes
 GIB = 2**30
@@ -21,19 +21,19 @@ FLOAT32 = 4  # bytes
 One = TypeVar("One")
 
 
-def needed_by(model: GPT2Config, tokens: Sequence[str], config: SampleConfig) -> int:
+def sentence_bytes(model: GPT2Config, tokens: Sequence[str], config: SampleConfig) -> int:
     """The most bytes that one sentence from the prompt `tokens` can come to need."""
     most = model.n_positions
     if config.max_new_tokens is not None:
         most = min(most, len(tokens) + config.max_new_tokens)
     beams = config.num_beams if config.strategy == "beam" else 1
-    rows = 2 * beams if config.guidance != 1 and withheld(tokens) else beams
+    rows = 2 * beams if config.guidance != 1 and withhold_class(tokens) else beams
     return rows * most * model.n_layer * 2 * model.n_embd * FLOAT32
 
 
 def check_memory(model: GPT2Config, tokens: Sequence[str], n: int, config: SampleConfig) -> None:
     """Raises DataError when `n` sentences side by side could need more than MEMORY."""
-    needed = n * needed_by(model, tokens, config)
+    needed = n * sentence_bytes(model, tokens, config)
     if needed > MEMORY:
         raise DataError(
             f"n: the memory for as many and as long sentences as this may come to "
@@ -42,7 +42,7 @@ def check_memory(model: GPT2Config, tokens: Sequence[str], n: int, config: Sampl
         )
 
 
-def groups_that_fit(sentences: Iterable[tuple[One, int]]) -> list[list[One]]:
+def fit_into_memory(sentences: Iterable[tuple[One, int]]) -> list[list[One]]:
     """Sentences, each with its bytes, in order and in as few groups as keep to MEMORY."""
     groups, used = [], MEMORY  # full: the first sentence opens a group
     for sentence, needed in sentences:

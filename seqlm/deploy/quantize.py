@@ -129,7 +129,7 @@ def quietly() -> Iterator[None]:
         logging.disable(before)
 
 
-def spread_lost(found: np.ndarray, wanted: np.ndarray) -> float:
+def relative_rmse(found: np.ndarray, wanted: np.ndarray) -> float:
     """Root mean square difference of two sets of logits, as a share of the spread of `wanted`."""
     spread = float(wanted.std()) or 1.0
     return float(np.sqrt(np.mean((found - wanted) ** 2))) / spread

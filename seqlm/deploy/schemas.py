@@ -35,20 +35,20 @@ Tokens = Annotated[
 ]
 
 
-class Asked(BaseModel):
+class StrictRequest(BaseModel):
     """Fields of the right type, and no others."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
-class NextTokenRequest(Asked):
+class NextTokenRequest(StrictRequest):
     """What may come after `tokens`: the `k` likeliest."""
 
     tokens: Tokens
     k: int = Field(10, ge=1, le=1000)
 
 
-class GenerateRequest(Asked):
+class GenerateRequest(StrictRequest):
     """`n` sentences that begin with `tokens`; the settings are those of `seqlm infer`.
 
     With the strategy "beam", `n` times `num_beams` is at most 64.
@@ -79,7 +79,7 @@ class GenerateRequest(Asked):
         return SampleConfig(**{f.name: getattr(self, f.name) for f in fields(SampleConfig)})
 
 
-class ClassifyRequest(Asked):
+class ClassifyRequest(StrictRequest):
     """Which class is each of `rows`? A class that a row brings along is not looked at."""
 
     rows: list[Tokens] = Field(min_length=1, max_length=256)
@@ -97,20 +97,20 @@ class Sentences(BaseModel):
     sentences: list[list[str]]
 
 
-class Opinion(BaseModel):
+class ClassPrediction(BaseModel):
     """One row's class probabilities, and the place of the largest."""
 
     predicted: int
     probabilities: list[float]
 
 
-class Opinions(BaseModel):
+class ClassPredictions(BaseModel):
     """In the order of the rows that were sent."""
 
-    rows: list[Opinion]
+    rows: list[ClassPrediction]
 
 
-async def refuse(_, error: RequestValidationError) -> JSONResponse:
+async def refusal_response(_, error: RequestValidationError) -> JSONResponse:
     """A sentence for each thing wrong with a request, with the field that it is about; 422.
 
     FastAPI's own answer would repeat the input, and fail when that holds what JSON cannot: NaN, or

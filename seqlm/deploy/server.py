@@ -19,9 +19,9 @@ from seqlm.deploy.endpoints import (
     StreamEndpoint,
     model_kind,
 )
-from seqlm.deploy.schemas import refuse
+from seqlm.deploy.schemas import refusal_response
 from seqlm.errors import ConfigError, SeqlmError
-from seqlm.models.gpt2 import default_device, loaded
+from seqlm.models.gpt2 import default_device, load_weights
 from seqlm.options import ServeOptions
 
 API_KEY = "LIT_SERVER_API_KEY"  # LitServe reads it, once, when it is imported
@@ -58,7 +58,7 @@ def endpoints(model_path: Path, classifier_path: Path | None = None) -> list[End
         found.append(judge)
     # Loaded here only so that damaged weights get their sentence before any worker starts.
     for directory, kind in {endpoint.directory: endpoint.kind for endpoint in found}.items():
-        loaded(kind, directory)
+        load_weights(kind, directory)
     return found
 
 
@@ -75,7 +75,7 @@ def build_server(options: ServeOptions) -> litserve.LitServer:
         middlewares=[_NamesLines],
     )
     server.app.title = "seqlm"
-    server.app.add_exception_handler(RequestValidationError, refuse)
+    server.app.add_exception_handler(RequestValidationError, refusal_response)
     about = {endpoint.api_path: endpoint.__doc__ for endpoint in found}
     for route in server.app.routes:
         if route.path in about:

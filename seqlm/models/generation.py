@@ -48,10 +48,10 @@ def next_token_probabilities(model, ids: Sequence[int]) -> np.ndarray:
 
 def next_token_table(model, tokenizer, ids: Sequence[int], k: int = 10) -> list[NextToken]:
     """The `k` likeliest next tokens after `ids`, likeliest first."""
-    return likeliest(next_token_probabilities(model, ids), tokenizer, k)
+    return top_tokens(next_token_probabilities(model, ids), tokenizer, k)
 
 
-def likeliest(probabilities: np.ndarray, tokenizer, k: int) -> list[NextToken]:
+def top_tokens(probabilities: np.ndarray, tokenizer, k: int) -> list[NextToken]:
     """The `k` largest of `probabilities` (V,), largest first; of equal ones the lower id."""
     order = np.argsort(-probabilities, kind="stable")[:k].tolist()
     names = tokenizer.convert_ids_to_tokens(order)
@@ -200,7 +200,7 @@ def _check_prompt(model, ids: Sequence[int], new: int | None = None) -> None:
         )
 
 
-def withheld(tokens: Sequence[str]) -> tuple[str, ...] | None:
+def withhold_class(tokens: Sequence[str]) -> tuple[str, ...] | None:
     """A drawing prompt with its class taken out; None when `tokens` is no prompt that names one."""
     tokens = tuple(tokens)
     if len(tokens) < 2 or tokens[0] != CLS or class_of(tokens[1]) is None:
@@ -238,7 +238,7 @@ def draw(
         for label, row in zip(labels, begun, strict=True)
     ]
     prompts = [_ids(head, vocab) for head in heads]
-    free = [_ids(withheld(head) or head, vocab) for head in heads]
+    free = [_ids(withhold_class(head) or head, vocab) for head in heads]
     config = replace(config, max_new_tokens=n_patches - begun.shape[1])
     n_codes = int((token_kinds(vocab) == KIND_CODE).sum()) if n_codes is None else n_codes
     names = [code_token(code) for code in range(n_codes)]
@@ -256,7 +256,7 @@ def _ids(tokens: Sequence[str], vocab: dict[str, int]) -> list[int]:
     return [vocab[token] for token in tokens]
 
 
-def write_sentences_from(
+def continue_prompt(
     model, vocab: dict[str, int], tokens: Sequence[str], n: int, config: SampleConfig
 ) -> list[list[str]]:
     """`n` continuations of the prompt `tokens`, each up to ``<EOS>``; whole sentences of tokens.
@@ -264,10 +264,10 @@ def write_sentences_from(
     Guidance applies where the prompt names a class to draw, and is left aside elsewhere.
     """
     streams = [(config.seed, number) for number in range(n)]
-    return write_sentences(model, vocab, [tokens] * n, streams, config)
+    return generate_sentences(model, vocab, [tokens] * n, streams, config)
 
 
-def write_sentences(
+def generate_sentences(
     model,
     vocab: dict[str, int],
     prompts: Sequence[Sequence[str]],
@@ -281,7 +281,7 @@ def write_sentences(
     """
     names = {index: token for token, index in vocab.items()}
     written: list[list[str]] = [[] for _ in prompts]
-    free = [withheld(tokens) for tokens in prompts]
+    free = [withhold_class(tokens) for tokens in prompts]
     for guided in (False, True):
         members = [i for i, tokens in enumerate(free) if (tokens is not None) == guided]
         new = generate(

@@ -41,7 +41,7 @@ def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Conf
     return GPT2Config(**ours | chosen | extra)
 
 
-def seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
+def build_seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
     """What `build` makes with random weights from `seed`; other random numbers are left alone."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -50,7 +50,7 @@ def seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
 
 def build_lm(config: ModelConfig, vocab: dict[str, int], seed: int = 42) -> GPT2LMHeadModel:
     """A causal language model with random weights; the same seed gives the same weights."""
-    model = seeded(lambda: GPT2LMHeadModel(gpt2_config(config, vocab)), seed)
+    model = build_seeded(lambda: GPT2LMHeadModel(gpt2_config(config, vocab)), seed)
     model.generation_config.max_length = config.n_positions
     return fix_loss_reduction(model)
 
@@ -74,7 +74,7 @@ def build_classifier(
 ) -> GPT2ForSequenceClassification:
     """A classifier with random weights; it reads the class at the last token that is no padding."""
     wide = gpt2_config(config, vocab, num_labels=n_classes)
-    return fix_loss_reduction(seeded(lambda: GPT2ForSequenceClassification(wide), seed))
+    return fix_loss_reduction(build_seeded(lambda: GPT2ForSequenceClassification(wide), seed))
 
 
 def classifier_from_lm(
@@ -84,8 +84,9 @@ def classifier_from_lm(
     check_model_directory(directory)
     extra = {} if dropout is None else {"resid_pdrop": dropout, "embd_pdrop": dropout}
     kind = GPT2ForSequenceClassification
-    model = seeded(
-        lambda: loaded(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra), seed
+    model = build_seeded(
+        lambda: load_weights(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra),
+        seed,
     )
     return fix_loss_reduction(model)
 
@@ -95,7 +96,7 @@ def load_lm(directory: Path) -> GPT2LMHeadModel:
     config = check_model_directory(directory)
     if "GPT2LMHeadModel" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a language model")
-    return fix_loss_reduction(loaded(GPT2LMHeadModel, directory)).to(default_device()).eval()
+    return fix_loss_reduction(load_weights(GPT2LMHeadModel, directory)).to(default_device()).eval()
 
 
 def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
@@ -103,11 +104,11 @@ def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
     config = check_model_directory(directory)
     if "GPT2ForSequenceClassification" not in (config.architectures or []):
         raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
-    model = loaded(GPT2ForSequenceClassification, directory)
+    model = load_weights(GPT2ForSequenceClassification, directory)
     return fix_loss_reduction(model).to(default_device()).eval()
 
 
-def loaded(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
+def load_weights(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
     """A model of `kind` from `directory`, every weight of it but the `new` ones.
 
     Transformers alone would fill in what is missing at random and only mention it.

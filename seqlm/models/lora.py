@@ -15,7 +15,7 @@ from tempfile import TemporaryDirectory
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from seqlm.models.gpt2 import seeded
+from seqlm.models.gpt2 import build_seeded
 from seqlm.models.resize import is_classifier
 from seqlm.utils import write_text
 
@@ -33,7 +33,7 @@ class Adapted(PeftModel):
             # The embedding's new rows are in the adapter as they are; the others did not change.
             super().save_pretrained(save_directory, **kwargs, save_embedding_layers=False)
             return
-        merged(self).save_pretrained(save_directory)
+        merge_lora(self).save_pretrained(save_directory)
         # Without its configuration beside it, so that transformers does not take the folder for
         # an adapter; `keep_adapter` gives it one in a folder of its own.
         with TemporaryDirectory(dir=save_directory) as aside:
@@ -41,7 +41,7 @@ class Adapted(PeftModel):
             (Path(aside) / WEIGHTS).replace(Path(save_directory) / WEIGHTS)
 
 
-def adapt(
+def add_lora(
     model: PreTrainedModel, rank: int, alpha: float, first_new: int, directory: Path, seed: int
 ) -> Adapted:
     """`model` with every weight frozen, and LoRA of `rank` beside each matrix of its blocks.
@@ -67,10 +67,10 @@ def adapt(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-        return seeded(lambda: Adapted(model, config), seed)
+        return build_seeded(lambda: Adapted(model, config), seed)
 
 
-def merged(model: Adapted) -> PreTrainedModel:
+def merge_lora(model: Adapted) -> PreTrainedModel:
     """An ordinary model that does what `model` does, of the class and shapes as before `adapt`.
 
     Its weights are copies, with the product of A and B added to each W, and the new rows put into
@@ -79,7 +79,7 @@ def merged(model: Adapted) -> PreTrainedModel:
     return copy.deepcopy(model).merge_and_unload()
 
 
-def keep_adapter(model: Adapted, directory: Path) -> int:
+def save_adapter(model: Adapted, directory: Path) -> int:
     """Give the adapter saved in a model `directory` its own folder there, and say how to load it.
 
     Returns the bytes of the folder.

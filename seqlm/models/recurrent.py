@@ -19,10 +19,10 @@ from transformers.modeling_outputs import CausalLMOutput
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import EOS, IMG, PAD
 from seqlm.errors import DataError
-from seqlm.models.gpt2 import check_model_directory, default_device, loaded, seeded
+from seqlm.models.gpt2 import build_seeded, check_model_directory, default_device, load_weights
 
 
-class RivalConfig(PretrainedConfig):
+class BaselineConfig(PretrainedConfig):
     """The size of a rival, in GPT-2's own names."""
 
     model_type = "seqlm_rival"
@@ -35,17 +35,17 @@ class RivalConfig(PretrainedConfig):
     layer_norm_epsilon: float = 1e-5
 
 
-class RivalLM(PreTrainedModel):
+class BaselineLM(PreTrainedModel):
     """Embedding, something in between (`mix`), and the embedding again as output layer.
 
     A causal language model that Trainer and `score_tokens` take for a GPT-2: padding stands on the
     right, where nothing real looks.
     """
 
-    config_class = RivalConfig
+    config_class = BaselineConfig
     accepts_loss_kwargs = True  # Trainer hands over num_items_in_batch, and divides by nothing else
 
-    def __init__(self, config: RivalConfig):
+    def __init__(self, config: BaselineConfig):
         super().__init__(config)
         self.loss_type = "ForCausalLM"  # by this name Trainer knows that labels are shifted here
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
@@ -86,7 +86,7 @@ class RivalLM(PreTrainedModel):
         """Nothing to choose: there is no attention here."""
 
 
-class LSTMLanguageModel(RivalLM):
+class LSTMLanguageModel(BaselineLM):
     """One LSTM layer as wide as the embedding, whose output the embedding turns into logits.
 
     Sources: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9 (1997);
@@ -109,7 +109,7 @@ class LSTMLanguageModel(RivalLM):
                 module.bias_ih_l0[width : 2 * width] = 1  # gates stand in the order i, f, g, o
 
 
-class MeanLanguageModel(RivalLM):
+class MeanLanguageModel(BaselineLM):
     """One block of GPT-2 in which a running mean takes the place of attention.
 
     With x the embedding of token and place: h = x + mean of all x so far; then, as in GPT-2,
@@ -139,9 +139,9 @@ LSTM_INITIALIZER_RANGE = 0.3
 _KINDS = {kind.__name__: kind for kind in (LSTMLanguageModel, MeanLanguageModel)}
 
 
-def rival_config(size: ModelConfig, vocab: dict[str, int], **extra) -> RivalConfig:
+def baseline_config(size: ModelConfig, vocab: dict[str, int], **extra) -> BaselineConfig:
     """A rival as wide as the GPT of that `size`; its layers and heads have no counterpart here."""
-    return RivalConfig(
+    return BaselineConfig(
         vocab_size=len(vocab),
         n_positions=size.n_positions,
         n_embd=size.n_embd,
@@ -155,21 +155,21 @@ def rival_config(size: ModelConfig, vocab: dict[str, int], **extra) -> RivalConf
 
 def build_lstm(size: ModelConfig, vocab: dict[str, int], seed: int = 42) -> LSTMLanguageModel:
     """An LSTM of the GPT's width with random weights; the same seed gives the same weights."""
-    config = rival_config(size, vocab, initializer_range=LSTM_INITIALIZER_RANGE)
-    return seeded(lambda: LSTMLanguageModel(config), seed)
+    config = baseline_config(size, vocab, initializer_range=LSTM_INITIALIZER_RANGE)
+    return build_seeded(lambda: LSTMLanguageModel(config), seed)
 
 
 def build_attention_free(
     size: ModelConfig, vocab: dict[str, int], seed: int = 42
 ) -> MeanLanguageModel:
     """A running-mean block of the GPT's width with random weights, the same for the same seed."""
-    return seeded(lambda: MeanLanguageModel(rival_config(size, vocab)), seed)
+    return build_seeded(lambda: MeanLanguageModel(baseline_config(size, vocab)), seed)
 
 
-def load_rival(directory: Path) -> RivalLM:
+def load_baseline_lm(directory: Path) -> BaselineLM:
     """A saved rival, ready to evaluate. Raises DataError when `directory` holds none."""
     named = check_model_directory(directory).architectures or []
     kinds = [_KINDS[name] for name in named if name in _KINDS]
     if not kinds:
         raise DataError(f"{directory}: holds {named}, not one of the rivals {list(_KINDS)}")
-    return loaded(kinds[0], directory).to(default_device()).eval()
+    return load_weights(kinds[0], directory).to(default_device()).eval()

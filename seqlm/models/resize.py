@@ -23,7 +23,7 @@ from seqlm.utils import why_unreadable
 SHOWN = 8  # tokens named on one line
 
 
-def new_tokens(path: Path, known: Mapping[str, int]) -> Counter[str]:
+def count_new_tokens(path: Path, known: Mapping[str, int]) -> Counter[str]:
     """The tokens in a file of rows that `known` lacks, and how often each stands there.
 
     A label without a class token counts as one, so that ``<CLS_10>`` is there for `repair_tail`.
@@ -52,7 +52,7 @@ def _tokens_of(raw: bytes) -> list[str]:
     return [t for t in tokens if t != PAD] + [class_token(label)] * named
 
 
-def grown_vocab(known: Mapping[str, int], tokens: Iterable[str]) -> dict[str, int]:
+def extend_vocab(known: Mapping[str, int], tokens: Iterable[str]) -> dict[str, int]:
     """`known` (token -> id) with those of `tokens` that it lacks appended, in their order.
 
     Raises DataError when class tokens would no longer run from ``<CLS_0>`` without a gap.
@@ -70,12 +70,12 @@ def grown_vocab(known: Mapping[str, int], tokens: Iterable[str]) -> dict[str, in
     return vocab
 
 
-def in_order(tokens: Iterable[str]) -> list[str]:
+def sort_new_tokens(tokens: Iterable[str]) -> list[str]:
     """New tokens in an order that does not hang on that of the rows: by name, classes last."""
     return sorted(set(tokens), key=lambda t: (class_of(t) is not None, class_of(t) or 0, t))
 
 
-def in_words(counts: Mapping[str, int]) -> str:
+def describe_token_counts(counts: Mapping[str, int]) -> str:
     """New tokens with how often each stands in the data, the rarest first: there typos are."""
     rare = sorted(counts, key=lambda token: (counts[token], token))
     told = ", ".join(f"{token} ({counts[token]:,} times)" for token in rare[:SHOWN])

@@ -11,7 +11,7 @@ from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import encode_tokens
 from seqlm.data.tokens import KIND_CODE, code_token, token_kinds
 from seqlm.models.decoding import guided_logits
-from seqlm.models.generation import strategy_probabilities, withheld
+from seqlm.models.generation import strategy_probabilities, withhold_class
 
 
 @dataclass(frozen=True)
@@ -83,7 +83,7 @@ def trace(
     config = config or SampleConfig()
     body = encode_tokens(map(code_token, codes), vocab)
     given = _logits(model, [*encode_tokens(head, vocab), *body], len(body))  # (P, V)
-    logits, free = given, withheld(head)
+    logits, free = given, withhold_class(head)
     if free is not None and config.guidance != 1:
         without = _logits(model, [*encode_tokens(free, vocab), *body], len(body))
         logits = guided_logits(given, without, config.guidance)
@@ -106,7 +106,7 @@ def _logits(model, ids: list[int], last: int) -> torch.Tensor:
     return model(input_ids, use_cache=False).logits[0, -last:].float()
 
 
-def begun(image: np.ndarray, done: int, patch: int) -> np.ndarray:
+def first_patches(image: np.ndarray, done: int, patch: int) -> np.ndarray:
     """`image` (H, W) with all but its first `done` patches left as paper."""
     columns = image.shape[1] // patch
     there = np.arange(image.size // patch**2).reshape(-1, columns) < done

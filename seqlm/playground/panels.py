@@ -7,7 +7,7 @@ import ipywidgets as widgets
 import numpy as np
 import traitlets
 
-from seqlm.models.tracing import begun
+from seqlm.models.tracing import first_patches
 from seqlm.playground import html as views
 from seqlm.playground.choices import Choice, Notice
 from seqlm.playground.controls import Settings
@@ -102,7 +102,7 @@ class DrawPanel:
         """The picture as far as the slider says, and what might have come there."""
         done, (rows, columns) = self.place.whole, self.player.book.grid
         surprisal = self.trace.surprisal
-        so_far = begun(self.image, done, self.player.book.patch)
+        so_far = first_patches(self.image, done, self.player.book.patch)
         label = self.digit.value
         asked = "of any digit" if label is None else f"of a {label}"
         self.shown.value = views.page(
@@ -215,7 +215,7 @@ class CompletePanel:
         codes = self.player.complete(whole, label, config, ways)
         images = self.player.book.decode(np.concatenate([[whole], codes]))
         says = self.player.classes(codes)
-        half = begun(images[0], self.player.half[0], self.player.book.patch)
+        half = first_patches(images[0], self.player.half[0], self.player.book.patch)
         alone = "" if ways > 1 else f" {config.strategy.capitalize()} knows one way only."
         self.told.text = f"Read as {', '.join(str(p.argmax()) for p in says)}.{alone}"
         captions = ["the upper half", "what it was"]

@@ -11,7 +11,7 @@ from matplotlib.patches import Rectangle
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokens import code_token, codes_of
-from seqlm.models.tracing import Candidate, Trace, begun
+from seqlm.models.tracing import Candidate, Trace, first_patches
 from seqlm.plots.style import (
     BLUE,
     GREY,
@@ -134,7 +134,7 @@ def _stage(
     tiles: Board, tile: tuple[int, int], book: PatchCodebook, image, trace: Trace, done: int
 ) -> None:
     """The picture after `done` codes, and what there is to say of the last of them."""
-    tiles.picture(begun(image, done, book.patch), *tile)
+    tiles.picture(first_patches(image, done, book.patch), *tile)
     _frame_patch(tiles, *tile, done - 1, book.grid)
     tiles.write(f"after {done}", *tile)
     x, y = tiles.place(*tile)
@@ -201,7 +201,7 @@ def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k:
         down, right = divmod(i, across)
         x, y = 0.03 + right * wide, 0.35 + down * deep
         tile = Board(figure, ax, 1.0, (0, 0), (y, x))
-        tile.picture(begun(image, place, book.patch), 0, 0)
+        tile.picture(first_patches(image, place, book.patch), 0, 0)
         _frame_patch(tile, 0, 0, place, book.grid)
         ax.text(x + 1.15, y, f"code {place + 1} of {n}", va="top", fontweight="bold", fontsize=11)
         told = f"{where(place, book.grid[1])}\n▸ {trace.names[trace.ids[place]]} stands here"

@@ -15,11 +15,11 @@ from seqlm.data.vocabulary import read_vocab
 from seqlm.errors import ConfigError, DataError
 from seqlm.models.gpt2 import check_model_directory, count_parameters
 from seqlm.models.resize import (
-    grown_vocab,
-    in_order,
-    in_words,
+    count_new_tokens,
+    describe_token_counts,
+    extend_vocab,
     is_classifier,
-    new_tokens,
+    sort_new_tokens,
     start_model,
 )
 from seqlm.options import FinetuneOptions
@@ -129,14 +129,14 @@ def _task(options: FinetuneOptions) -> str:
 
 def _vocabulary(files: DataFiles, options: FinetuneOptions, known: dict) -> dict[str, int]:
     """The model's vocabulary, with what the data or --vocab_path bring appended; says what."""
-    counts = new_tokens(files.data_path, known)
+    counts = count_new_tokens(files.data_path, known)
     if options.vocab_path is not None:
         new, where = [t for t in read_vocab(options.vocab_path) if t not in known], "vocab_path"
     else:
-        new, where = ([] if files.allow_unknown else in_order(counts)), "data_path"
+        new, where = ([] if files.allow_unknown else sort_new_tokens(counts)), "data_path"
     if not new:
         return known
-    told = in_words({token: counts[token] for token in new})
+    told = describe_token_counts({token: counts[token] for token in new})
     tokens = f"{len(new):,} token{'s' * (len(new) > 1)}"
     if not options.grow:
         path = getattr(options if where == "vocab_path" else files, where)
@@ -144,7 +144,7 @@ def _vocabulary(files: DataFiles, options: FinetuneOptions, known: dict) -> dict
             f"{path}: holds {tokens} that the model does not know: {told}; fix them, or let the "
             "vocabulary grow with --grow true"
         )
-    vocab = grown_vocab(known, new)
+    vocab = extend_vocab(known, new)
     if processes().is_main_process:
         flushed(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {told}")
     return vocab
@@ -214,20 +214,20 @@ def train_from(
 
 def _under_lora(model, options: FinetuneOptions, seed: int):
     try:
-        from seqlm.models.lora import adapt
+        from seqlm.models.lora import add_lora
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"lora_rank: LoRA needs the package {error.name}, which is not installed; install "
             'seqlm with its extra: pip install -e ".[finetune]"'
         ) from error
     known = check_model_directory(options.model_path).vocab_size
-    return adapt(model, options.lora_rank, options.lora_alpha, known, options.model_path, seed)
+    return add_lora(model, options.lora_rank, options.lora_alpha, known, options.model_path, seed)
 
 
 def _keep_adapters(model, directory: Path) -> None:
-    from seqlm.models.lora import ADAPTER, keep_adapter
+    from seqlm.models.lora import ADAPTER, save_adapter
 
-    size = max(keep_adapter(model, directory / name) for name in MODELS)
+    size = max(save_adapter(model, directory / name) for name in MODELS)
     merged = (directory / MODELS[0] / "model.safetensors").stat().st_size
     flushed(
         f"the adapter alone, {size / 1e6:,.2f} MB beside {merged / 1e6:,.2f} MB of merged weights, "

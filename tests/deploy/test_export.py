@@ -18,10 +18,10 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, vocabulary_of
 from seqlm.data.tokens import class_ids, default_vocab
 from seqlm.deploy import onnx_graph
-from seqlm.deploy.export import check_output, export_model, in_eight_bits, logits_of, verify
+from seqlm.deploy.export import check_output, export_model, quantise_export, torch_logits, verify
 from seqlm.deploy.onnx_card import onnx_card
 from seqlm.deploy.onnx_model import GRAPH, OnnxModel, holds_onnx, load_onnx, load_onnx_lm
-from seqlm.deploy.quantize import quantisation_loss, spread_lost
+from seqlm.deploy.quantize import quantisation_loss, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
 from seqlm.evaluation.scores import score_tokens
@@ -103,7 +103,7 @@ def small_rows():
 @pytest.mark.parametrize("size", SIZES)
 def test_logits_are_torchs_for_any_batch_and_length(lm, plain, cached, size):
     ids, torch_lm = random_ids(size), load_lm(lm)
-    wanted = logits_of(torch_lm, ids)
+    wanted = torch_logits(torch_lm, ids)
     for directory in (plain, cached):
         found, _ = load_onnx(directory).run(ids)
         assert found.shape == wanted.shape and np.abs(found - wanted).max() < 1e-4
@@ -118,7 +118,7 @@ def test_read_token_by_token_the_logits_are_those_of_all_at_once(lm, kind, reque
         logits, past = model.run(ids[:, place : place + 1], past)
         found.append(logits)
     found = np.concatenate(found, axis=1)
-    assert np.abs(found - logits_of(load_lm(lm), ids)).max() < 1e-4
+    assert np.abs(found - torch_logits(load_lm(lm), ids)).max() < 1e-4
 
 
 def test_the_cache_holds_the_keys_and_values_of_torch(lm, cached):
@@ -181,7 +181,7 @@ def test_a_classifiers_logits_are_torchs(classifier, exported_classifier, size):
     ids = random_ids(size)
     found, _ = load_onnx(exported_classifier).run(ids)
     assert found.shape == (size[0], 10)
-    assert np.abs(found - logits_of(load_classifier(classifier), ids)).max() < 1e-4
+    assert np.abs(found - torch_logits(load_classifier(classifier), ids)).max() < 1e-4
 
 
 def test_a_classifier_reads_each_row_at_its_own_end(classifier, exported_classifier):
@@ -219,7 +219,7 @@ def test_eight_bits_are_smaller_and_say_what_they_cost(in_int8, cached, lm, corp
     directory = in_int8.directory
     assert (directory / GRAPH).stat().st_size < 0.7 * (cached / GRAPH).stat().st_size
     ids = random_ids((4, 20))
-    lost = spread_lost(load_onnx(directory).run(ids)[0], logits_of(load_lm(lm), ids))
+    lost = relative_rmse(load_onnx(directory).run(ids)[0], torch_logits(load_lm(lm), ids))
     assert 1e-4 < lost < 0.2, "either nothing was rounded, or little is left"
     loss = in_int8.loss
     assert loss == quantisation_loss(corpus, lm, directory, "val")
@@ -287,7 +287,7 @@ def test_weights_too_many_for_one_file_lie_beside_the_graph(lm, in_int8, folder,
     names = {path.name for path in (folder / "two_files").glob("*.onnx*")}
     assert names == {GRAPH, GRAPH + ".data"}
     small = shutil.copytree(folder / "two_files", folder / "two_small_files")
-    in_eight_bits(load_lm(lm), small)
+    quantise_export(load_lm(lm), small)
     left = {path.name for path in (folder / "two_files").iterdir()}
     assert {path.name for path in small.iterdir()} == left
     ids = random_ids((3, 9))
@@ -298,9 +298,9 @@ def test_weights_too_many_for_one_file_lie_beside_the_graph(lm, in_int8, folder,
 
 def test_eight_bits_that_leave_nothing_are_refused(lm, plain, tmp_path, monkeypatch):
     directory = shutil.copytree(plain, tmp_path / "broken")
-    monkeypatch.setattr("seqlm.deploy.export.spread_lost", lambda found, wanted: float("nan"))
+    monkeypatch.setattr("seqlm.deploy.export.relative_rmse", lambda found, wanted: float("nan"))
     with pytest.raises(SeqlmError, match="little is left of the model"):
-        in_eight_bits(load_lm(lm), directory)
+        quantise_export(load_lm(lm), directory)
 
 
 def test_what_torch_cannot_trace_gets_a_sentence(lm, folder, monkeypatch):

@@ -22,10 +22,10 @@ from seqlm.data.tokens import (
     reading_prompt,
     shorten,
 )
-from seqlm.deploy.infer import classify_rows, completed, interact, write_sentences
+from seqlm.deploy.infer import classify_rows, complete_token, generate_rows, interact
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.models.generation import write_sentences_from
+from seqlm.models.generation import continue_prompt
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
 
@@ -132,7 +132,7 @@ def test_a_prefix_longer_than_the_model_gets_a_sentence_and_the_next_its_table(
 
 def test_sentences_go_on_to_their_end_when_no_length_is_given(directory, vocab, capsys):
     hot = SampleConfig(temperature=100)
-    write_sentences(directory, None, 3, 30, hot)
+    generate_rows(directory, None, 3, 30, hot)
     lengths = [len(line.split()) for line in capsys.readouterr().out.splitlines()]
     # By chance alone one token in 66 is <EOS>: some rows end by it, some fill the model.
     assert len(lengths) == 30 and max(lengths) == 65 and min(lengths) < 65
@@ -148,15 +148,18 @@ def test_interactive_answers_can_be_json_a_line_each(directory, monkeypatch, cap
 
 def test_a_begun_token_is_completed_with_and_without_its_bracket(vocab):
     found = []
-    while (token := completed("<CLS_", vocab, len(found))) is not None:
+    while (token := complete_token("<CLS_", vocab, len(found))) is not None:
         found.append(token)
     assert found == [f"<CLS_{k}> " for k in range(10)]
-    assert completed("CLS_3", vocab, 0) == "<CLS_3> " and completed("CLS_3", vocab, 1) is None
+    assert (
+        complete_token("CLS_3", vocab, 0) == "<CLS_3> "
+        and complete_token("CLS_3", vocab, 1) is None
+    )
 
 
 def test_what_is_written_as_json_is_a_row_of_the_data_contract(directory, vocab, tmp_path, capsys):
     way = SampleConfig(max_new_tokens=5, seed=9)
-    write_sentences(directory, None, 3, 4, way, tmp_path / "some" / "rows.jsonl", as_json=True)
+    generate_rows(directory, None, 3, 4, way, tmp_path / "some" / "rows.jsonl", as_json=True)
     (tmp_path / "printed.jsonl").write_text(capsys.readouterr().out)
     kept = read_records(tmp_path / "some" / "rows.jsonl", vocab)
     assert kept == read_records(tmp_path / "printed.jsonl", vocab) and len(kept) == 4
@@ -173,25 +176,25 @@ def test_pictures_are_written_as_one_grid_where_there_is_a_code_book(tmp_path, c
     whole = " ".join(["<CLS>", "<CLS_3>", "<IMG>", *[code_token(1)] * 16, "</IMG>"])
     way = SampleConfig(max_new_tokens=1)
     with pytest.raises(ConfigError, match="no code book lies beside"):
-        write_sentences(directory, whole, None, 2, way, tmp_path / "grid.png")
+        generate_rows(directory, whole, None, 2, way, tmp_path / "grid.png")
     book.save(directory / "codebook.npz")
-    write_sentences(directory, whole, None, 2, way, tmp_path / "grid.png")
+    generate_rows(directory, whole, None, 2, way, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
     with pytest.raises(ConfigError, match="2 of 2 sentences hold no whole picture"):
-        write_sentences(directory, "<IMG>", None, 2, way, tmp_path / "none.png")
+        generate_rows(directory, "<IMG>", None, 2, way, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 
 
 def test_an_output_of_another_kind_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(ConfigError, match="should end in .jsonl"):
-        write_sentences(tmp_path / "missing", None, 3, 1, SampleConfig(), tmp_path / "a.gif")
+        generate_rows(tmp_path / "missing", None, 3, 1, SampleConfig(), tmp_path / "a.gif")
 
 
 def test_beam_search_at_the_terminal_writes_what_sampling_finds(directory, vocab, capsys):
     told = ["infer", "--model_path", str(directory), "--mode", "generate", "--prompt", "<IMG>"]
     told += ["--strategy", "beam", "--num_beams", "5", "--max_new_tokens", "9", "--n", "2"]
     config = SampleConfig(strategy="beam", num_beams=5, max_new_tokens=9)
-    wanted = write_sentences_from(load_lm(directory), vocab, ["<IMG>"], 2, config)
+    wanted = continue_prompt(load_lm(directory), vocab, ["<IMG>"], 2, config)
     assert main(told) == 0
     assert capsys.readouterr().out.splitlines() == [" ".join(sentence) for sentence in wanted]
     assert main([*told, "--json", "true"]) == 0

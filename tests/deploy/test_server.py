@@ -30,10 +30,10 @@ from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 from seqlm.data.tokens import class_ids, drawing_prompt, reading_prompt
 from seqlm.deploy.endpoints import Endpoint, GenerateEndpoint, NextTokenEndpoint, StreamEndpoint
-from seqlm.deploy.memory import groups_that_fit, needed_by
+from seqlm.deploy.memory import fit_into_memory, sentence_bytes
 from seqlm.errors import DataError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.models.generation import next_token_table, write_sentences_from
+from seqlm.models.generation import continue_prompt, next_token_table
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 from seqlm.options import DRAWING
 
@@ -242,7 +242,7 @@ def directly(model, vocab, tokens: list[str], asked: dict) -> list[list[str]]:
     """What sampling.py makes of a request."""
     given = {**DRAWING, **asked}
     n = given.pop("n", 1)
-    return write_sentences_from(model, vocab, tokens, n, SampleConfig(**given))
+    return continue_prompt(model, vocab, tokens, n, SampleConfig(**given))
 
 
 def test_sentences_are_those_of_sampling_alone_and_in_a_mixed_batch(lm, saved, vocab):
@@ -314,10 +314,10 @@ def test_what_a_sentence_may_keep_is_what_the_model_keeps(worker):
     endpoint.predict([request])
     watching.remove()
     # The last token is never read, so it keeps nothing.
-    expected = needed_by(endpoint.config, request.tokens, request.config()) * 10 // 11
+    expected = sentence_bytes(endpoint.config, request.tokens, request.config()) * 10 // 11
     assert max(sizes) == expected
     plain = replace(request.config(), guidance=1.0, strategy="greedy")
-    assert needed_by(endpoint.config, request.tokens, plain) * 10 // 11 == expected // 10
+    assert sentence_bytes(endpoint.config, request.tokens, plain) * 10 // 11 == expected // 10
 
 
 def test_a_batch_that_would_need_too_much_memory_is_written_in_parts(worker, monkeypatch):
@@ -326,7 +326,7 @@ def test_a_batch_that_would_need_too_much_memory_is_written_in_parts(worker, mon
         endpoint.asks(tokens=f"<CLS> <CLS_{k}> <IMG>", n=3, max_new_tokens=9) for k in range(8)
     ]
     whole, calls = endpoint.predict(requests), calls_of(endpoint, requests)
-    one = needed_by(endpoint.config, PROMPT.split(), requests[0].config())
+    one = sentence_bytes(endpoint.config, PROMPT.split(), requests[0].config())
     monkeypatch.setattr("seqlm.deploy.memory.MEMORY", 7 * one)
     assert endpoint.predict(requests) == whole
     assert calls_of(endpoint, requests) > 3 * calls  # 24 sentences, 7 at a time
@@ -334,9 +334,9 @@ def test_a_batch_that_would_need_too_much_memory_is_written_in_parts(worker, mon
 
 def test_groups_hold_as_many_as_fit_and_never_none(monkeypatch):
     monkeypatch.setattr("seqlm.deploy.memory.MEMORY", 10)
-    assert groups_that_fit([("a", 4), ("b", 6), ("c", 1), ("d", 10)]) == [["a", "b"], ["c"], ["d"]]
-    assert groups_that_fit([("large", 11), ("b", 1)]) == [["large"], ["b"]]
-    assert groups_that_fit([]) == []
+    assert fit_into_memory([("a", 4), ("b", 6), ("c", 1), ("d", 10)]) == [["a", "b"], ["c"], ["d"]]
+    assert fit_into_memory([("large", 11), ("b", 1)]) == [["large"], ["b"]]
+    assert fit_into_memory([]) == []
 
 
 @pytest.mark.parametrize("kind", [GenerateEndpoint, StreamEndpoint])

@@ -10,7 +10,7 @@ from seqlm.config import SampleConfig
 from seqlm.data.tokens import CLS, EOS, IMG, PAD, drawing_prompt
 from seqlm.errors import ConfigError
 from seqlm.models.decoding import guided_logits
-from seqlm.models.generation import draw, generate, next_token_probabilities, write_sentences_from
+from seqlm.models.generation import continue_prompt, draw, generate, next_token_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +159,7 @@ def test_seed_and_temperature_change_nothing(lm, vocab):
 def test_whole_pictures_and_sentences_come_out(lm, vocab):
     codes = draw(lm, vocab, [3, None, 5], 16, beam(guidance=1.5))
     assert codes.shape == (3, 16) and codes.min() >= 0 and codes.max() < 50
-    (sentence,) = write_sentences_from(lm, vocab, (CLS, CLS, IMG), 1, beam(max_new_tokens=12))
+    (sentence,) = continue_prompt(lm, vocab, (CLS, CLS, IMG), 1, beam(max_new_tokens=12))
     assert sentence[:3] == [CLS, CLS, IMG] and 3 < len(sentence) <= 15
 
 

@@ -24,13 +24,13 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.models import generation as sampling
 from seqlm.models.decoding import guided_logits
 from seqlm.models.generation import (
+    continue_prompt,
     draw,
     generate,
     next_token_probabilities,
     next_token_table,
     strategy_probabilities,
-    withheld,
-    write_sentences_from,
+    withhold_class,
 )
 from seqlm.models.gpt2 import build_lm
 
@@ -421,11 +421,16 @@ def test_guidance_without_anything_to_compare_with_is_refused(lm, vocab):
 
 
 def test_only_a_drawing_prompt_has_a_class_to_withhold():
-    assert withheld(drawing_prompt(3)) == drawing_prompt(None)
-    assert withheld([CLS, class_token(3), IMG, code_token(4)]) == (CLS, CLS, IMG, code_token(4))
-    assert withheld(draw_layout([1, 2], 3)) == draw_layout([1, 2], None)
+    assert withhold_class(drawing_prompt(3)) == drawing_prompt(None)
+    assert withhold_class([CLS, class_token(3), IMG, code_token(4)]) == (
+        CLS,
+        CLS,
+        IMG,
+        code_token(4),
+    )
+    assert withhold_class(draw_layout([1, 2], 3)) == draw_layout([1, 2], None)
     for tokens in (drawing_prompt(None), (), (CLS,), read_layout([1], 3), (IMG, class_token(3))):
-        assert withheld(tokens) is None
+        assert withhold_class(tokens) is None
 
 
 # ---------------------------------------------------------------- drawing
@@ -519,7 +524,7 @@ def test_a_vocabulary_without_code_book_names_cannot_be_drawn_from(tiny):
 
 
 def sentence(model, vocab, tokens, **settings):
-    return write_sentences_from(model, vocab, tokens, 3, SampleConfig(**settings))
+    return continue_prompt(model, vocab, tokens, 3, SampleConfig(**settings))
 
 
 def test_sentences_begin_with_their_prompt_and_end_with_eos_or_where_told(lm, vocab):

@@ -16,7 +16,7 @@ from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm, check_length, count_parameters, fit_attention
-from seqlm.models.recurrent import build_attention_free, build_lstm, load_rival
+from seqlm.models.recurrent import build_attention_free, build_lstm, load_baseline_lm
 from seqlm.training.tasks import train_lm
 from seqlm.training.train import Rows, train
 
@@ -43,7 +43,7 @@ def sharpened(model):
     return model.eval()
 
 
-def logits_of(model, ids) -> torch.Tensor:
+def torch_logits(model, ids) -> torch.Tensor:
     with torch.no_grad():
         return model(torch.tensor(ids)).logits
 
@@ -76,7 +76,7 @@ def test_the_lstm_is_the_textbooks():
         c = f.sigmoid() * c + i.sigmoid() * g.tanh()
         h = o.sigmoid() * c.tanh()
         by_hand.append(weights["wte.weight"] @ h)
-    torch.testing.assert_close(logits_of(model, [ids])[0], torch.stack(by_hand))
+    torch.testing.assert_close(torch_logits(model, [ids])[0], torch.stack(by_hand))
 
 
 def test_an_untrained_lstm_forgets_little():
@@ -100,7 +100,7 @@ def test_the_attention_free_model_sees_the_plain_mean_of_all_so_far():
         h = h + weights["mlp.2.weight"] @ inner + weights["mlp.2.bias"]
         out = layer_norm(h, (32,), weights["norm_out.weight"], weights["norm_out.bias"])
         by_hand.append(weights["wte.weight"] @ out)
-    torch.testing.assert_close(logits_of(model, [ids])[0], torch.stack(by_hand))
+    torch.testing.assert_close(torch_logits(model, [ids])[0], torch.stack(by_hand))
 
 
 @pytest.mark.parametrize("width", [16, 384])
@@ -140,11 +140,11 @@ def test_they_start_from_ignorance(build, width):
 def test_a_later_token_changes_no_earlier_logits(build):
     model = sharpened(build(SIZE, VOCAB))
     row = rows_of_many_lengths()[1]
-    before = logits_of(model, [row])[0]
+    before = torch_logits(model, [row])[0]
     for place in range(1, len(row)):
         changed = [*row]
         changed[place] = 7 if row[place] != 7 else 8
-        after = logits_of(model, [changed])[0]
+        after = torch_logits(model, [changed])[0]
         torch.testing.assert_close(after[:place], before[:place])
         assert (after[place] - before[place]).abs().max() > 1e-3
 
@@ -161,7 +161,7 @@ def test_scores_do_not_depend_on_batch_or_padding(build):
 @BUILDERS
 def test_choosing_an_attention_kernel_and_a_cache_change_nothing(build):
     model, ids = sharpened(build(SIZE, VOCAB)), torch.tensor(rows_of_many_lengths()[:1])
-    before = logits_of(model, ids.tolist())
+    before = torch_logits(model, ids.tolist())
     fit_attention(model, 12)
     fit_attention(model, 500)
     with torch.no_grad():
@@ -184,7 +184,7 @@ def test_the_loss_shifts_the_labels_and_leaves_out_minus_100(build):
     ids = torch.tensor([[2, 7, 8, 9, 3], [2, 6, 3, 0, 0]])
     labels = ids.clone()
     labels[1, 3:] = -100
-    logits = logits_of(model, ids.tolist())
+    logits = torch_logits(model, ids.tolist())
     predicted = [(0, t) for t in range(1, 5)] + [(1, 1), (1, 2)]
     by_hand = [-logits[b, t - 1].log_softmax(-1)[ids[b, t]] for b, t in predicted]
     expected = torch.stack(by_hand)
@@ -241,7 +241,7 @@ def test_they_learn_a_cycle_by_heart(build, precision, tmp_path):
     # Only where the cycle breaks is there something to guess.
     assert record["initial"]["code_nll"] > 2.5
     assert record["best"]["code_nll"] < 0.4
-    saved = load_rival(tmp_path / "best_model")
+    saved = load_baseline_lm(tmp_path / "best_model")
     found = float(score_tokens(saved, rows).nll.mean())
     # Within training it was measured in the precision it is trained in.
     assert found == pytest.approx(record["best"]["code_nll"], abs=2e-3)
@@ -251,12 +251,12 @@ def test_only_the_lstm_can_tell_in_which_order_codes_came():
     """Codes and places are summed apart, so the mean is the same whichever code came first."""
     pairs = [[6, 7], [7, 6]]
     means = [
-        logits_of(sharpened(build_attention_free(SIZE, VOCAB)), [[2, *pair, 3]])[0, 3]
+        torch_logits(sharpened(build_attention_free(SIZE, VOCAB)), [[2, *pair, 3]])[0, 3]
         for pair in pairs
     ]
     torch.testing.assert_close(*means)
     states = [
-        logits_of(sharpened(build_lstm(SIZE, VOCAB)), [[2, *pair, 3]])[0, 3] for pair in pairs
+        torch_logits(sharpened(build_lstm(SIZE, VOCAB)), [[2, *pair, 3]])[0, 3] for pair in pairs
     ]
     assert (states[0] - states[1]).abs().max() > 1e-3
 
@@ -265,7 +265,7 @@ def test_only_the_lstm_can_tell_in_which_order_codes_came():
 def test_what_is_saved_is_loaded_again(build, tmp_path):
     model, rows = sharpened(build(SIZE, VOCAB, seed=3)), rows_of_many_lengths()
     model.save_pretrained(tmp_path)
-    loaded = load_rival(tmp_path)
+    loaded = load_baseline_lm(tmp_path)
     assert type(loaded) is type(model) and not loaded.training
     assert (loaded.config.vocab_size, loaded.config.n_positions) == (len(VOCAB), 64)
     assert loaded.config.pad_token_id == VOCAB["<PAD>"]
@@ -274,10 +274,10 @@ def test_what_is_saved_is_loaded_again(build, tmp_path):
 
 def test_what_is_no_rival_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(DataError, match="no model here"):
-        load_rival(tmp_path / "nothing")
+        load_baseline_lm(tmp_path / "nothing")
     build_lm(SIZE, VOCAB).save_pretrained(tmp_path / "gpt")
     with pytest.raises(DataError, match="GPT2LMHeadModel.* not one of the rivals"):
-        load_rival(tmp_path / "gpt")
+        load_baseline_lm(tmp_path / "gpt")
 
 
 @BUILDERS
@@ -289,7 +289,7 @@ def test_they_train_through_the_very_same_door_as_the_gpt(build, built, tiny, tm
     )  # fmt: skip
     said = []
     record = train_lm(corpus, tiny, config, said.append, build=build)
-    model = load_rival(tmp_path / "best_model")
+    model = load_baseline_lm(tmp_path / "best_model")
     assert record["parameters"] == count_parameters(model)
     assert not any("far off" in line for line in said)
     assert record["best"]["code_nll"] < record["initial"]["code_nll"] - 0.3

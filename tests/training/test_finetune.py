@@ -28,12 +28,12 @@ from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, gpt2_config, load_classifier, load_lm
 from seqlm.models.resize import (
+    count_new_tokens,
+    describe_token_counts,
+    extend_vocab,
     grow_embedding,
     grow_head,
-    grown_vocab,
-    in_order,
-    in_words,
-    new_tokens,
+    sort_new_tokens,
     start_model,
 )
 from seqlm.options import FinetuneOptions
@@ -115,34 +115,34 @@ def test_new_tokens_are_counted_whatever_else_is_wrong_with_the_rows(tmp_path):
     lines = ['{"tokens": "<IMG> a a b </IMG> <PAD>"}', "{no json", '{"tokens": 7}', "[]"]
     lines += ['{"tokens": "<IMG> b </IMG> <CLS> <CLS> <EOS>", "label": 2}']
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
-    found = new_tokens(path, default_vocab(5, 2))
+    found = count_new_tokens(path, default_vocab(5, 2))
     assert found == {"a": 2, "b": 2, "<CLS_2>": 1}
 
 
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(DataError, match="none.jsonl"):
-        new_tokens(tmp_path / "none.jsonl", {})
+        count_new_tokens(tmp_path / "none.jsonl", {})
 
 
 def test_old_ids_stay_and_new_tokens_come_last_in_an_order_of_their_own(vocab):
     new = ["<CLS_11>", "zeta", "<CLS_10>", "<Z_050>", "zeta"]
-    grown = grown_vocab(vocab, in_order(new))
+    grown = extend_vocab(vocab, sort_new_tokens(new))
     assert {token: grown[token] for token in vocab} == vocab
     assert list(grown)[len(vocab) :] == ["<Z_050>", "zeta", "<CLS_10>", "<CLS_11>"]
     assert sorted(grown.values()) == list(range(len(vocab) + 4))
     kinds = token_kinds(grown)
     assert kinds[-4:].tolist() == [KIND_CODE, KIND_CODE, KIND_CLASS, KIND_CLASS]
-    assert in_order(reversed(new)) == in_order(new)
+    assert sort_new_tokens(reversed(new)) == sort_new_tokens(new)
 
 
 def test_a_class_that_leaves_a_gap_is_refused(vocab):
     with pytest.raises(DataError, match="<CLS_12> would be new, but there is no <CLS_10>"):
-        grown_vocab(vocab, ["<CLS_12>"])
+        extend_vocab(vocab, ["<CLS_12>"])
 
 
 def test_the_rarest_new_tokens_are_named_first():
     counts = {f"<Z_{k}>": k for k in range(1, 12)}
-    told = in_words(counts)
+    told = describe_token_counts(counts)
     assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith("3 that are commoner")
 
 
@@ -668,32 +668,32 @@ def test_under_lora_a_classifiers_head_learns_whole(started, mine, tmp_path):
 
 
 def test_where_the_output_layer_is_its_own_new_tokens_learn_there_too(tiny, vocab, tmp_path):
-    from seqlm.models.lora import adapt, merged
+    from seqlm.models.lora import add_lora, merge_lora
 
     model = GPT2LMHeadModel(gpt2_config(tiny, vocab, tie_word_embeddings=False))
     old = model.lm_head.weight.detach().clone()
     grow_embedding(model, len(vocab) + 2)
     assert torch.equal(model.lm_head.weight[: len(vocab)], old)
     assert torch.allclose(model.lm_head.weight[len(vocab) :], old.mean(0).expand(2, -1), atol=1e-6)
-    under = adapt(model, 2, 4, len(vocab), tmp_path, seed=1)
+    under = add_lora(model, 2, 4, len(vocab), tmp_path, seed=1)
     ids = torch.tensor([[2, 7, 66, 9, 67, 3]])
     under(input_ids=ids, labels=ids).loss.backward()
     with torch.no_grad():
         for weight in under.parameters():
             if weight.grad is not None:
                 weight -= weight.grad
-    plain = merged(under)
+    plain = merge_lora(under)
     assert torch.equal(plain.lm_head.weight[: len(vocab)], old)
     assert not torch.allclose(plain.lm_head.weight[66], plain.lm_head.weight[67])
 
 
 def test_merging_changes_no_answer_and_leaves_the_model_under_lora(tiny, vocab, tmp_path):
-    from seqlm.models.lora import adapt, merged
+    from seqlm.models.lora import add_lora, merge_lora
 
     model = build_lm(tiny, vocab)
     base = {name: weight.clone() for name, weight in model.state_dict().items()}
     grow_embedding(model, len(vocab) + 2)
-    under = adapt(model, 4, 8, len(vocab), tmp_path, seed=1).eval()
+    under = add_lora(model, 4, 8, len(vocab), tmp_path, seed=1).eval()
     ids = torch.tensor([[2, 7, 66, 9, 67, 3, 4, 59, 5]])
     learning = [weight for weight in under.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(learning, 1e-2, weight_decay=0.1)
@@ -703,7 +703,7 @@ def test_merging_changes_no_answer_and_leaves_the_model_under_lora(tiny, vocab, 
         optimizer.step()
         optimizer.zero_grad()
     assert under(input_ids=ids, labels=ids).loss.item() < first - 0.3
-    plain = merged(under)
+    plain = merge_lora(under)
     with torch.no_grad():
         assert torch.allclose(plain(ids).logits, under(input_ids=ids).logits, atol=1e-5)
     still = {

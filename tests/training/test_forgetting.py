@@ -8,7 +8,7 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import TokenScores
 from seqlm.models.gpt2 import build_classifier, build_lm
-from seqlm.models.resize import grow_embedding, grown_vocab
+from seqlm.models.resize import extend_vocab, grow_embedding
 from seqlm.training.forgetting import (
     Answers,
     answers,
@@ -112,7 +112,7 @@ def test_a_classifier_is_asked_for_classes_only_and_a_language_model_for_both(co
 
 
 def test_old_rows_are_measured_beside_the_new_ones_under_the_grown_vocabulary(corpus, tiny, vocab):
-    grown = grown_vocab(vocab, ["a", "b"])
+    grown = extend_vocab(vocab, ["a", "b"])
     new = Corpus(grown, corpus.splits | {"val": corpus.splits["val"][:20]})
     model = grow_embedding(build_lm(tiny, vocab), len(grown))
     found = both_measures(new, corpus)(model)
