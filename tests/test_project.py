@@ -33,7 +33,7 @@ IMPORT_NAMES = {
     "ipython": "IPython",
 }
 # Our own modules, as tests import them.
-OURS = {"seqlm", "tests", "conftest", "invented", "playable"}
+OURS = {"seqlm", "tests", "conftest", "samples", "playable"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 

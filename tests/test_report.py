@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from invented import values, workspace
+from samples import values, workspace
 
 from seqlm import page, report
 from seqlm.errors import DataError, SeqlmError

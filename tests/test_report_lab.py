@@ -1,7 +1,7 @@
 """The report's pages on the laboratory say what its notebooks measured, and no more."""
 
 import pytest
-from invented import workspace
+from samples import workspace
 
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.tables import OURS, results_table

@@ -1,4 +1,4 @@
-"""Figures of trust: is a route as sure as it is right, is one model really the better?"""
+"""Figures that compare models: baselines, differences between models, forgetting."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -11,19 +11,113 @@ from matplotlib.figure import Figure
 from seqlm.evaluation.estimates import Estimate
 from seqlm.plots.style import (
     BLUE,
+    DASHED,
     GREY,
     INK,
     SERIES,
     SMALL,
+    Numbers,
     canvas,
     estimate,
     finish,
+    in_plain,
     interval,
     listed,
     n_of,
     short,
     styled,
 )
+
+
+@styled
+def plot_baselines(
+    names: Sequence[str],
+    estimates: Sequence[Numbers],
+    heading: str,
+    unit: str,
+    ours: Sequence[str] | None = None,
+) -> Figure:
+    """Dots with intervals, best on top. `ours`, by default the first of `names`, stand out.
+
+    `unit` labels the axis. Estimates whose unit is "share" get an axis in percent.
+    """
+    numbers = [estimate(e) for e in estimates]
+    ours = [in_plain(name) for name in ([names[0]] if ours is None else ours)]
+    names = [in_plain(name) for name in names]
+    figure = canvas(0.75 + 0.33 * len(names), heading)
+    ladder(figure.add_subplot(), names, numbers, ours, unit)
+    return finish(figure, f"{heading}.", ladder_words(names, numbers, ours))
+
+
+def _off_axis(estimates: Sequence[Estimate]) -> int | None:
+    """The one estimate so far below all others that drawing it to scale would hide them."""
+    if len(estimates) < 3:
+        return None
+    lowest = min(range(len(estimates)), key=lambda i: estimates[i].value)
+    others = [e for i, e in enumerate(estimates) if i != lowest]
+    left, right = min(e.low for e in others), max(e.high for e in others)
+    return lowest if left - estimates[lowest].high > 1.5 * (right - left) else None
+
+
+def ladder(
+    ax: Axes, names: Sequence[str], estimates: Sequence[Estimate], ours: Sequence[str], label: str
+) -> None:
+    """Dots with their 95 % intervals, one below the other, the best on top.
+
+    Shares are better when high, everything else when low. Those in `ours` get a filled diamond
+    and a bold name. One that lies far off is drawn as an arrow at the edge, with its number.
+    """
+    shares = all(e.unit == "share" for e in estimates)
+    order = sorted(range(len(names)), key=lambda i: estimates[i].value, reverse=not shares)
+    off = _off_axis(estimates)
+    seen = [e for i, e in enumerate(estimates) if i != off]
+    left, right = min(e.low for e in seen), max(e.high for e in seen)
+    margin = 0.06 * (right - left) or 0.05
+    left, right = left - margin * (1 if off is None else 2.5), right + margin
+    if shares:
+        right = min(right, 1.004)
+    for y, i in enumerate(order):
+        e, mine = estimates[i], names[i] in ours
+        colour = BLUE if mine else GREY
+        if i == off:
+            ax.plot(left + margin / 2, y, marker="<", color=colour, ms=7, ls="none")
+            ax.annotate("off the axis", (left + margin / 2, y), (9, 0), textcoords="offset points",
+                        va="center", fontsize=SMALL, color=GREY)  # fmt: skip
+        else:
+            ax.plot([e.low, e.high], [y, y], color=colour, lw=2.6 if mine else 1.5)
+            face = colour if mine else "white"
+            ax.plot(e.value, y, marker="D" if mine else "o", ms=7, color=colour, mfc=face, mew=1.5)
+        ax.text(
+            1.015, y, f"{short(e.value, e.unit)}  ({interval(e)})", fontsize=SMALL,
+            va="center", transform=ax.get_yaxis_transform(), fontweight="bold" if mine else None,
+        )  # fmt: skip
+    ax.set(xlim=(left, right), ylim=(-0.6, len(order) - 0.4))
+    marks = [f"◆ {names[i]}" if names[i] in ours else names[i] for i in order]
+    ax.set_yticks(range(len(order)), marks)
+    for tick, i in zip(ax.get_yticklabels(), order, strict=True):
+        tick.set_fontweight("bold" if names[i] in ours else "normal")
+    ax.tick_params(axis="y", length=0)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+    ax.locator_params(axis="x", nbins=8)
+    if shares:
+        ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
+    ax.set_xlabel(
+        f"{label}  ·  {n_of(estimates)}, bars: 95 % intervals", fontsize=SMALL, loc="left"
+    )
+
+
+def ladder_words(
+    names: Sequence[str], numbers: Sequence[Estimate], ours: Sequence[str], brief: bool = False
+) -> str:
+    """The same in words, best first; `brief` leaves the intervals out."""
+    shares = all(e.unit == "share" for e in numbers)
+    order = sorted(range(len(names)), key=lambda i: numbers[i].value, reverse=shares)
+    told = []
+    for i in order:
+        words = short(numbers[i].value, numbers[i].unit) if brief else numbers[i]
+        told.append(f"{names[i]}{' (ours)' * (names[i] in ours)} {words}")
+    return f"Dots with 95 % intervals, {n_of(numbers)}, best first: {'; '.join(told)}."
 
 
 def ends(e: Estimate) -> tuple[float, float]:
@@ -39,101 +133,6 @@ def told(e: Estimate) -> str:
 def in_percent(value: float, _=None) -> str:
     """What an axis of shares writes: "95%"; nothing where no share can be."""
     return f"{value * 100:g}%" if -1e-9 <= value <= 1 + 1e-9 else ""
-
-
-# --- as sure as right -----------------------------------------------------------------------------
-
-
-@styled
-def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> Figure:
-    """For each route how often it is right against how sure it is, with the images below.
-
-    `series` holds for each route its bins: {"low", "high", "n", "confidence", "accuracy"}, the
-    accuracy an Estimate or what a metrics file holds of it. Bins without images may be missing.
-    A marker is filled where its 95 % interval misses the diagonal.
-    """
-    found = {name: [b for b in bins if b.get("n")] for name, bins in series.items()}
-    figure = canvas(4.3, heading, 3.0 * len(found) if len(found) > 1 else 5.0)
-    panels = figure.subplots(
-        2, len(found), sharex=True, sharey="row", height_ratios=[3.4, 1], squeeze=False
-    )
-    figure.get_layout_engine().set(w_pad=0.09)
-    said = []
-    for column, ((name, bins), (colour, marker, _)) in enumerate(zip(found.items(), cycle(SERIES))):
-        n = sum(b["n"] for b in bins)
-        panels[0, column].set_title(textwrap.fill(name, 27), pad=20)
-        panels[0, column].annotate(f"n = {n:,}", (0, 1), (0, 7), xycoords="axes fraction",
-                                   textcoords="offset points", fontsize=SMALL)  # fmt: skip
-        off = _reliability_panel(panels[0, column], bins, colour, marker)
-        _images_panel(panels[1, column], bins, colour, 30 // len(found))
-        said.append(_reliability_words(name, bins, off, n))
-    panels[0, 0].set_ylabel("share right")
-    panels[1, 0].set_ylabel("images")
-    legend = "confidence  ·  bars: 95 % intervals, filled where they miss the line"
-    figure.supxlabel("\n".join(textwrap.wrap(legend, 50 * len(found))), fontsize=SMALL)
-    return finish(
-        figure,
-        f"{heading}: share right against confidence, bin by bin; on the diagonal a route is as "
-        "sure as right.",
-        *said,
-    )
-
-
-def _reliability_panel(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[int]:
-    """Draws the bins; gives back which of them lie off the diagonal with their whole interval."""
-    ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1.2)
-    ax.annotate("as sure as right", (1, 1), (0, 7), xycoords="axes fraction", ha="right",
-                textcoords="offset points", fontsize=SMALL)  # fmt: skip
-    off = []
-    for i, b in enumerate(bins):
-        e, sure = estimate(b["accuracy"]), b["confidence"]
-        low, high = ends(e)
-        missed = e.has_interval and not low <= sure <= high
-        off += [i] * missed
-        ax.plot([sure, sure], [low, high], color=colour, lw=1.8)
-        ax.plot(sure, e.value, marker, color=colour, ms=7, mfc=colour if missed else "white",
-                mew=1.6)  # fmt: skip
-    ax.set(xlim=(0, 1.02), ylim=(-0.05, 1.05), xticks=[0, 0.25, 0.5, 0.75, 1])
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    ax.yaxis.set_major_formatter(in_percent)
-    ax.grid()
-    ax.set_axisbelow(True)
-    return off
-
-
-def _images_panel(ax: Axes, bins: Sequence[Mapping], colour: str, widest: int) -> None:
-    most = max((b["n"] for b in bins), default=1)
-    upright = len(bins) * len(f"{most:,}") <= widest
-    for b in bins:
-        ax.bar(b["low"], b["n"], b["high"] - b["low"], align="edge", fc=colour, ec="white",
-               alpha=0.75)  # fmt: skip
-        ax.text((b["low"] + b["high"]) / 2, b["n"] + 0.05 * most, f"{b['n']:,}", ha="center",
-                va="bottom", fontsize=SMALL, rotation=0 if upright else 90)  # fmt: skip
-    ax.set(ylim=(0, ax.get_ylim()[1]), yticks=[])
-    ax.set_ylim(top=max(ax.get_ylim()[1], most * (1.4 if upright else 1.8)))
-    ax.xaxis.set_major_formatter(in_percent)
-
-
-def _reliability_words(name: str, bins: Sequence[Mapping], off: Sequence[int], n: int) -> str:
-    if not bins:
-        return f"{name}: no images (n = 0)."
-    top = bins[-1]
-    said = (
-        f"{name}, n = {n:,}: {len(bins)} bins with images; where it is surest "
-        f"({top['confidence']:.1%} on average), right {estimate(top['accuracy'])}."
-    )
-    if not off:
-        return f"{said} No bin's interval misses the diagonal."
-    worst = max(off, key=lambda i: abs(estimate(bins[i]["accuracy"]).value - bins[i]["confidence"]))
-    sure, e = bins[worst]["confidence"], estimate(bins[worst]["accuracy"])
-    many = "1 bin misses" if len(off) == 1 else f"{len(off)} bins miss"
-    return (
-        f"{said} {many} the diagonal, furthest the one in which it is {sure:.1%} sure: right {e}, "
-        f"so it is too {'sure' if sure > e.value else 'modest'} there."
-    )
-
-
-# --- is the difference real? ----------------------------------------------------------------------
 
 
 @styled
@@ -216,3 +215,64 @@ def _differences_panel(ax: Axes, rows: Sequence[Mapping], lines: np.ndarray) -> 
         f"the first minus the second, in {word}: {better} of the line the first is better\n"
         f"{n_of([r['difference'] for r in rows])}, bars: 95 % intervals", fontsize=SMALL,
     )  # fmt: skip
+
+
+Standing = Mapping[str, Mapping[str, Mapping]]  # rows -> "code_nll", "accuracy" -> Estimate
+
+
+@styled
+def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
+    """Nats per code of each model, a panel for each kind of rows; the first model is the one before.
+
+    `models` holds for each model and each kind of rows {"code_nll": Estimate, "accuracy":
+    Estimate}, the second if classes can be read off; a model other than the first may lack a kind
+    (a baseline, say, that was fitted for one only). A dashed line marks the model before.
+    """
+    kinds = list(next(iter(models.values())))
+    numbers = [estimate(of["code_nll"]) for found in models.values() for of in found.values()]
+    figure = canvas(0.9 + 0.52 * len(models), f"{heading} ({n_of(numbers)})")
+    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    for ax, kind in zip(panels, kinds, strict=True):
+        _standing_panel(ax, [found.get(kind) for found in models.values()], kind)
+    panels[0].set_yticks(range(len(models)), list(models))
+    panels[0].set_ylim(len(models) - 0.4, -0.6)
+    figure.supxlabel("nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: the model "
+                     "before  ·  %: digits read off", fontsize=SMALL)  # fmt: skip
+    said = [_standing_words(kind, models) for kind in kinds]
+    return finish(figure, f"{heading}: nats per code on {' and on '.join(kinds)}, {n_of(numbers)}.",
+                  *said)  # fmt: skip
+
+
+def _standing_panel(ax: Axes, models: Sequence[Mapping | None], kind: str) -> None:
+    values = [found and estimate(found["code_nll"]) for found in models]
+    ax.axvline(values[0].value, **DASHED)
+    low, high = min(ends(e)[0] for e in values if e), max(ends(e)[1] for e in values if e)
+    room = (high - low) or 0.1
+    for y, (e, found, look) in enumerate(zip(values, models, cycle(SERIES))):
+        if found is None:
+            continue
+        colour, marker, _ = look
+        ax.plot(ends(e), [y, y], color=colour, lw=1.8)
+        ax.plot(e.value, y, marker, color=colour, ms=7, mfc="white", mew=1.6)
+        words = short(e.value, e.unit)
+        if "accuracy" in found:
+            words += f"  ·  {estimate(found['accuracy']).value:.1%}"
+        ax.annotate(words, (ends(e)[1], y), (7, 0), textcoords="offset points", va="center",
+                    fontsize=SMALL)  # fmt: skip
+    ax.set_xlim(low - 0.08 * room, high + 0.75 * room)
+    ax.set_title(kind)
+    ax.grid(axis="x")
+    ax.set_axisbelow(True)
+
+
+def _standing_words(kind: str, models: Mapping[str, Standing]) -> str:
+    parts = []
+    asked = {name: found for name, found in models.items() if kind in found}
+    for name, found in asked.items():
+        part = f"{name} {told(estimate(found[kind]['code_nll']))}"
+        if "accuracy" in found[kind]:
+            part += f", digits read off {told(estimate(found[kind]['accuracy']))}"
+        parts.append(part)
+    values = {name: estimate(found[kind]["code_nll"]).value for name, found in asked.items()}
+    best = min(values, key=values.get)
+    return f"On {kind}, with 95 % intervals: {'; '.join(parts)}. Lowest: {best}."

@@ -12,7 +12,6 @@ from scipy.stats import binom
 from seqlm.evaluation.estimates import ENDS, Estimate, proportion
 from seqlm.evaluation.image_quality import ROUNDING
 from seqlm.plots.comparisons import ends, in_percent, told
-from seqlm.plots.learning import label_at_right
 from seqlm.plots.style import (
     BLUE,
     GREEN,
@@ -26,6 +25,7 @@ from seqlm.plots.style import (
     estimate,
     finish,
     interval,
+    label_at_right,
     listed,
     n_of,
     short,

@@ -15,6 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import LogLocator, MaxNLocator
 
 from seqlm.evaluation.estimates import Estimate
 
@@ -236,3 +237,67 @@ def board(
     # imshow sets the limits of its axes unless told not to.
     ax.set(xlim=(-0.03, wide + margin), ylim=(high, 0), autoscale_on=False, aspect="equal")
     return drawn
+
+
+DASHED = {"color": GREY, "ls": (0, (4, 3)), "lw": 1}
+
+
+def label_at_right(ax: Axes, labels: Sequence[tuple], gap: float = 0.07) -> None:
+    """Words right of `ax`, each with a thin line to its place; none stands on another.
+
+    `labels` are (x, y, text, weight), x None for a line across the whole panel; `gap` is the
+    least distance of two words as a share of the height. The limits of `ax` must be set before.
+    """
+    low, high = ax.get_yaxis().get_transform().transform(ax.get_ylim())
+    heights = ax.get_yaxis().get_transform().transform([float(y) for _, y, *_ in labels])
+    places = spread((np.clip(heights, low, high) - low) / (high - low), gap)
+    ceiling = 1.0
+    for i in reversed(np.argsort(places, kind="stable")):
+        places[i] = min(places[i], ceiling)
+        ceiling = places[i] - gap
+    leader = {"arrowstyle": "-", "color": GREY, "lw": 0.8, "shrinkA": 1, "shrinkB": 3,
+              "relpos": (0, 0.5)}  # fmt: skip
+    for (x, y, text, weight), place in zip(labels, places, strict=True):
+        edge = ax.get_yaxis_transform() if x is None else ax.transData
+        ax.annotate(
+            text, (1 if x is None else x, y), xytext=(1.03, place), xycoords=edge, fontsize=SMALL,
+            textcoords=ax.transAxes, va="center", fontweight=weight, arrowprops=leader,
+        )  # fmt: skip
+
+
+def _counted(value: float, _=None) -> str:
+    """A count as an axis writes it: "500", "20k", "1.5M"."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+def log_ticks(ax: Axes, first: float, last: float) -> None:
+    """Ticks of a logarithmic x axis that runs from `first` to `last`.
+
+    Powers of ten alone would leave an axis of less than a decade or two almost without numbers.
+    """
+    subs = (1, 2, 5) if last < 100 * first else (1,)
+    locator = MaxNLocator(5) if last < 10 * first else LogLocator(subs=subs)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_minor_formatter(lambda value, _: "")
+
+
+def log_axis(ax: Axes, label: str, more: str = "") -> None:
+    """A logarithmic x axis of counts or seconds, with its label."""
+    ax.set_xscale("log")
+    if ax.get_xlim()[0] <= 0:  # nothing was drawn
+        ax.set_xlim(1, 10)
+    log_ticks(ax, *ax.get_xlim())
+    ax.xaxis.set_major_formatter(_counted)
+    ax.set_xlabel(f"{label} (logarithmic){more}", fontsize=SMALL)
+    ax.grid(axis="y")
+
+
+def finite(x: Sequence, y: Sequence) -> tuple[np.ndarray, np.ndarray]:
+    """Of x and y (N,) what a logarithmic x axis can show: x above zero, neither of them missing."""
+    pairs = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
+    x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
+    kept = np.isfinite(y) & (x > 0)
+    return x[kept], y[kept]

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
-from seqlm.plots.baselines import ladder, ladder_words
+from seqlm.plots.comparisons import ladder, ladder_words
 from seqlm.plots.style import (
     SMALL,
     Numbers,

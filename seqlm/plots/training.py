@@ -1,14 +1,13 @@
-"""Figures of a model's losses: how training went, and where in a picture the codes are hard."""
+"""Figures of training: losses, learning rate, accuracy, fine-tuning."""
 
 from collections.abc import Mapping, Sequence
-from itertools import cycle
+from itertools import cycle, islice
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqlm.plots.style import (
-    BLUE,
     GREY,
     INK,
     ORANGE,
@@ -19,6 +18,7 @@ from seqlm.plots.style import (
     canvas,
     finish,
     in_plain,
+    label_at_right,
     listed,
     spread,
     styled,
@@ -32,6 +32,7 @@ MEASURES = {
     "class_nll": "val classes",
     "all_nll": "val tokens of all kinds",
 }
+
 
 NAMED_RIGHT = "classes of val classified correctly"
 
@@ -185,49 +186,40 @@ def _training_words(record: Mapping, baselines: Mapping[str, float], rows: str) 
 
 
 @styled
-def plot_nll_by_position(
-    model: Sequence[float],
-    baselines: Mapping[str, Sequence[float]],
-    grid: tuple[int, int],
-    n: int | None = None,
+def plot_finetuning_process(
+    runs: Mapping[str, Mapping[str, Sequence]], names: Sequence[str], heading: str, n: int
 ) -> Figure:
-    """NLL of the code at each place of the picture: lines against the baselines, and a map.
+    """Nats per code on val as fine-tuning goes on: new rows on the left, old ones on the right.
 
-    `model` and each of `baselines` (P,) nats per code, row by row from the top left; `grid` is
-    (rows, columns) with rows * columns = P; `n` says how many pictures were averaged.
+    `runs` holds for each run {"step", "new", "old"}; `names` are those of the two kinds of rows,
+    `n` the pictures of val.
     """
-    nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
-    pictures = f"n = {n:,} pictures" if n else f"n = {len(nats)} places"
-    figure = canvas(3.9, f"Where in the picture the codes are hard to guess ({pictures})")
-    lines, plan = figure.subplots(1, 2, width_ratios=[1.7, 1])
-    few = len(nats) <= 64
-    for (name, values), (colour, marker, style) in zip(baselines.items(), cycle(SERIES[1:])):
-        dots = {"marker": marker, "ms": 4, "mfc": "white"} if few else {}
-        lines.plot(places, values, color=colour, ls=style, lw=1.3, label=in_plain(name), **dots)
-    dots = {"marker": "D", "ms": 5} if few else {}
-    lines.plot(places, nats, color=BLUE, lw=2.6, label="the model", **dots)
-    lines.set(xlabel="place of the code, row by row from the top left", ylabel="nats per code")
-    lines.set_ylim(bottom=0)
-    lines.grid(axis="y")
-    if few:
-        lines.set_xticks(places[:: max(1, len(places) // 16)])
-    lines.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3)
-    square = nats.reshape(grid)
-    shown = plan.imshow(square, cmap="cividis")
-    if max(grid) <= 7:
-        middle = (nats.min() + nats.max()) / 2
-        for (row, column), value in np.ndenumerate(square):
-            colour = "white" if value < middle else "black"
-            plan.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
-    plan.set(xticks=[], yticks=[], title="the model, nats per code by place")
-    figure.colorbar(shown, ax=plan, shrink=0.75)
-    hard, easy = (np.unravel_index(pick, grid) for pick in (nats.argmax(), nats.argmin()))
-    means = [f"{in_plain(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
-    return finish(
-        figure,
-        f"NLL of the code at each of {len(nats)} places of the picture ({pictures}), as lines and "
-        f"as a map of {grid[0]} by {grid[1]}. The model needs {nats.mean():.2f} nats per code on "
-        f"average; hardest is row {hard[0] + 1}, column {hard[1] + 1} ({nats.max():.2f}), easiest "
-        f"row {easy[0] + 1}, column {easy[1] + 1} ({nats.min():.2f}).",
-        f"Baselines on average: {listed(means)}." if means else "",
+    figure = canvas(3.7, f"{heading} (n = {n:,} pictures of val)")
+    panels = figure.subplots(1, 2, sharey=True)
+    labels = []
+    for ax, key, name in zip(panels, ("new", "old"), names, strict=True):
+        # The first look is that of the model before, in `gained_and_lost`.
+        for (run, found), (colour, marker, line) in zip(
+            runs.items(), islice(cycle(SERIES), 1, None), strict=False
+        ):
+            ax.plot(found["step"], found[key], color=colour, ls=line, marker=marker, ms=5, lw=1.8,
+                    mfc="white")  # fmt: skip
+            if key == "old":
+                last = found[key][-1]
+                labels.append((found["step"][-1], last, f"{run} {last:.2f}", "bold"))
+        ax.set_title(name)
+        ax.set_xlabel("steps", fontsize=SMALL)
+        ax.grid(axis="y")
+    panels[0].set_ylabel("nats per code (read layout)")
+    label_at_right(panels[1], labels)
+    return finish(figure, f"{heading}, n = {n:,} pictures of val: nats per code against steps, on "
+                  f"{names[0]} and on {names[1]}.",
+                  *(_course_words(run, found, names) for run, found in runs.items()))  # fmt: skip
+
+
+def _course_words(run: str, found: Mapping[str, Sequence], names: Sequence[str]) -> str:
+    new, old = (np.asarray(found[key], dtype=float) for key in ("new", "old"))
+    return (
+        f"{run}, {found['step'][-1]:,} steps: on {names[0]} from {new[0]:.2f} to {new[-1]:.2f}, on "
+        f"{names[1]} from {old[0]:.2f} to {old[-1]:.2f}."
     )

@@ -9,7 +9,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from invented import ragged_rows, sharpened
+from samples import ragged_rows, sharpened
 
 from seqlm.cli import main
 from seqlm.config import DataFiles, SampleConfig

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from invented import VOCAB, ids, sharpened
+from samples import VOCAB, ids, sharpened
 from transformers import GPT2ForSequenceClassification
 
 from seqlm.config import ModelConfig

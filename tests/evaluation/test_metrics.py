@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from invented import VOCAB, BigramModel, ragged_rows, scores_of, sharpened
+from samples import VOCAB, BigramModel, ragged_rows, scores_of, sharpened
 
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL, class_of, token_kinds

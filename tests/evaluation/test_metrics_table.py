@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from invented import scores_of
+from samples import scores_of
 
 import seqlm.evaluation
 from seqlm.evaluation import estimates

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from invented import VOCAB, BigramModel, ragged_rows, sharpened
+from samples import VOCAB, BigramModel, ragged_rows, sharpened
 
 from seqlm.config import ModelConfig
 from seqlm.errors import DataError

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from invented import scores_of
+from samples import scores_of
 from scipy.stats import binom
 
 from seqlm.errors import DataError

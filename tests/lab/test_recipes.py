@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from invented import record, values
+from samples import record, values
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokens import default_vocab

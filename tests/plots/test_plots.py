@@ -6,7 +6,8 @@ from types import SimpleNamespace
 import matplotlib
 import numpy as np
 import pytest
-from invented import (
+from matplotlib.patches import Rectangle
+from samples import (
     BASELINES,
     check_ink_and_words,
     check_letters,
@@ -18,16 +19,15 @@ from invented import (
     values,
     words,
 )
-from matplotlib.patches import Rectangle
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
-from seqlm.plots.baselines import plot_baselines
-from seqlm.plots.classification import (
+from seqlm.plots.comparisons import plot_baselines
+from seqlm.plots.evaluation import (
     plot_accuracy_by_class,
-    plot_class_probabilities,
     plot_confusion_matrix,
     plot_next_tokens,
+    plot_nll_by_position,
 )
 from seqlm.plots.images import (
     plot_augmented,
@@ -40,7 +40,7 @@ from seqlm.plots.images import (
 )
 from seqlm.plots.style import spread
 from seqlm.plots.summary import plot_summary
-from seqlm.plots.training import plot_nll_by_position, plot_training_process
+from seqlm.plots.training import plot_training_process
 
 # --- the figures ----------------------------------------------------------------------------------
 
@@ -79,9 +79,6 @@ FIGURES = {
     ),
     "confusion_matrix": lambda: plot_confusion_matrix(classes(0.9)["confusion"], "Reading"),
     "next_token_bars": lambda: plot_next_tokens(TABLE),
-    "class_probabilities": lambda: plot_class_probabilities(
-        DIGITS[:7], np.eye(10)[LABELS[:7]] * 0.5 + 0.05, [*LABELS[:6], (LABELS[6] + 1) % 10]
-    ),
     "dots_by_class": lambda: plot_accuracy_by_class(
         {name: found["per_class"] for name, found in values("06")["drawn"].items()}
     ),

@@ -3,9 +3,10 @@
 from functools import cache
 
 import pytest
-from invented import check_ink_and_words, check_letters, number, share
+from samples import check_ink_and_words, check_letters, number, share
 
-from seqlm.plots.finetuning import plot_finetuning_process, plot_forgetting
+from seqlm.plots.comparisons import plot_forgetting
+from seqlm.plots.training import plot_finetuning_process
 
 KINDS = ("turned digits", "upright digits")
 

@@ -6,15 +6,15 @@ from itertools import combinations
 import matplotlib
 import numpy as np
 import pytest
-from invented import check_ink_and_words, number, share, words
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from samples import check_ink_and_words, number, share, words
 
 from seqlm.evaluation.estimates import Estimate
-from seqlm.plots.comparisons import plot_comparisons, plot_reliability
-from seqlm.plots.learning import plot_label_efficiency, plot_recipes
+from seqlm.plots.comparisons import plot_comparisons
+from seqlm.plots.evaluation import plot_reliability
+from seqlm.plots.experiments import _verdict, plot_gap_to_entropy, plot_label_efficiency, plot_traps
 from seqlm.plots.sampling import _median, plot_diversity, plot_nearest_distances
-from seqlm.plots.traps import _verdict, plot_gap_to_entropy, plot_traps
 
 # --- invented results -----------------------------------------------------------------------------
 
@@ -46,17 +46,6 @@ def curve(first: float, sizes=("1", "2", "5", "10", "20", "50", "all")) -> dict:
 
 
 CURVES = {SCRATCH: curve(0.3), STARTED: curve(0.5), "RBF-SVM on pixels": curve(0.45)}
-RUNS = {
-    "the recipe it began with": {
-        "tokens": [0, 10_000, 40_000, 160_000], "seconds": [0.0, 30.0, 120.0, 480.0],
-        "nll": [6.2, 4.4, 3.7, 3.9], "best": 2,
-    },
-    "ours": {
-        "tokens": [20_000, 80_000, 320_000], "seconds": [4.0, 16.0, 64.0],
-        "nll": [4.5, 3.5, 3.2], "best": 2,
-    },
-}  # fmt: skip
-BASELINES = {"unigram": 4.93, "position": 4.05, "position_ngram": 3.99}
 
 
 def knob(settings, told_apart: bool = True) -> list[dict]:
@@ -120,8 +109,6 @@ FIGURES = {
     "learning_curves, one route": lambda: plot_label_efficiency(
         {SCRATCH: curve(0.4, ("1", "10"))}, "Few labels"
     ),
-    "recipes": lambda: plot_recipes(RUNS, BASELINES, "Two recipes", 180),
-    "recipes, one and no baselines": lambda: plot_recipes({"ours": RUNS["ours"]}, {}, "One recipe"),
     "diversity_curves": lambda: plot_diversity(KNOBS, REAL, "Knobs"),
     "diversity_curves, one knob": lambda: plot_diversity(
         {"temperature": knob([1, 2], told_apart=False)},
@@ -254,22 +241,6 @@ def test_seeds_are_dots_of_their_own_and_may_be_missing():
     assert sum(len(line.get_xdata()) for line in dots) == 3 * 7 * 2
     bare = {size: {**cell, "runs": None} for size, cell in curve(0.3).items()}
     assert "one run each" in plot_label_efficiency({SCRATCH: bare}, "Few labels").alt
-
-
-def test_recipes_share_their_nats_and_star_the_best_in_both_panels():
-    figure = drawn("recipes")
-    tokens, seconds = figure.axes
-    assert tokens.get_ylim() == seconds.get_ylim()
-    stars = {(s.axes is seconds, *s.get_xydata()[0]) for s in lines_with(figure, "*")}
-    assert stars == {(False, 40_000, 3.7), (True, 120, 3.7), (False, 320_000, 3.2), (True, 64, 3.2)}
-    assert "best 3.700 nats per code after 40,000 tokens and 2 min, last 3.900" in figure.alt
-    for line in ("baseline: unigram 4.93", "baseline: by position 4.05", "ours ★ 3.20"):
-        assert line in words(figure)
-
-
-def test_the_first_high_steps_of_a_recipe_may_leave_the_panel_but_no_floor_does():
-    low, high = drawn("recipes").axes[0].get_ylim()
-    assert low < 3.2 and 4.93 < high < 6.2
 
 
 def test_each_knob_has_a_column_and_each_measure_a_row():

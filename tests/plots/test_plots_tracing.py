@@ -6,19 +6,18 @@ from itertools import combinations
 import matplotlib
 import numpy as np
 import pytest
-from invented import check_ink_and_words, pixels, words
 from matplotlib.colors import to_hex
 from matplotlib.image import AxesImage
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
+from samples import check_ink_and_words, pixels, words
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import EOS, KIND_CODE, default_vocab, token_kinds
 from seqlm.models.tracing import Trace
-from seqlm.plots.attention import plot_attention
 from seqlm.plots.style import BLUE, VERMILLION
-from seqlm.plots.tracing import plot_candidates, plot_code_by_code
+from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
 
 # --- an invented model's opinions -----------------------------------------------------------------
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
-from invented import classes, number, record, share, values
+from samples import classes, number, record, share, values
 
 from seqlm.cli import main
 from seqlm.training.cards import model_card, run_report

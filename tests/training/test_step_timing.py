@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from invented import record
+from samples import record
 
 from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import build_tokenizer

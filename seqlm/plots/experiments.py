@@ -1,32 +1,121 @@
-"""Figures of the ruler: what a wrong one reports against the truth, and that ours is straight."""
+"""Figures of the laboratory: few labels, bugs in an evaluation, a source of known entropy."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from seqlm.plots.comparisons import ends, in_percent, told
-from seqlm.plots.learning import DASHED, finite, label_at_right, log_axis, log_ticks
 from seqlm.plots.style import (
     BLUE,
+    DASHED,
     GREY,
     INK,
     ORANGE,
+    SERIES,
     SMALL,
     VERMILLION,
     Numbers,
     canvas,
     estimate,
     finish,
+    finite,
     in_plain,
     interval,
+    label_at_right,
     listed,
+    log_axis,
+    log_ticks,
     n_of,
     short,
     styled,
 )
+
+CHANCE = 0.1  # ten classes, equally common
+
+
+def _counted(value: float, _=None) -> str:
+    """A count as an axis writes it: "500", "20k", "1.5M"."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:g}{letter}"
+    return f"{value:g}"
+
+
+@styled
+def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: str) -> Figure:
+    """Accuracy against labelled images a class, for each route.
+
+    `curves` holds for each route and each size ("1", "2", … "all") {"mean": Estimate, "runs":
+    [Estimate, …], "labelled": n}, one run a seed, n labelled images in all of the ten classes.
+    """
+    routes = {name: _sizes(found) for name, found in curves.items()}
+    means = [estimate(cell["mean"]) for found in routes.values() for _, cell in found.values()]
+    seeds = [len(cell.get("runs") or []) for found in routes.values() for _, cell in found.values()]
+    figure = canvas(4.5, heading)
+    ax = figure.add_subplot()
+    ticks: dict[float, str] = {}
+    labels: list[tuple] = [(None, CHANCE, f"chance: {CHANCE:.0%}", None)]
+    ax.axhline(CHANCE, **DASHED)
+    for j, ((name, found), look) in enumerate(zip(routes.items(), cycle(SERIES))):
+        ticks |= {x: f"all ({x:.0f})" if size == "all" else size for size, (x, _) in found.items()}
+        aside = 1.09 ** (j - (len(routes) - 1) / 2)  # so that bars at one size stand side by side
+        x, last = _route(ax, found, look, aside)
+        words = textwrap.fill(f"{name} {short(last.value, 'share')}", 24)
+        labels.append((x, last.value, words, "bold"))
+    ax.set_xscale("log")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
+    ax.set(ylim=(0, 1.02), ylabel="share right")
+    ax.yaxis.set_major_formatter(in_percent)
+    ax.grid(axis="y")
+    label_at_right(ax, labels, 0.115)
+    many = f"means of {max(seeds)} seeds (small dots)" if max(seeds) else "one run each"
+    ax.set_xlabel(f"labelled images a class (logarithmic)  ·  {n_of(means)}, {many}, "
+                  "bars: 95 % intervals", fontsize=SMALL, loc="left")  # fmt: skip
+    return finish(figure, f"{heading}: share right against labelled images a class, {n_of(means)}, "
+                  f"{many.replace(' (small dots)', '')}; chance is {CHANCE:.0%}.",
+                  *_label_words(routes))  # fmt: skip
+
+
+def _sizes(found: Mapping[str, Mapping]) -> dict[str, tuple[float, Mapping]]:
+    """The sizes that were measured, smallest first, each with its place on the axis."""
+    places = {k: cell["labelled"] * CHANCE if k == "all" else float(k)
+              for k, cell in found.items() if cell and cell.get("mean")}  # fmt: skip
+    return {k: (places[k], found[k]) for k in sorted(places, key=places.get)}
+
+
+def _route(ax: Axes, found: Mapping, look: tuple, aside: float) -> tuple:
+    """One route's line, bars and dots; gives back where its line ends."""
+    colour, marker, line = look
+    means = [estimate(cell["mean"]) for _, cell in found.values()]
+    at = np.array([x for x, _ in found.values()]) * aside
+    for x, e, (_, cell) in zip(at, means, found.values(), strict=True):
+        runs = [estimate(run).value for run in cell.get("runs") or []]
+        ax.plot([x * 1.04] * len(runs), runs, ".", color=colour, ms=4.5, mew=0)
+        ax.plot([x, x], ends(e), color=colour, lw=1.6)
+    ax.plot(at, [e.value for e in means], marker=marker, ls=line, color=colour, ms=6.5, lw=1.8,
+            mfc="white", mew=1.6)  # fmt: skip
+    return at[-1], means[-1]
+
+
+def _label_words(routes: Mapping[str, Mapping]) -> list[str]:
+    said = []
+    for name, found in routes.items():
+        cells = [f"{told(estimate(cell['mean']))} with {k}" for k, (_, cell) in found.items()]
+        said.append(f"{name}, with 95 % intervals: {'; '.join(cells)}.")
+    sizes = {size: x for found in routes.values() for size, (x, _) in found.items()}
+    for size in sorted(sizes, key=sizes.get) if len(routes) > 1 else []:
+        shares = {n: estimate(f[size][1]["mean"]).value for n, f in routes.items() if size in f}
+        first, *others = sorted(shares, key=shares.get, reverse=True)
+        if others:
+            lead = 100 * (shares[first] - shares[others[0]])
+            said.append(f"With {size}, {first} leads by {lead:.1f} points.")
+    return said
 
 
 @styled
@@ -140,8 +229,6 @@ def _claim(ax: Axes, y: int, row: Mapping, first: bool) -> None:
     ax.text(1.015, y, _verdict(row), transform=ax.get_yaxis_transform(), va="center",
             fontweight="bold")  # fmt: skip
 
-
-# --- a source whose entropy is known --------------------------------------------------------------
 
 CLOSE = 0.01  # nats per code: so near to the limit counts as reached
 

@@ -12,7 +12,7 @@ from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.evaluation.class_probabilities import measure_classes
 from seqlm.evaluation.estimates import proportion
 from seqlm.evaluation.scores import TokenScores
-from seqlm.plots.classification import plot_next_tokens
+from seqlm.plots.evaluation import plot_next_tokens
 from seqlm.plots.training import plot_training_process
 from seqlm.utils import write_json
 from seqlm.workspace import Workspace
