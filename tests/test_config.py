@@ -91,6 +91,7 @@ OUT_OF_BOUNDS = {
         "max_grad_norm": [0, -1.0],
         "max_length": [3],
         "max_steps": [-2],
+        "max_seconds": [0, -1.0],
         "evals": [0],
         "patience": [-1],
         "seed": [-1, 2**32],
