@@ -20,14 +20,13 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
-from scipy import stats
 
 from seqlm.config import SampleConfig
 from seqlm.data.vocabulary import read_vocab
 from seqlm.deploy.export import export_model
 from seqlm.deploy.onnx_model import GRAPH, holds_onnx, load_onnx
 from seqlm.deploy.quantize import quantise
-from seqlm.evaluation.estimates import CONFIDENCE, Estimate
+from seqlm.evaluation.estimates import Estimate, median
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.generation import draw
 from seqlm.models.gpt2 import fit_attention, load_lm
@@ -61,17 +60,7 @@ def times_as_fast(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dic
             tasks[name]()
             taken[name].append(time.perf_counter() - started)
     ratios = {name: np.divide(taken[BASE], seconds) for name, seconds in taken.items()}
-    return {name: _median(ratio) for name, ratio in ratios.items() if name != BASE}
-
-
-def _median(ratios: np.ndarray) -> Estimate:
-    found = stats.quantile_test(ratios, p=0.5).confidence_interval(CONFIDENCE)
-    unknown = -np.inf, np.inf  # scipy says nan where too few rounds were timed
-    ends = [
-        float(end if np.isfinite(end) else other)
-        for end, other in zip((found.low, found.high), unknown, strict=True)
-    ]
-    return Estimate(float(np.median(ratios)), *ends, len(ratios), "times as fast")
+    return {name: median(ratio, "times as fast") for name, ratio in ratios.items() if name != BASE}
 
 
 def compare(directory: Path, folder: Path, rows: int, length: int, rounds: int) -> dict[str, dict]:

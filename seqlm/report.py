@@ -10,9 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from seqlm.errors import DataError
+from seqlm.evaluation.estimates import as_estimate, as_share
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.tables import escaped, results_table
 from seqlm.page import to_html
-from seqlm.plots.style import as_share, estimate, in_plain
 from seqlm.plots.summary import plot_summary
 from seqlm.plots.training import MEASURES
 from seqlm.publish import publish
@@ -98,7 +99,7 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
 def _opening(ws: Workspace, values: Mapping) -> str:
     """The three headlines, each in a sentence."""
     five, said = values["05"], []
-    below, baseline = as_share(five["below_best_baseline"]), in_plain(five["best_baseline"])
+    below, baseline = as_share(five["below_best_baseline"]), baseline_name(five["best_baseline"])
     verdict = (
         f"It needs fewer nats for a code than the best baseline, {baseline}; it saves {below}."
         if below.value > 0
@@ -109,13 +110,13 @@ def _opening(ws: Workspace, values: Mapping) -> str:
     )
     if "04" in values:
         best = values["04"]["best_route"]
-        named = estimate(values["04"]["routes"][best]["accuracy"])
+        named = as_estimate(values["04"]["routes"][best]["accuracy"])
         said.append(
             f"By the route that val chose ({best}) it names {named} of the test digits right."
         )
     if "06" in values:
         name, found = next(iter(values["06"]["drawn"].items()))
-        judged = estimate(found["accuracy"])
+        judged = as_estimate(found["accuracy"])
         said.append(f"A judge takes {judged} of its drawings ({name}) for the digit asked for.")
     if ws.profile == "smoke":
         said.append("**This is the smoke profile: it shows that everything runs, and its "
@@ -172,7 +173,7 @@ def _how_to_read(five: Mapping) -> list[str]:
         "**NLL of a code** says how much the next code of a picture surprises the model, on "
         "average: it is -ln of the probability that the model gave to the code that came. Only "
         "codes count; structural tokens are nearly free and would flatter the mean. "
-        f"**Perplexity** is e to that power: {estimate(code['perplexity']).value:.1f} means that "
+        f"**Perplexity** is e to that power: {as_estimate(code['perplexity']).value:.1f} means that "
         "the model is as undecided as among that many equally likely codes. **Bits per picture** is "
         "the same surprisal in bits, summed over the codes of a picture.",
         "**Baselines** are guesses that need no network: every token alike (uniform), how often each "
@@ -194,7 +195,7 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
     ]
     if "01" in values:
         one = values["01"]
-        pixels, redrawn = (estimate(one[f"svm_{k}_test"]) for k in ("pixels", "reconstructed"))
+        pixels, redrawn = (as_estimate(one[f"svm_{k}_test"]) for k in ("pixels", "reconstructed"))
         limits.append(
             f"The code book loses something before the model starts: PSNR {one['psnr_test']:.1f} "
             f"dB on n = {pixels.n} test pictures. An SVM names {pixels} right from pixels and "
@@ -204,8 +205,8 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
     if "04" in values:
         rivals, four = values["04"]["rivals"], values["04"]
         name = max(rivals, key=lambda rival: rivals[rival]["accuracy"]["value"])
-        rival = estimate(rivals[name]["accuracy"])
-        ours = estimate(four["routes"][four["best_route"]]["accuracy"])
+        rival = as_estimate(rivals[name]["accuracy"])
+        ours = as_estimate(four["routes"][four["best_route"]]["accuracy"])
         if rival.value >= ours.value:
             limits.append(f"For the class alone no GPT is needed: {name} names {rival} right, at a "
                           "fraction of the cost.")  # fmt: skip
@@ -213,7 +214,7 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
 
 
 def _drawing_limits(six: Mapping) -> list[str]:
-    judge = estimate(six["judge"]["test"])
+    judge = as_estimate(six["judge"]["test"])
     limits = [
         f"The judge of the drawings errs too: of real test digits it names {judge} right. It says "
         "which digit a drawing looks like, not whether a person would have drawn it so."
@@ -233,7 +234,7 @@ def _drawing_limits(six: Mapping) -> list[str]:
         )
     repeated = six.get("repeated")
     if repeated:
-        told = "; ".join(f"{name}: {estimate(share)}" for name, share in repeated.items())
+        told = "; ".join(f"{name}: {as_estimate(share)}" for name, share in repeated.items())
         limits.append(f"Pictures that repeat a training sentence code for code: {told}.")
     free = six.get("free")
     if free:

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable, Mapping
 
+from seqlm.evaluation.estimates import Numbers, as_estimate
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.tables import Row, table_of
 from seqlm.lab.recipes import comparison_table
-from seqlm.plots.style import Numbers, estimate, in_plain, interval, short
 
 
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:
@@ -35,7 +36,7 @@ def traps_page(values: Mapping) -> list[str]:
     if ruler:
         said.append(
             "And the ruler itself: on a source whose entropy is known, a GPT trained and measured "
-            f"by the same code needs {estimate(ruler['gap'])} more than the source itself, and no "
+            f"by the same code needs {as_estimate(ruler['gap'])} more than the source itself, and no "
             "model can need less on average."
         )
     return said
@@ -45,14 +46,16 @@ def traps_table(traps: Iterable[Mapping]) -> str:
     """Reported against true, a line a trap (`Trap.to_json`), as a Markdown table."""
     lines = ["| What was done | What is told | Reported | True | Why |", "|---|---|---|---|---|"]
     for trap in traps:
-        told = _told(trap["reported"]), f"**{_told(trap['true'])}**"
-        lines.append(_row((trap["name"], trap["quantity"], *told, trap["cause"])))
+        reported, true = (
+            as_estimate(trap[key]).format(with_n=True) for key in ("reported", "true")
+        )
+        lines.append(_row((trap["name"], trap["quantity"], reported, f"**{true}**", trap["cause"])))
     return "\n".join(lines)
 
 
 def finetuning_page(values: Mapping) -> list[str]:
     """Notebook 09: each way to go on training, on what is new and on what was known."""
-    n = estimate(next(iter(values["models"].values()))["turned digits"]["code_nll"]).n
+    n = as_estimate(next(iter(values["models"].values()))["turned digits"]["code_nll"]).n
     said = ", ".join(f"{name} {decibel:.1f} dB" for name, decibel in values["psnr"].items())
     return [
         "The language model had learned upright digits; then it went on with digits turned by 90 "
@@ -61,7 +64,7 @@ def finetuning_page(values: Mapping) -> list[str]:
         f"{values['steps']:,} steps, once, with one seed: the intervals speak of other pictures, "
         f"not of other runs. Measured on n = {n:,} test pictures, in the read layout; drawing is "
         "not measured here. The best baseline, "
-        f"{in_plain(values['baseline'])}, only counts, and learned from turned digits alone.",
+        f"{baseline_name(values['baseline'])}, only counts, and learned from turned digits alone.",
         standing_table(values["models"]),
         "And the differences, picture by picture on the same codes, in nats; below 0 the first is "
         "better. Each interval stands for itself.",
@@ -105,9 +108,9 @@ def comparisons_table(comparisons: Iterable[Mapping]) -> str:
         "|---|---|--:|--:|--:|---|",
     ]
     for found in comparisons:
-        e = estimate(found["difference"])
+        e = as_estimate(found["difference"])
         verdict = "yes" if found["real"] else "may be chance"
-        cells = (found["a"], found["b"], short(e.value, e.unit), interval(e), f"{e.n:,}", verdict)
+        cells = (found["a"], found["b"], e.format_value(), e.format_interval(), f"{e.n:,}", verdict)
         lines.append(_row(cells))
     return "\n".join(lines)
 
@@ -118,8 +121,8 @@ def few_labels_page(values: Mapping) -> list[str]:
     sizes = list(next(iter(curves.values())))
     lines = [_row(("Labels a class", *curves)), "|--:|" + "---|" * len(curves)]
     for size in sizes:
-        means = [estimate(found[size]["mean"]) for found in curves.values()]
-        lines.append(_row((size, *(f"{short(e.value, e.unit)} ({interval(e)})" for e in means))))
+        means = [as_estimate(found[size]["mean"]) for found in curves.values()]
+        lines.append(_row((size, *(e.format() for e in means))))
     return [
         f"Share of n = {means[0].n:,} test digits classified correctly, mean over seeds, with 95 % "
         "intervals, which cover the draw of the labelled pictures as well as that of the test "
@@ -136,17 +139,8 @@ def recipes_page(values: Mapping) -> list[str]:
 
 
 def _with_interval(numbers: Numbers | None) -> str:
-    if numbers is None:
-        return "–"
-    e = estimate(numbers)
-    return f"{short(e.value, e.unit)} ({interval(e)})"
+    return "–" if numbers is None else as_estimate(numbers).format()
 
 
 def _row(cells: Iterable[str]) -> str:
     return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"
-
-
-def _told(numbers: Numbers) -> str:
-    e = estimate(numbers)
-    ends = f"{interval(e)}, " if e.has_interval else ""
-    return f"{short(e.value, e.unit)} ({ends}n = {e.n:,})"

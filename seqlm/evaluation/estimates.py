@@ -1,11 +1,8 @@
-"""A number as it is told everywhere in seqlm: with its interval, its n and its unit.
-
-And the two ways an interval comes about: Wilson's for a share, the bootstrap for all else.
-"""
+"""A number with its 95 % interval, its n and its unit: how it is computed, written and stored."""
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from scipy import stats
@@ -42,6 +39,26 @@ class Estimate:
         """Whether the interval has two ends; one image alone says nothing of how others vary."""
         return bool(np.isfinite([self.low, self.high]).all())
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """Where an error bar begins and ends; it has no length where the interval is unknown."""
+        return (self.low, self.high) if self.has_interval else (self.value, self.value)
+
+    def format_value(self) -> str:
+        """The value alone: "96.9%"."""
+        return format_number(self.value, self.unit)
+
+    def format_interval(self) -> str:
+        """The interval alone: "94.6% to 98.3%", or "unknown" where n = 1 gives none."""
+        if not self.has_interval:
+            return "unknown"
+        return f"{format_number(self.low, self.unit)} to {format_number(self.high, self.unit)}"
+
+    def format(self, with_n: bool = False) -> str:
+        """Value and interval: "96.9% (94.6% to 98.3%)", or with n "96.9% (…, n = 360)"."""
+        n = f", n = {self.n:,}" * with_n
+        return f"{self.format_value()} ({self.format_interval()}{n})"
+
     def map(self, function: Callable[[float], float], unit: str) -> "Estimate":
         """The same estimate on another scale; `function` must be increasing."""
         ends = (float(function(end)) for end in (self.value, self.low, self.high))
@@ -58,6 +75,43 @@ class Estimate:
         """What `to_json` made, out of a metrics file."""
         ends = {"low": float("-inf"), "high": float("inf")}
         return cls(**{k: ends.get(k) if v is None else v for k, v in numbers.items()})
+
+
+Numbers = Estimate | Mapping  # an Estimate, or the same as a metrics file stores it
+
+
+def as_estimate(numbers: Numbers) -> Estimate:
+    """An Estimate, whether it is one already or comes from a metrics file."""
+    return numbers if isinstance(numbers, Estimate) else Estimate.from_json(numbers)
+
+
+def as_share(numbers: Numbers) -> Estimate:
+    """A ratio, such as how far one number lies below another, to be written in percent."""
+    return replace(as_estimate(numbers), unit="share")
+
+
+def format_number(value: float, unit: str = "") -> str:
+    """A number as it stands in a figure or a table: "96.9%" of a share, "3.41", "6,930"."""
+    if unit == "share":
+        return f"{value:z.1%}"
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:z.{2 if abs(value) < 100 else 1}f}"
+
+
+def format_n(estimates: Sequence[Estimate]) -> str:
+    """The n of several estimates: "n = 360", or "n = 33 to 37" when they differ."""
+    low, high = min(e.n for e in estimates), max(e.n for e in estimates)
+    return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
+
+
+def median(values: Sequence[float], unit: str = "") -> Estimate:
+    """The median of `values` (N,), with the interval of the sign test; unknown for N below 6.
+
+    How many of N values lie below the true median is binomial with p = 1/2; the interval ends at
+    the values on the ranks that hold 95 % of it.
+    """
+    ends = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
+    low, high = np.nan_to_num(ends.low, nan=-np.inf), np.nan_to_num(ends.high, nan=np.inf)
+    return Estimate(float(np.median(values)), float(low), float(high), len(values), unit)
 
 
 def proportion(hits: np.ndarray) -> Estimate:

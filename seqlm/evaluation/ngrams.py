@@ -45,6 +45,11 @@ RECIPES = {
 }
 
 
+def baseline_name(name: str) -> str:
+    """The name of a baseline in figures and tables, from its key in the metrics files."""
+    return {"position": "by position", "position_ngram": "n-grams by position"}.get(name, name)
+
+
 @dataclass(frozen=True, eq=False)
 class _Predicted:
     """Every token of every row but the first, with all a baseline may look at. Arrays are (M,)."""

@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from seqlm.errors import SeqlmError
-from seqlm.plots.style import Numbers, as_share, estimate, in_plain, interval, short
+from seqlm.evaluation.estimates import Numbers, as_estimate, as_share
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.utils import format_duration, read_text, write_text
 from seqlm.workspace import NOTEBOOKS, Workspace
 
@@ -40,8 +41,8 @@ def table_of(rows: Iterable[Row]) -> str:
     """The Markdown table of `rows`: what was measured, whose number it is, the number."""
     lines = [HEAD]
     for measure, of, numbers in rows:
-        e = estimate(numbers)
-        cells = (measure, of, short(e.value, e.unit), interval(e), f"{e.n:,}")
+        e = as_estimate(numbers)
+        cells = (measure, of, e.format_value(), e.format_interval(), f"{e.n:,}")
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
     return "\n".join(lines)
 
@@ -64,9 +65,9 @@ def _code_rows(values: Mapping, laboratory: Mapping | None = None) -> list[Row]:
     for name, found in (laboratory or {}).get("rivals", {}).items():
         rows += [] if name == OURS else [(NLL, f"rival that learns: {name}", found["nll"])]
     for name in sorted(baselines, key=lambda name: baselines[name]["code"]["nll"]["value"]):
-        rows.append((NLL, f"baseline: {in_plain(name)}", baselines[name]["code"]["nll"]))
+        rows.append((NLL, f"baseline: {baseline_name(name)}", baselines[name]["code"]["nll"]))
     if "below_best_baseline" in values:
-        best = in_plain(values["best_baseline"])
+        best = baseline_name(values["best_baseline"])
         below = as_share(values["below_best_baseline"])
         rows.append((f"how far below the best baseline ({best})", "**the GPT**", below))
     return rows
@@ -86,7 +87,11 @@ def _more_code_rows(values: Mapping) -> list[Row]:
         if values.get("best_baseline"):
             best = values["best_baseline"]
             rows.append(
-                (measure, f"baseline: {in_plain(best)}", values["baselines"][best]["code"][key])
+                (
+                    measure,
+                    f"baseline: {baseline_name(best)}",
+                    values["baselines"][best]["code"][key],
+                )
             )
     for name in ("read", "draw", "other"):
         if name in values and name != layout:

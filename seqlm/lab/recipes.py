@@ -20,8 +20,8 @@ import numpy as np
 from seqlm.data.build import CODEBOOK, VOCAB
 from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import DataError, SeqlmError
-from seqlm.evaluation.estimates import Estimate
-from seqlm.plots.style import as_share, estimate, in_plain, interval, short
+from seqlm.evaluation.estimates import Estimate, as_estimate, as_share
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.training.train import RECORD
 from seqlm.utils import format_duration, read_json
 
@@ -137,7 +137,7 @@ def _check_alike(found: Mapping[str, Mapping], directories: Mapping[str, Path]) 
         facts = {
             "another split": run["split"],
             "another layout": run["layout"],
-            "another number of images": estimate(run["test_nll"]).n,
+            "another number of images": as_estimate(run["test_nll"]).n,
             "another number of codes": run["code_tokens"],
             "another vocabulary": read_json(model / VOCAB),
             "another code book": _centers(model / CODEBOOK),
@@ -185,29 +185,30 @@ def _told(run: Mapping) -> dict[str, str]:
         "tokens seen": f"{run['tokens'][-1]:,}",
     }
     if run.get("step_seconds"):
-        a_step = estimate(run["step_seconds"])
-        told["milliseconds a step, side by side"] = _cell(a_step.map(lambda s: 1000 * s, "ms"))
+        a_step = as_estimate(run["step_seconds"])
+        told["milliseconds a step, side by side"] = a_step.map(lambda s: 1000 * s, "ms").format(
+            with_n=True
+        )
         told["all its steps at that pace"] = format_duration(run["steps"] * a_step.value)
     where = f"{run['layout']} layout, {run['split']}"
-    told[f"NLL of a code, nats ({where})"] = _cell(run["test_nll"])
-    told[f"perplexity of a code ({where})"] = _cell(run["perplexity"])
+    told[f"NLL of a code, nats ({where})"] = as_estimate(run["test_nll"]).format(with_n=True)
+    told[f"perplexity of a code ({where})"] = as_estimate(run["perplexity"]).format(with_n=True)
     if run["best_baseline"]:
         baseline = run["best_baseline"]
         told["best baseline on its own rows"] = (
-            f"{in_plain(baseline['name'])}: {_cell(baseline['nll'])}"
+            f"{baseline_name(baseline['name'])}: {as_estimate(baseline['nll']).format(with_n=True)}"
         )
     if run["below_best_baseline"]:
-        told["share of that baseline's nats saved"] = _cell(as_share(run["below_best_baseline"]))
+        told["share of that baseline's nats saved"] = as_share(run["below_best_baseline"]).format(
+            with_n=True
+        )
     if run["accuracy"]:
-        told["classes read off the language model"] = _cell(run["accuracy"])
+        told["classes read off the language model"] = as_estimate(run["accuracy"]).format(
+            with_n=True
+        )
     if run["classifier"]:
         route = run["classifier"]["route"]
         told["classes classified correctly, best route"] = (
-            f"{route}: {_cell(run['classifier']['accuracy'])}"
+            f"{route}: {as_estimate(run['classifier']['accuracy']).format(with_n=True)}"
         )
     return told
-
-
-def _cell(numbers) -> str:
-    e = estimate(numbers)
-    return f"{short(e.value, e.unit)} ({interval(e)}, n = {e.n:,})"

@@ -8,25 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from seqlm.evaluation.estimates import Estimate
-from seqlm.plots.style import (
-    BLUE,
-    DASHED,
-    GREY,
-    INK,
-    SERIES,
-    SMALL,
-    Numbers,
-    canvas,
-    estimate,
-    finish,
-    in_plain,
-    interval,
-    listed,
-    n_of,
-    short,
-    styled,
-)
+from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, format_n
+from seqlm.evaluation.ngrams import baseline_name
+from seqlm.plots.style import BLUE, DASHED, GREY, INK, SERIES, SMALL, canvas, finish, listed, styled
 
 
 @styled
@@ -41,9 +25,9 @@ def plot_baselines(
 
     `unit` labels the axis. Estimates whose unit is "share" get an axis in percent.
     """
-    numbers = [estimate(e) for e in estimates]
-    ours = [in_plain(name) for name in ([names[0]] if ours is None else ours)]
-    names = [in_plain(name) for name in names]
+    numbers = [as_estimate(e) for e in estimates]
+    ours = [baseline_name(name) for name in ([names[0]] if ours is None else ours)]
+    names = [baseline_name(name) for name in names]
     figure = canvas(0.75 + 0.33 * len(names), heading)
     ladder(figure.add_subplot(), names, numbers, ours, unit)
     return finish(figure, f"{heading}.", ladder_words(names, numbers, ours))
@@ -88,7 +72,7 @@ def ladder(
             face = colour if mine else "white"
             ax.plot(e.value, y, marker="D" if mine else "o", ms=7, color=colour, mfc=face, mew=1.5)
         ax.text(
-            1.015, y, f"{short(e.value, e.unit)}  ({interval(e)})", fontsize=SMALL,
+            1.015, y, f"{e.format_value()}  ({e.format_interval()})", fontsize=SMALL,
             va="center", transform=ax.get_yaxis_transform(), fontweight="bold" if mine else None,
         )  # fmt: skip
     ax.set(xlim=(left, right), ylim=(-0.6, len(order) - 0.4))
@@ -103,7 +87,7 @@ def ladder(
     if shares:
         ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
     ax.set_xlabel(
-        f"{label}  ·  {n_of(estimates)}, bars: 95 % intervals", fontsize=SMALL, loc="left"
+        f"{label}  ·  {format_n(estimates)}, bars: 95 % intervals", fontsize=SMALL, loc="left"
     )
 
 
@@ -115,19 +99,9 @@ def ladder_words(
     order = sorted(range(len(names)), key=lambda i: numbers[i].value, reverse=shares)
     told = []
     for i in order:
-        words = short(numbers[i].value, numbers[i].unit) if brief else numbers[i]
+        words = numbers[i].format_value() if brief else numbers[i]
         told.append(f"{names[i]}{' (ours)' * (names[i] in ours)} {words}")
-    return f"Dots with 95 % intervals, {n_of(numbers)}, best first: {'; '.join(told)}."
-
-
-def ends(e: Estimate) -> tuple[float, float]:
-    """Where its bar begins and ends; a number without an interval gets a bar of no length."""
-    return (e.low, e.high) if e.has_interval else (e.value, e.value)
-
-
-def told(e: Estimate) -> str:
-    """A number with its interval in brackets: "96.9% (94.6% to 98.3%)"."""
-    return f"{short(e.value, e.unit)} ({interval(e)})"
+    return f"Dots with 95 % intervals, {format_n(numbers)}, best first: {'; '.join(told)}."
 
 
 def in_percent(value: float, _=None) -> str:
@@ -142,7 +116,7 @@ def plot_comparisons(comparisons: Sequence[Mapping], heading: str) -> Figure:
     `comparisons` are {"a", "b", "difference": Estimate, "p_value", "real": bool}; those of one
     unit share a panel. Real ones are filled and named so.
     """
-    rows = [{**c, "difference": estimate(c["difference"])} for c in comparisons]
+    rows = [{**c, "difference": as_estimate(c["difference"])} for c in comparisons]
     panels: dict[str, list[dict]] = {}
     for row in rows:
         names = textwrap.wrap(row["a"], 32) + textwrap.wrap(f"against {row['b']}", 32)
@@ -161,7 +135,7 @@ def plot_comparisons(comparisons: Sequence[Mapping], heading: str) -> Figure:
     return finish(
         figure,
         f"{heading}: {many}, the first minus the second, with 95 % intervals around a line at zero "
-        f"that means no difference, {n_of([row['difference'] for row in rows])}.",
+        f"that means no difference, {format_n([row['difference'] for row in rows])}.",
         f"Real: {named}. {'; '.join(said)}.",
     )
 
@@ -175,7 +149,7 @@ def _gap(row: Mapping, unit: bool = True) -> str:
     e, (times, word) = row["difference"], _scale(row["difference"].unit)
     form = "+.1f" if word == "points" else "+.3f"
     around = f"{e.low * times:{form}} to {e.high * times:{form}}"
-    around = around if e.has_interval else interval(e)
+    around = around if e.has_interval else e.format_interval()
     return f"{e.value * times:{form}}{f' {word}' * unit} ({around})"
 
 
@@ -192,7 +166,7 @@ def _differences_panel(ax: Axes, rows: Sequence[Mapping], lines: np.ndarray) -> 
     times, word = _scale(unit)
     for y, row in zip(places, rows, strict=True):
         e, colour = row["difference"], BLUE if row["real"] else GREY
-        ax.plot(ends(e), [y, y], color=colour, lw=2.6 if row["real"] else 1.5)
+        ax.plot(e.ends, [y, y], color=colour, lw=2.6 if row["real"] else 1.5)
         ax.plot(e.value, y, "D" if row["real"] else "o", ms=7.5, color=colour, mew=1.6,
                 mfc=colour if row["real"] else "white")  # fmt: skip
         ax.text(1.02, y, f"{_gap(row, unit=False)}\n{_reality(row)}",
@@ -201,7 +175,7 @@ def _differences_panel(ax: Axes, rows: Sequence[Mapping], lines: np.ndarray) -> 
     ax.axvline(0, color=INK, lw=1.2, zorder=1)
     ax.annotate("no difference", (0, 1), (0, 3), xycoords=ax.get_xaxis_transform(), ha="center",
                 textcoords="offset points", va="bottom", fontsize=SMALL)  # fmt: skip
-    reach = 1.12 * max((abs(end) for r in rows for end in ends(r["difference"])), default=1) or 1
+    reach = 1.12 * max((abs(end) for r in rows for end in r["difference"].ends), default=1) or 1
     ax.set(xlim=(-reach, reach), ylim=(size.sum(), 0))
     ax.set_yticks(places, [row["names"] for row in rows])
     ax.tick_params(axis="y", length=0)
@@ -213,7 +187,7 @@ def _differences_panel(ax: Axes, rows: Sequence[Mapping], lines: np.ndarray) -> 
     better = "right" if unit == "share" else "left"
     ax.set_xlabel(
         f"the first minus the second, in {word}: {better} of the line the first is better\n"
-        f"{n_of([r['difference'] for r in rows])}, bars: 95 % intervals", fontsize=SMALL,
+        f"{format_n([r['difference'] for r in rows])}, bars: 95 % intervals", fontsize=SMALL,
     )  # fmt: skip
 
 
@@ -229,8 +203,8 @@ def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
     (a baseline, say, that was fitted for one only). A dashed line marks the model before.
     """
     kinds = list(next(iter(models.values())))
-    numbers = [estimate(of["code_nll"]) for found in models.values() for of in found.values()]
-    figure = canvas(0.9 + 0.52 * len(models), f"{heading} ({n_of(numbers)})")
+    numbers = [as_estimate(of["code_nll"]) for found in models.values() for of in found.values()]
+    figure = canvas(0.9 + 0.52 * len(models), f"{heading} ({format_n(numbers)})")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
     for ax, kind in zip(panels, kinds, strict=True):
         _standing_panel(ax, [found.get(kind) for found in models.values()], kind)
@@ -239,25 +213,25 @@ def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
     figure.supxlabel("nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: the model "
                      "before  ·  %: digits read off", fontsize=SMALL)  # fmt: skip
     said = [_standing_words(kind, models) for kind in kinds]
-    return finish(figure, f"{heading}: nats per code on {' and on '.join(kinds)}, {n_of(numbers)}.",
+    return finish(figure, f"{heading}: nats per code on {' and on '.join(kinds)}, {format_n(numbers)}.",
                   *said)  # fmt: skip
 
 
 def _standing_panel(ax: Axes, models: Sequence[Mapping | None], kind: str) -> None:
-    values = [found and estimate(found["code_nll"]) for found in models]
+    values = [found and as_estimate(found["code_nll"]) for found in models]
     ax.axvline(values[0].value, **DASHED)
-    low, high = min(ends(e)[0] for e in values if e), max(ends(e)[1] for e in values if e)
+    low, high = min(e.ends[0] for e in values if e), max(e.ends[1] for e in values if e)
     room = (high - low) or 0.1
     for y, (e, found, look) in enumerate(zip(values, models, cycle(SERIES))):
         if found is None:
             continue
         colour, marker, _ = look
-        ax.plot(ends(e), [y, y], color=colour, lw=1.8)
+        ax.plot(e.ends, [y, y], color=colour, lw=1.8)
         ax.plot(e.value, y, marker, color=colour, ms=7, mfc="white", mew=1.6)
-        words = short(e.value, e.unit)
+        words = e.format_value()
         if "accuracy" in found:
-            words += f"  ·  {estimate(found['accuracy']).value:.1%}"
-        ax.annotate(words, (ends(e)[1], y), (7, 0), textcoords="offset points", va="center",
+            words += f"  ·  {as_estimate(found['accuracy']).value:.1%}"
+        ax.annotate(words, (e.ends[1], y), (7, 0), textcoords="offset points", va="center",
                     fontsize=SMALL)  # fmt: skip
     ax.set_xlim(low - 0.08 * room, high + 0.75 * room)
     ax.set_title(kind)
@@ -269,10 +243,10 @@ def _standing_words(kind: str, models: Mapping[str, Standing]) -> str:
     parts = []
     asked = {name: found for name, found in models.items() if kind in found}
     for name, found in asked.items():
-        part = f"{name} {told(estimate(found[kind]['code_nll']))}"
+        part = f"{name} {as_estimate(found[kind]['code_nll']).format()}"
         if "accuracy" in found[kind]:
-            part += f", digits read off {told(estimate(found[kind]['accuracy']))}"
+            part += f", digits read off {as_estimate(found[kind]['accuracy']).format()}"
         parts.append(part)
-    values = {name: estimate(found[kind]["code_nll"]).value for name, found in asked.items()}
+    values = {name: as_estimate(found[kind]["code_nll"]).value for name, found in asked.items()}
     best = min(values, key=values.get)
     return f"On {kind}, with 95 % intervals: {'; '.join(parts)}. Lowest: {best}."

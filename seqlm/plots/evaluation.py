@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqlm.evaluation.estimates import proportion
-from seqlm.plots.comparisons import ends, in_percent
+from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, format_number, proportion
+from seqlm.evaluation.ngrams import baseline_name
+from seqlm.plots.comparisons import in_percent
 from seqlm.plots.style import (
     BLUE,
     GREY,
@@ -19,14 +20,9 @@ from seqlm.plots.style import (
     SERIES,
     SMALL,
     VERMILLION,
-    Numbers,
     canvas,
-    estimate,
     finish,
-    in_plain,
     listed,
-    n_of,
-    short,
     styled,
 )
 
@@ -50,7 +46,9 @@ def plot_nll_by_position(
     few = len(nats) <= 64
     for (name, values), (colour, marker, style) in zip(baselines.items(), cycle(SERIES[1:])):
         dots = {"marker": marker, "ms": 4, "mfc": "white"} if few else {}
-        lines.plot(places, values, color=colour, ls=style, lw=1.3, label=in_plain(name), **dots)
+        lines.plot(
+            places, values, color=colour, ls=style, lw=1.3, label=baseline_name(name), **dots
+        )
     dots = {"marker": "D", "ms": 5} if few else {}
     lines.plot(places, nats, color=BLUE, lw=2.6, label="the model", **dots)
     lines.set(xlabel="place of the code, row by row from the top left", ylabel="nats per code")
@@ -69,7 +67,7 @@ def plot_nll_by_position(
     plan.set(xticks=[], yticks=[], title="the model, nats per code by place")
     figure.colorbar(shown, ax=plan, shrink=0.75)
     hard, easy = (np.unravel_index(pick, grid) for pick in (nats.argmax(), nats.argmin()))
-    means = [f"{in_plain(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
+    means = [f"{baseline_name(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
     return finish(
         figure,
         f"NLL of the code at each of {len(nats)} places of the picture ({pictures}), as lines and "
@@ -88,7 +86,9 @@ def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figu
     shares = counts / np.maximum(rows, 1)[:, None]
     right, total = int(np.trace(counts)), int(counts.sum())
     accuracy = proportion(np.arange(total) < right)
-    figure = canvas(4.95, f"{heading}: {short(accuracy.value, 'share')} right, n = {total}", 6.8)
+    figure = canvas(
+        4.95, f"{heading}: {format_number(accuracy.value, 'share')} right, n = {total}", 6.8
+    )
     ax = figure.add_subplot()
     seaborn.heatmap(
         shares, vmin=0, vmax=1, cmap="gray_r", square=True, ax=ax,
@@ -149,13 +149,13 @@ def plot_accuracy_by_class(
 ) -> Figure:
     """For each name a row of shares with intervals, one a class."""
     classes = sorted({k for shares in series.values() for k in shares}, key=int)
-    everything = [estimate(e) for shares in series.values() for e in shares.values()]
+    everything = [as_estimate(e) for shares in series.values() for e in shares.values()]
     figure = canvas(3.8, heading)
     ax = figure.add_subplot()
     step = 0.62 / max(1, len(series))
     told = []
     for j, ((name, shares), (colour, marker, _)) in enumerate(zip(series.items(), cycle(SERIES))):
-        found = {int(k): estimate(e) for k, e in shares.items()}
+        found = {int(k): as_estimate(e) for k, e in shares.items()}
         at = np.array([classes.index(str(k)) for k in found]) + (j - (len(series) - 1) / 2) * step
         ax.vlines(at, [e.low for e in found.values()], [e.high for e in found.values()],
                   color=colour, lw=1.6)  # fmt: skip
@@ -163,14 +163,16 @@ def plot_accuracy_by_class(
         worst = min(found, key=lambda k: found[k].value)
         told.append(f"{name}: lowest for class {worst}, {found[worst]}.")
     ax.set_xticks(range(len(classes)), classes)
-    ax.set_xlabel(f"class  ·  {n_of(everything)} a class, bars: 95 % intervals")
+    ax.set_xlabel(f"class  ·  {format_n(everything)} a class, bars: 95 % intervals")
     ax.set_ylabel(label)
     ax.set_ylim(top=1.02)
     ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
     return finish(
-        figure, f"{heading}: {label} for each of {len(classes)} classes, {n_of(everything)}.", *told
+        figure,
+        f"{heading}: {label} for each of {len(classes)} classes, {format_n(everything)}.",
+        *told,
     )
 
 
@@ -216,8 +218,8 @@ def _reliability_panel(ax: Axes, bins: Sequence[Mapping], colour: str, marker: s
                 textcoords="offset points", fontsize=SMALL)  # fmt: skip
     off = []
     for i, b in enumerate(bins):
-        e, sure = estimate(b["accuracy"]), b["confidence"]
-        low, high = ends(e)
+        e, sure = as_estimate(b["accuracy"]), b["confidence"]
+        low, high = e.ends
         missed = e.has_interval and not low <= sure <= high
         off += [i] * missed
         ax.plot([sure, sure], [low, high], color=colour, lw=1.8)
@@ -250,12 +252,14 @@ def _reliability_words(name: str, bins: Sequence[Mapping], off: Sequence[int], n
     top = bins[-1]
     said = (
         f"{name}, n = {n:,}: {len(bins)} bins with images; where it is surest "
-        f"({top['confidence']:.1%} on average), right {estimate(top['accuracy'])}."
+        f"({top['confidence']:.1%} on average), right {as_estimate(top['accuracy'])}."
     )
     if not off:
         return f"{said} No bin's interval misses the diagonal."
-    worst = max(off, key=lambda i: abs(estimate(bins[i]["accuracy"]).value - bins[i]["confidence"]))
-    sure, e = bins[worst]["confidence"], estimate(bins[worst]["accuracy"])
+    worst = max(
+        off, key=lambda i: abs(as_estimate(bins[i]["accuracy"]).value - bins[i]["confidence"])
+    )
+    sure, e = bins[worst]["confidence"], as_estimate(bins[worst]["accuracy"])
     many = "1 bin misses" if len(off) == 1 else f"{len(off)} bins miss"
     return (
         f"{said} {many} the diagonal, furthest the one in which it is {sure:.1%} sure: right {e}, "

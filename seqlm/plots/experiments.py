@@ -9,7 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from seqlm.plots.comparisons import ends, in_percent, told
+from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, format_number
+from seqlm.evaluation.ngrams import baseline_name
+from seqlm.plots.comparisons import in_percent
 from seqlm.plots.style import (
     BLUE,
     DASHED,
@@ -19,19 +21,13 @@ from seqlm.plots.style import (
     SERIES,
     SMALL,
     VERMILLION,
-    Numbers,
     canvas,
-    estimate,
     finish,
     finite,
-    in_plain,
-    interval,
     label_at_right,
     listed,
     log_axis,
     log_ticks,
-    n_of,
-    short,
     styled,
 )
 
@@ -54,7 +50,7 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
     [Estimate, …], "labelled": n}, one run a seed, n labelled images in all of the ten classes.
     """
     routes = {name: _sizes(found) for name, found in curves.items()}
-    means = [estimate(cell["mean"]) for found in routes.values() for _, cell in found.values()]
+    means = [as_estimate(cell["mean"]) for found in routes.values() for _, cell in found.values()]
     seeds = [len(cell.get("runs") or []) for found in routes.values() for _, cell in found.values()]
     figure = canvas(4.5, heading)
     ax = figure.add_subplot()
@@ -65,7 +61,7 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
         ticks |= {x: f"all ({x:.0f})" if size == "all" else size for size, (x, _) in found.items()}
         aside = 1.09 ** (j - (len(routes) - 1) / 2)  # so that bars at one size stand side by side
         x, last = _route(ax, found, look, aside)
-        words = textwrap.fill(f"{name} {short(last.value, 'share')}", 24)
+        words = textwrap.fill(f"{name} {format_number(last.value, 'share')}", 24)
         labels.append((x, last.value, words, "bold"))
     ax.set_xscale("log")
     ax.xaxis.set_minor_locator(NullLocator())
@@ -75,9 +71,9 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
     ax.grid(axis="y")
     label_at_right(ax, labels, 0.115)
     many = f"means of {max(seeds)} seeds (small dots)" if max(seeds) else "one run each"
-    ax.set_xlabel(f"labelled images a class (logarithmic)  ·  {n_of(means)}, {many}, "
+    ax.set_xlabel(f"labelled images a class (logarithmic)  ·  {format_n(means)}, {many}, "
                   "bars: 95 % intervals", fontsize=SMALL, loc="left")  # fmt: skip
-    return finish(figure, f"{heading}: share right against labelled images a class, {n_of(means)}, "
+    return finish(figure, f"{heading}: share right against labelled images a class, {format_n(means)}, "
                   f"{many.replace(' (small dots)', '')}; chance is {CHANCE:.0%}.",
                   *_label_words(routes))  # fmt: skip
 
@@ -92,12 +88,12 @@ def _sizes(found: Mapping[str, Mapping]) -> dict[str, tuple[float, Mapping]]:
 def _route(ax: Axes, found: Mapping, look: tuple, aside: float) -> tuple:
     """One route's line, bars and dots; gives back where its line ends."""
     colour, marker, line = look
-    means = [estimate(cell["mean"]) for _, cell in found.values()]
+    means = [as_estimate(cell["mean"]) for _, cell in found.values()]
     at = np.array([x for x, _ in found.values()]) * aside
     for x, e, (_, cell) in zip(at, means, found.values(), strict=True):
-        runs = [estimate(run).value for run in cell.get("runs") or []]
+        runs = [as_estimate(run).value for run in cell.get("runs") or []]
         ax.plot([x * 1.04] * len(runs), runs, ".", color=colour, ms=4.5, mew=0)
-        ax.plot([x, x], ends(e), color=colour, lw=1.6)
+        ax.plot([x, x], e.ends, color=colour, lw=1.6)
     ax.plot(at, [e.value for e in means], marker=marker, ls=line, color=colour, ms=6.5, lw=1.8,
             mfc="white", mew=1.6)  # fmt: skip
     return at[-1], means[-1]
@@ -106,11 +102,11 @@ def _route(ax: Axes, found: Mapping, look: tuple, aside: float) -> tuple:
 def _label_words(routes: Mapping[str, Mapping]) -> list[str]:
     said = []
     for name, found in routes.items():
-        cells = [f"{told(estimate(cell['mean']))} with {k}" for k, (_, cell) in found.items()]
+        cells = [f"{as_estimate(cell['mean']).format()} with {k}" for k, (_, cell) in found.items()]
         said.append(f"{name}, with 95 % intervals: {'; '.join(cells)}.")
     sizes = {size: x for found in routes.values() for size, (x, _) in found.items()}
     for size in sorted(sizes, key=sizes.get) if len(routes) > 1 else []:
-        shares = {n: estimate(f[size][1]["mean"]).value for n, f in routes.items() if size in f}
+        shares = {n: as_estimate(f[size][1]["mean"]).value for n, f in routes.items() if size in f}
         first, *others = sorted(shares, key=shares.get, reverse=True)
         if others:
             lead = 100 * (shares[first] - shares[others[0]])
@@ -126,7 +122,9 @@ def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
     numbers Estimates or what a metrics file holds of them. Those of one unit share a panel:
     shares on an axis in percent, all others on a logarithmic one.
     """
-    rows = [{**t, "reported": estimate(t["reported"]), "true": estimate(t["true"])} for t in traps]
+    rows = [
+        {**t, "reported": as_estimate(t["reported"]), "true": as_estimate(t["true"])} for t in traps
+    ]
     panels: dict[str, list[dict]] = {}
     for row in rows:
         panels.setdefault(row["unit"], []).append(row)
@@ -137,8 +135,8 @@ def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
     for ax, members in zip(axes, panels.values(), strict=True):
         _claims_panel(ax, members)
     said = [
-        f"{row['name']}: {row['quantity']} reported {told(row['reported'])}, "
-        f"true {told(row['true'])}, "
+        f"{row['name']}: {row['quantity']} reported {row['reported'].format()}, "
+        f"true {row['true'].format()}, "
         f"{_verdict(row)}"
         for row in rows
     ]
@@ -147,7 +145,7 @@ def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
         figure,
         f"{heading}: for each of {len(rows)} ways to measure wrongly an open marker for the "
         f"number reported and a filled one for the true number, with 95 % intervals, "
-        f"{n_of(everything)}.",
+        f"{format_n(everything)}.",
         f"{'; '.join(said)}.",
     )
 
@@ -156,7 +154,7 @@ def _verdict(row: Mapping) -> str:
     """How far a claim is from the truth: "24.3 times too good", "12.0 points too bad"."""
     reported, true = row["reported"], row["true"]
     gap = reported.value - true.value
-    if short(reported.value, true.unit) == short(true.value, true.unit):
+    if format_number(reported.value, true.unit) == true.format_value():
         return "the same"
     kind = "too good" if (gap < 0) == (row["better"] == "low") else "too bad"
     if true.unit == "share":
@@ -164,15 +162,15 @@ def _verdict(row: Mapping) -> str:
     if "perplexity" in true.unit and min(reported.value, true.value) > 0:
         ratio = max(reported.value, true.value) / min(reported.value, true.value)
         return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} times {kind}"
-    return f"{short(abs(gap), '')} {kind}"
+    return f"{format_number(abs(gap), '')} {kind}"
 
 
 def _claims_panel(ax: Axes, rows: Sequence[Mapping]) -> None:
     everything = [row[which] for row in rows for which in ("reported", "true")]
     shares = all(e.unit == "share" for e in everything)
-    log = not shares and min(ends(e)[0] for e in everything) > 0
+    log = not shares and min(e.ends[0] for e in everything) > 0
     scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
-    left, right = scale([min(ends(e)[0] for e in everything), max(ends(e)[1] for e in everything)])
+    left, right = scale([min(e.ends[0] for e in everything), max(e.ends[1] for e in everything)])
     room = 0.27 * (right - left) or 0.5  # for the numbers beside the markers
     if log:
         ax.set_xscale("log")
@@ -194,7 +192,7 @@ def _claims_panel(ax: Axes, rows: Sequence[Mapping]) -> None:
         title += f"  ({'lower' if ways == {'low'} else 'higher'} is better)"
     ax.set_title(title, fontweight="bold")
     axis = "logarithmic axis, " if log else ""
-    ax.set_xlabel(f"{n_of(everything)}, {axis}bars: 95 % intervals", fontsize=SMALL, loc="left")
+    ax.set_xlabel(f"{format_n(everything)}, {axis}bars: 95 % intervals", fontsize=SMALL, loc="left")
 
 
 def _plain(value: float, _=None) -> str:
@@ -214,14 +212,14 @@ def _claim(ax: Axes, y: int, row: Mapping, first: bool) -> None:
         ("reported", reported, VERMILLION, not truth_right),
         ("true", true, BLUE, truth_right),
     ):
-        low, high = ends(e)
+        low, high = e.ends
         ax.plot([low, high], [y, y], color=colour, lw=2.4, solid_capstyle="butt")
         # The ring lies below the diamond, and is wide enough to show where the two are close.
         style = {"ms": 7, "zorder": 4} if e is true else {"ms": 10, "mfc": "white", "mew": 2}
         ax.plot(e.value, y, "D" if e is true else "o", color=colour, **style)
         spot = {"textcoords": "offset points", "ha": "left" if rightmost else "right"}
         side = 1 if rightmost else -1
-        ax.annotate(short(e.value, e.unit), (high if rightmost else low, y), (10 * side, 0),
+        ax.annotate(e.format_value(), (high if rightmost else low, y), (10 * side, 0),
                     va="center", fontweight="bold" if e is true else None, **spot)  # fmt: skip
         if first:
             ax.annotate(which, (e.value, y), (2 * side, 9), fontsize=SMALL,
@@ -247,7 +245,7 @@ def plot_gap_to_entropy(
     of sequences the NLL was measured on. `limit` is the entropy of the source, or, as an Estimate,
     what the source itself loses on the very same sequences.
     """
-    known = estimate(limit) if not isinstance(limit, int | float) else None
+    known = as_estimate(limit) if not isinstance(limit, int | float) else None
     true = known.value if known else float(limit)
     points = sorted(points, key=lambda point: point["tokens"])
     tokens, nats = finite([p["tokens"] for p in points], [p["nll"] for p in points])
@@ -256,10 +254,10 @@ def plot_gap_to_entropy(
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
     _towards_limit(left, tokens, nats, true, known, baselines)
     _gap_panel(right, tokens, nats - true)
-    dashed = [f"{in_plain(name)} {value:.3f}" for name, value in baselines.items()]
+    dashed = [f"{baseline_name(name)} {value:.3f}" for name, value in baselines.items()]
     whose = "What the source itself loses on these sequences" if known else "The source's entropy"
     said = f"{whose}, {true:.3f} nats per code, is a bold line"
-    said += f" (95 % interval {interval(known)}, n = {known.n:,})." if known else "."
+    said += f" (95 % interval {known.format_interval()}, n = {known.n:,})." if known else "."
     return finish(
         figure,
         f"{heading}: nats per code against tokens seen, {rests}. {said}",
@@ -301,7 +299,9 @@ def _towards_limit(
     log_axis(ax, "tokens seen")
     limit = "the source itself" if known else "the true limit"
     labels = [(None, true, f"{limit} {true:.3f}", "bold")]
-    labels += [(None, v, f"baseline: {in_plain(k)} {v:.3f}", None) for k, v in baselines.items()]
+    labels += [
+        (None, v, f"baseline: {baseline_name(k)} {v:.3f}", None) for k, v in baselines.items()
+    ]
     if len(nats):
         labels.append((tokens[-1], nats[-1], f"the model {nats[-1]:.3f}", "bold"))
     label_at_right(ax, labels)

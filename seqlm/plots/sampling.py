@@ -7,11 +7,10 @@ from dataclasses import replace
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from scipy.stats import binom
 
-from seqlm.evaluation.estimates import ENDS, Estimate, proportion
+from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, format_n, median, proportion
 from seqlm.evaluation.image_quality import ROUNDING
-from seqlm.plots.comparisons import ends, in_percent, told
+from seqlm.plots.comparisons import in_percent
 from seqlm.plots.style import (
     BLUE,
     GREEN,
@@ -20,15 +19,10 @@ from seqlm.plots.style import (
     SERIES,
     SMALL,
     VERMILLION,
-    Numbers,
     canvas,
-    estimate,
     finish,
-    interval,
     label_at_right,
     listed,
-    n_of,
-    short,
     styled,
 )
 
@@ -54,7 +48,7 @@ def plot_diversity(
     knobs = {knob: _in_order(knob, cells) for knob, cells in curves.items()}
     if isinstance(real, Estimate) or "value" in real:
         real = {"diversity": real}
-    references = {name: estimate(e) for name, e in real.items() if name in MEASURES and e}
+    references = {name: as_estimate(e) for name, e in real.items() if name in MEASURES and e}
     everything = [cell for cells in knobs.values() for cell in cells]
     rows = [name for name in MEASURES if any(cell.get(name) for cell in everything)]
     figure = canvas(0.6 + 1.45 * len(rows), heading, max(4.5, 0.6 + 2.1 * len(knobs)))
@@ -71,8 +65,10 @@ def plot_diversity(
         every = 1 if len(cells) <= 6 else 2
         names = ["" if i % every else _setting(knob, c["setting"]) for i, c in enumerate(cells)]
         axes[-1, column].set_xticks(range(len(cells)), names)
-    judged = [estimate(cell["judged"]) for cell in everything if cell.get("judged")]
-    drawn = f"{n_of(judged)} drawings a setting" if judged else f"n = {len(everything)} settings"
+    judged = [as_estimate(cell["judged"]) for cell in everything if cell.get("judged")]
+    drawn = (
+        f"{format_n(judged)} drawings a setting" if judged else f"n = {len(everything)} settings"
+    )
     label = f"setting, at equal distances  ·  {drawn}, bars: 95 % intervals"
     figure.supxlabel(textwrap.fill(label, int(figure.get_figwidth() * 12)), fontsize=SMALL)
     figure.align_ylabels(axes[:, 0])
@@ -89,7 +85,7 @@ def plot_diversity(
 
 def _of(name: str, numbers: Numbers) -> Estimate:
     """What was measured; an area under a curve is never told in percent."""
-    e = estimate(numbers)
+    e = as_estimate(numbers)
     return replace(e, unit="") if name == "told_apart" else e
 
 
@@ -105,13 +101,13 @@ def _setting(knob: str, setting: float | None) -> str:
 
 def _knob_panel(ax: Axes, name: str, cells: Sequence[Mapping], reference: Estimate | None) -> None:
     colour, marker, line = MEASURES[name][1]
-    found = [(i, estimate(cell[name])) for i, cell in enumerate(cells) if cell.get(name)]
+    found = [(i, as_estimate(cell[name])) for i, cell in enumerate(cells) if cell.get(name)]
     if reference:
         ax.axhline(reference.value, color=INK, ls=(0, (4, 3)), lw=1.2)
         if reference.has_interval:
             ax.axhspan(reference.low, reference.high, color=GREY, alpha=0.18, lw=0)
     for i, e in found:
-        ax.plot([i, i], ends(e), color=colour, lw=1.6)
+        ax.plot([i, i], e.ends, color=colour, lw=1.6)
     ax.plot([i for i, _ in found], [e.value for _, e in found], color=colour, marker=marker,
             ls=line, ms=5.5, mfc="white", mew=1.5)  # fmt: skip
     if name == "told_apart":
@@ -126,7 +122,7 @@ def _name_lines(ax: Axes, name: str, reference: Estimate | None) -> None:
     lines = [(None, 0.5, "guessing\n0.5", None)] if name == "told_apart" else []
     if reference:
         e = _of(name, reference)
-        lines.append((None, e.value, f"real images\n{short(e.value, e.unit)}", None))
+        lines.append((None, e.value, f"real images\n{e.format_value()}", None))
     label_at_right(ax, lines, 0.28)
 
 
@@ -140,14 +136,15 @@ def _knob_words(
             (first, begin), (last, end) = found[0], found[-1]
             word = MEASURES[name][0].replace("\n", " ")
             said.append(
-                f"{word} {told(begin)} at {first}" + f", {told(end)} at {last}" * (len(found) > 1)
+                f"{word} {begin.format()} at {first}"
+                + f", {end.format()} at {last}" * (len(found) > 1)
             )
     real, held = references.get("diversity"), [c for c in cells if c.get("diversity")]
     if real and held:
-        near = min(held, key=lambda c: abs(estimate(c["diversity"]).value - real.value))
+        near = min(held, key=lambda c: abs(as_estimate(c["diversity"]).value - real.value))
         words = f"as varied as real images most nearly at {_setting(knob, near['setting'])}"
-        right = estimate(near["judged"]) if near.get("judged") else None
-        said.append(words + (f", with {short(right.value, right.unit)} judged right" * bool(right)))
+        right = as_estimate(near["judged"]) if near.get("judged") else None
+        said.append(words + (f", with {right.format_value()} judged right" * bool(right)))
     return f"{knob}, with 95 % intervals: {'; '.join(said)}." if said else ""
 
 
@@ -170,13 +167,13 @@ def plot_nearest_distances(
     sentences = []
     for y, ((name, distances), look) in enumerate(zip(groups.items(), SERIES, strict=False)):
         _distances_row(ax, y, distances, look)
-        middle = _median(distances)
-        words = [f"median {told(middle)}"]
-        said = f"{name}, n = {middle.n:,}: median {told(middle)}, nearest {distances[0]:.2f}"
+        middle = median(distances)
+        words = [f"median {middle.format()}"]
+        said = f"{name}, n = {middle.n:,}: median {middle.format()}, nearest {distances[0]:.2f}"
         if near is not None:
             share = proportion(distances <= near + ROUNDING)
-            words.append(f"near copies: {share.value:.1%}\n({interval(share)})")
-            said += f", near copies {told(share)}"
+            words.append(f"near copies: {share.value:.1%}\n({share.format_interval()})")
+            said += f", near copies {share.format()}"
         ax.text(1.015, y, "\n".join(words), transform=ax.get_yaxis_transform(), va="center",
                 fontsize=SMALL, fontweight="bold" if name == real else None)  # fmt: skip
         sentences.append(f"{said}.")
@@ -217,19 +214,6 @@ def _distances_row(ax: Axes, y: int, distances: np.ndarray, look: tuple) -> None
     low, high = np.quantile(distances, [0.25, 0.75])
     box = {"height": 0.22, "fc": "white", "ec": colour, "lw": 1.6}
     ax.barh(y - 0.18, high - low, left=low, **box)
-    middle = _median(distances)
-    ax.plot(ends(middle), [y - 0.18] * 2, color=colour, lw=3)
+    middle = median(distances)
+    ax.plot(middle.ends, [y - 0.18] * 2, color=colour, lw=3)
     ax.plot(middle.value, y - 0.18, "D", color=colour, ms=7)
-
-
-def _median(distances: np.ndarray) -> Estimate:
-    """The median of sorted (N,) distances; its interval from the ranks that a fair coin leaves.
-
-    How many of N distances lie below the true median is binomial with p = 1/2; the interval ends
-    at the distances on the ranks that hold 95 % of it, and is unknown where N is too small.
-    """
-    n = len(distances)
-    rank = int(binom.ppf(ENDS[0], n, 0.5))
-    known = rank >= 1
-    low, high = (distances[rank - 1], distances[n - rank]) if known else (-np.inf, np.inf)
-    return Estimate(float(np.median(distances)), float(low), float(high), n, "")

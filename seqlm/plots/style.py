@@ -7,8 +7,8 @@ its smallest letters are still 12 pixels high when it is shown 900 pixels wide.
 
 import functools
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import matplotlib
 import numpy as np
@@ -16,8 +16,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator
-
-from seqlm.evaluation.estimates import Estimate
 
 WIDTH, DPI = 9.0, 130  # inches, dots an inch
 SMALL, HEADING = 9, 12  # points
@@ -62,10 +60,6 @@ _STYLE = {
     "image.interpolation": "nearest",
 }
 
-_PLAIN = {"position": "by position", "position_ngram": "n-grams by position"}
-
-Numbers = Estimate | Mapping  # an Estimate, or what a metrics file holds of it
-
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     """Draw under the house style, and leave everyone else's settings as they were."""
@@ -90,41 +84,6 @@ def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
     if lines:
         figure.suptitle("\n".join(lines), x=0.006, ha="left", fontsize=HEADING, fontweight="bold")
     return figure
-
-
-def estimate(numbers: Numbers) -> Estimate:
-    """An Estimate, whether it comes fresh or out of a metrics file."""
-    return numbers if isinstance(numbers, Estimate) else Estimate.from_json(numbers)
-
-
-def as_share(numbers: Numbers) -> Estimate:
-    """A ratio, such as how far one number lies below another, to be told in percent."""
-    return replace(estimate(numbers), unit="share")
-
-
-def in_plain(name: str) -> str:
-    """What a reader calls a baseline that the metrics files call `name`."""
-    return _PLAIN.get(name, name)
-
-
-def n_of(estimates: Sequence[Estimate]) -> str:
-    """What the numbers rest on: "n = 360", or "n = 33 to 37" when they differ."""
-    low, high = min(e.n for e in estimates), max(e.n for e in estimates)
-    return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
-
-
-def short(value: float, unit: str) -> str:
-    """A number as it stands in a figure or a table: "96.9%", "3.41", "6,930"."""
-    if unit == "share":
-        return f"{value:z.1%}"
-    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:z.{2 if abs(value) < 100 else 1}f}"
-
-
-def interval(e: Estimate) -> str:
-    """Its 95 % interval: "94.6% to 98.3%", or "unknown" where n = 1 gives none."""
-    if not e.has_interval:
-        return "unknown"
-    return f"{short(e.low, e.unit)} to {short(e.high, e.unit)}"
 
 
 def spread(places: Sequence[float], gap: float) -> np.ndarray:

@@ -5,18 +5,10 @@ from collections.abc import Mapping
 
 from matplotlib.figure import Figure
 
+from seqlm.evaluation.estimates import Numbers, as_estimate, as_share
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots.comparisons import ladder, ladder_words
-from seqlm.plots.style import (
-    SMALL,
-    Numbers,
-    as_share,
-    canvas,
-    estimate,
-    finish,
-    in_plain,
-    short,
-    styled,
-)
+from seqlm.plots.style import SMALL, canvas, finish, styled
 from seqlm.utils import format_duration
 
 
@@ -58,11 +50,11 @@ def plot_summary(
 def _codes_panel(values: Mapping | None):
     if not values:
         return None
-    names = ["the GPT", *map(in_plain, values["baselines"])]
+    names = ["the GPT", *map(baseline_name, values["baselines"])]
     numbers = [values["read"]["code"]["nll"]]
     numbers += [baseline["code"]["nll"] for baseline in values["baselines"].values()]
     return ("Guessing the next code of a picture, against baselines", names,
-            [estimate(e) for e in numbers], names[:1], "nats per code, less is better")  # fmt: skip
+            [as_estimate(e) for e in numbers], names[:1], "nats per code, less is better")  # fmt: skip
 
 
 def _classes_panel(values: Mapping | None):
@@ -70,7 +62,7 @@ def _classes_panel(values: Mapping | None):
         return None
     found = {**values["routes"], **values["rivals"]}
     return ("Naming the digit, against rivals", list(found),
-            [estimate(c["accuracy"]) for c in found.values()], list(values["routes"]),
+            [as_estimate(c["accuracy"]) for c in found.values()], list(values["routes"]),
             "share classified correctly")  # fmt: skip
 
 
@@ -83,7 +75,7 @@ def _drawn_panel(values: Mapping | None):
     real = {ceilings.get(name, f"the judge: {name}"): e for name, e in judge.items()}
     both = {**drawn, **real}
     return ("Drawing a digit that a judge takes for the one asked", list(both),
-            [estimate(e) for e in both.values()], list(drawn)[:1],
+            [as_estimate(e) for e in both.values()], list(drawn)[:1],
             "share judged right (chance: 10%)")  # fmt: skip
 
 
@@ -97,17 +89,16 @@ def _facts(values03, values05, values06) -> list[tuple[str, str]]:
         gain = as_share(values05["below_best_baseline"])
         code = values05["read"]["code"]
         facts.append(
-            (f"below the best baseline ({in_plain(values05['best_baseline'])})", str(gain))
+            (f"below the best baseline ({baseline_name(values05['best_baseline'])})", str(gain))
         )
         facts.append(("perplexity of a code", _bare(code["perplexity"])))
         facts.append(("cost of a picture", _bare(code["bits_per_image"], " bits")))
     if values06 and values06.get("completed"):
         name, found = next(iter(values06["completed"].items()))
-        facts.append((textwrap.shorten(name, 34), f"judged right {estimate(found['judged'])}"))
+        facts.append((textwrap.shorten(name, 34), f"judged right {as_estimate(found['judged'])}"))
     return facts
 
 
 def _bare(numbers: Numbers, unit: str = "") -> str:
-    e = estimate(numbers)
-    low, high = short(e.low, e.unit), short(e.high, e.unit)
-    return f"{short(e.value, e.unit)}{unit} (95 % interval {low} to {high}, n = {e.n:,})"
+    e = as_estimate(numbers)
+    return f"{e.format_value()}{unit} (95 % interval {e.format_interval()}, n = {e.n:,})"

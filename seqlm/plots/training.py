@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots.style import (
     GREY,
     INK,
@@ -17,7 +18,6 @@ from seqlm.plots.style import (
     VERMILLION,
     canvas,
     finish,
-    in_plain,
     label_at_right,
     listed,
     spread,
@@ -112,7 +112,7 @@ def _name_baselines(ax: Axes, baselines: Mapping[str, float]) -> None:
     leader = {"arrowstyle": "-", "color": GREY, "shrinkA": 1, "shrinkB": 0, "relpos": (0, 0.5)}
     for (name, nats), place in zip(baselines.items(), places, strict=True):
         ax.annotate(
-            f"baseline: {in_plain(name)} {nats:.2f}", (1, nats), xytext=(1.03, place), xycoords=edge,
+            f"baseline: {baseline_name(name)} {nats:.2f}", (1, nats), xytext=(1.03, place), xycoords=edge,
             textcoords=edge, fontsize=SMALL, va="center", arrowprops=leader,
         )  # fmt: skip
 
@@ -180,7 +180,7 @@ def _training_words(record: Mapping, baselines: Mapping[str, float], rows: str) 
     if told or shares:
         said.append(f"Best, at step {best['step']:,}: {listed(told + shares)}.")
     if baselines:
-        dashed = listed([f"{in_plain(name)} {nats:.2f}" for name, nats in baselines.items()])
+        dashed = listed([f"{baseline_name(name)} {nats:.2f}" for name, nats in baselines.items()])
         said.append(f"Baselines, as dashed lines: {dashed}.")
     return said
 

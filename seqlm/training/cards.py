@@ -6,8 +6,10 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from seqlm.evaluation.estimates import as_estimate, as_share
+from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.tables import escaped, run_rows, table_of
-from seqlm.plots.style import DPI, as_share, estimate, in_plain, interval
+from seqlm.plots.style import DPI
 from seqlm.plots.training import MEASURES, plot_training_process
 from seqlm.utils import atomic_path, format_duration, write_text
 
@@ -93,8 +95,8 @@ def _results(values: Mapping) -> Iterator[tuple[str, str, float]]:
     found += [("accuracy", "class guessed at once, among all tokens", read.get("top1"))]
     for kind, told, numbers in found:
         if numbers is not None:
-            e = estimate(numbers)
-            yield kind, f"{told} (95 % interval {interval(e)}, n = {e.n:,})", e.value
+            e = as_estimate(numbers)
+            yield kind, f"{told} (95 % interval {e.format_interval()}, n = {e.n:,})", e.value
 
 
 def _licence(own: re.Match[str] | None) -> str:
@@ -162,7 +164,10 @@ def _card_limits(classifies: bool) -> str:
 def _verdict(values: Mapping) -> str:
     """Whether the model beats what knows less than it; "" where nothing was held against it."""
     if "below_best_baseline" in values:
-        share, baseline = as_share(values["below_best_baseline"]), in_plain(values["best_baseline"])
+        share, baseline = (
+            as_share(values["below_best_baseline"]),
+            baseline_name(values["best_baseline"]),
+        )
         if share.value > 0:
             return (
                 f"The model needs fewer nats for a code than the best baseline, {baseline}; it saves "
@@ -172,10 +177,13 @@ def _verdict(values: Mapping) -> str:
             f"The model does not beat the best baseline, {baseline}: the share it saves is {share}. It "
             "has learned nothing that counting would not give."
         )
-    accuracy = {k: estimate(v["accuracy"]) for k, v in (values.get("rivals") or {}).items()}
+    accuracy = {k: as_estimate(v["accuracy"]) for k, v in (values.get("rivals") or {}).items()}
     if not accuracy:
         return ""
-    best, ours = max(accuracy, key=lambda name: accuracy[name].value), estimate(values["accuracy"])
+    best, ours = (
+        max(accuracy, key=lambda name: accuracy[name].value),
+        as_estimate(values["accuracy"]),
+    )
     held = f"the best rival, {best}: {ours} against {accuracy[best]}"
     if ours.value > accuracy[best].value:
         return f"The classifier names more rows right than {held}."
@@ -195,7 +203,8 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
         figure.savefig(aside, dpi=DPI, metadata={"Software": None})
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
     told = [
-        f"- {in_plain(name)}: {baseline['description']}" for name, baseline in baselines.items()
+        f"- {baseline_name(name)}: {baseline['description']}"
+        for name, baseline in baselines.items()
     ]
     text = [
         "# How this run went",

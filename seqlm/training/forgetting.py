@@ -12,12 +12,11 @@ import numpy as np
 from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.evaluation.estimates import proportion
+from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import TokenScores, score_tokens
 from seqlm.evaluation.significance import mcnemar, paired_difference
 from seqlm.models.resize import is_classifier
-from seqlm.plots.style import estimate, interval, short
 from seqlm.training.tasks import classifier_measure, lm_measure
 from seqlm.training.train import Measure
 
@@ -107,10 +106,11 @@ def order_in_words(answered: Mapping[str, Answers], rows: str) -> str:
         for name in answered
         if name != best
     }
-    gaps = {name: estimate(of["difference"]) for name, of in found.items()}
+    gaps = {name: as_estimate(of["difference"]) for name, of in found.items()}
     chance = {name: "" if of["real"] else ", may be chance" for name, of in found.items()}
     told = "; ".join(
-        f"{name} {gap.value:z.2f} ({interval(gap)}{chance[name]})" for name, gap in gaps.items()
+        f"{name} {gap.value:z.2f} ({gap.format_interval()}{chance[name]})"
+        for name, gap in gaps.items()
     )
     alike = [name for name, of in found.items() if not of["real"]]
     lead = f"{best} needs the fewest nats per code"
@@ -151,8 +151,8 @@ def change(before: Answers, after: Answers) -> dict[str, dict]:
 
 def verdict(found: Mapping, old: bool) -> str:
     """One of the entries of `change`, in a sentence; `old` rows are what may be forgotten."""
-    before, after, difference = (estimate(found[k]) for k in ("before", "after", "difference"))
-    told = f"{short(before.value, before.unit)} before, {short(after.value, after.unit)} after"
+    before, after, difference = (as_estimate(found[k]) for k in ("before", "after", "difference"))
+    told = f"{before.format_value()} before, {after.format_value()} after"
     # Nats are better when they are fewer, shares when they are more.
     low, high = difference.low, difference.high
     better, worse = (low > 0, high < 0) if difference.unit == "share" else (high < 0, low > 0)
@@ -182,9 +182,9 @@ def change_table(changes: Mapping[str, Mapping]) -> str:
     ]
     for rows, changed in changes.items():
         for key, found in changed.items():
-            before, after, gap = (estimate(found[k]) for k in ("before", "after", "difference"))
-            cells = [rows, MEASURES[key], short(before.value, before.unit)]
-            cells += [short(after.value, after.unit), short(gap.value, gap.unit)]
-            cells += [interval(gap), f"{gap.n:,}"]
+            before, after, gap = (as_estimate(found[k]) for k in ("before", "after", "difference"))
+            cells = [rows, MEASURES[key], before.format_value()]
+            cells += [after.format_value(), gap.format_value()]
+            cells += [gap.format_interval(), f"{gap.n:,}"]
             lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
     return "\n".join(lines)

@@ -16,8 +16,8 @@ from seqlm.data.tokenizer import load_tokenizer
 from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.class_probabilities import classifier_probabilities, measure_classes
 from seqlm.evaluation.classical import bag_of_codes, fit_class_rivals
+from seqlm.evaluation.estimates import as_estimate
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
-from seqlm.plots.style import estimate
 from seqlm.training.cards import model_card, run_report
 from seqlm.training.tasks import evaluate_classes, evaluate_lm, train_classifier, train_lm
 from seqlm.training.timing import processes
@@ -99,8 +99,8 @@ def leave_classifier(
     values |= dict(more or {})
     _leave(directory, "classifier", record, values, corpus, files, **beside)
     for name, found in {"the classifier": values, **values["rivals"]}.items():
-        print(f"{name}: accuracy {estimate(found['accuracy'])}")
-        print(f"{name}: macro F1 {estimate(found['macro_f1'])}")
+        print(f"{name}: accuracy {as_estimate(found['accuracy'])}")
+        print(f"{name}: macro F1 {as_estimate(found['macro_f1'])}")
 
 
 def evaluate_model(
@@ -251,15 +251,15 @@ def _table(values: dict) -> list[str]:
     lines = []
     for layout in ("read", "draw", "other"):
         for kind, measured in values.get(layout, {}).items():
-            loss, perplexity = (estimate(measured[name]) for name in ("nll", "perplexity"))
+            loss, perplexity = (as_estimate(measured[name]) for name in ("nll", "perplexity"))
             lines.append(
                 f"{layout:>5} {kind:<10} NLL {loss}, perplexity {perplexity.value:,.2f}, "
                 f"top-1 {measured['top1']['value']:.1%} of {measured['tokens']:,} tokens"
             )
     for name, baseline in values.get("baselines", {}).items():
-        lines.append(f"baseline {name}: code NLL {estimate(baseline['code']['nll'])}")
+        lines.append(f"baseline {name}: code NLL {as_estimate(baseline['code']['nll'])}")
     if "below_best_baseline" in values:
-        share = estimate(values["below_best_baseline"])
+        share = as_estimate(values["below_best_baseline"])
         verdict = "beats" if share.value > 0 else "does not beat"
         lines.append(f"{verdict} the best baseline; the share of its nats that is saved: {share}")
     return lines

@@ -8,12 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
-from scipy import stats
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from seqlm.evaluation.estimates import CONFIDENCE, Estimate
+from seqlm.evaluation.estimates import Estimate, median
 from seqlm.lab.recipes import finished_record
 from seqlm.models.gpt2 import (
     check_length,
@@ -88,7 +86,7 @@ def step_seconds(recipes: Mapping[str, Recipe], steps: int = 10) -> dict[str, Es
             for name in order:
                 if turn < FEWEST_STEPS or sum(times[name]) < PATIENCE_SECONDS:
                     times[name].append(_timed(*stages[name]))
-    return {name: _median(taken[1:]) for name, taken in times.items()}
+    return {name: median(taken[1:], "seconds per step") for name, taken in times.items()}
 
 
 def _stage(recipe: Recipe) -> tuple:
@@ -121,10 +119,3 @@ def _timed(model, optimizer, batch: dict[str, torch.Tensor], recipe: Recipe) -> 
     if device == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started
-
-
-def _median(times: list[float]) -> Estimate:
-    found = stats.quantile_test(times, p=0.5).confidence_interval(CONFIDENCE)
-    ends = zip((found.low, found.high), (-np.inf, np.inf), strict=True)
-    low, high = (float(end if np.isfinite(end) else unknown) for end, unknown in ends)
-    return Estimate(float(np.median(times)), low, high, len(times), "seconds per step")

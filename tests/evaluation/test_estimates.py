@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from seqlm.errors import DataError
-from seqlm.evaluation.estimates import Estimate, bootstrap_interval, proportion
+from seqlm.evaluation.estimates import Estimate, as_estimate, bootstrap_interval, proportion
 from seqlm.evaluation.metrics import nll, perplexity
 from seqlm.evaluation.scores import TokenScores
-from seqlm.plots.style import estimate, interval
 from seqlm.utils import read_json, write_json
 
 
@@ -38,20 +37,20 @@ def one_image() -> Estimate:
 def test_a_single_image_has_no_interval_and_says_so(of):
     assert not of().has_interval
     assert str(of()).endswith("(interval unknown, n = 1)")
-    assert interval(of()) == "unknown"
+    assert of().format_interval() == "unknown"
 
 
 def test_an_unknown_interval_goes_through_a_file_and_back(tmp_path):
     write_json(tmp_path / "e.json", one_image().to_json())
     held = read_json(tmp_path / "e.json")
     assert (held["low"], held["high"]) == (None, None)
-    assert Estimate.from_json(held) == estimate(held) == one_image()
+    assert Estimate.from_json(held) == as_estimate(held) == one_image()
 
 
 def test_a_known_interval_goes_through_json_and_back():
     share = Estimate(0.9, 0.8, 0.95, 40, "share")
     assert Estimate.from_json(json.loads(json.dumps(share.to_json()))) == share
-    assert share.has_interval and interval(share) == "80.0% to 95.0%"
+    assert share.has_interval and share.format_interval() == "80.0% to 95.0%"
 
 
 def test_wilsons_interval_equals_his_formula():

@@ -10,11 +10,11 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from samples import check_ink_and_words, number, share, words
 
-from seqlm.evaluation.estimates import Estimate
+from seqlm.evaluation.estimates import Estimate, median
 from seqlm.plots.comparisons import plot_comparisons
 from seqlm.plots.evaluation import plot_reliability
 from seqlm.plots.experiments import _verdict, plot_gap_to_entropy, plot_label_efficiency, plot_traps
-from seqlm.plots.sampling import _median, plot_diversity, plot_nearest_distances
+from seqlm.plots.sampling import plot_diversity, plot_nearest_distances
 
 # --- invented results -----------------------------------------------------------------------------
 
@@ -293,11 +293,11 @@ def test_one_who_lies_on_the_line_is_a_near_copy_whatever_rounding_says():
 
 
 def test_the_interval_of_a_median_ends_at_the_ranks_of_a_fair_coin():
-    e = _median(np.arange(1.0, 21.0))
+    e = median(np.arange(1.0, 21.0))
     assert (e.value, e.low, e.high, e.n) == (10.5, 6, 15, 20)  # the ranks in tables for N = 20
-    assert not _median(np.arange(5.0)).has_interval
+    assert not median(np.arange(5.0)).has_interval
     rng = np.random.default_rng(0)
-    caught = [_median(np.sort(rng.exponential(size=60))) for _ in range(400)]
+    caught = [median(np.sort(rng.exponential(size=60))) for _ in range(400)]
     assert 0.94 <= np.mean([e.low <= np.log(2) <= e.high for e in caught]) <= 0.99
 
 
