@@ -21,12 +21,14 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help report laboratory test lint lab app clean
+.PHONY: help install report laboratory test test-fast test-avx2 lint lab app clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT that reads and draws handwritten digits."
 	@echo
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+
+install: $(STAMP) ## make .venv with all that the project needs
 
 report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|original|gpu)
 	$(BIN)/seqlm report --profile $(PROFILE)
@@ -37,6 +39,15 @@ laboratory: $(STAMP) ## the long experiments too, and the recipe to compare with
 
 test: lint ## check the style, then run every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+
+test-fast: $(STAMP) ## the short tests only: no notebooks, browsers, servers or long training
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser and not subprocess"
+
+# Two variables that oneDNN and torch read: a newer processor then computes as one with AVX2 only.
+test-avx2: $(STAMP) ## the numeric tests once more, as on a processor without AVX-512 and bf16
+	DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest --numprocesses 2 \
+		--dist loadfile -m "not slow and not browser and not subprocess" \
+		tests/data tests/models tests/evaluation tests/training
 
 lint: $(STAMP) ## check the style of code and notebooks
 	$(BIN)/ruff check .
