@@ -26,7 +26,7 @@ PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 help: ## list these targets
 	@echo "seqlm: a small GPT that reads and draws handwritten digits."
 	@echo
-	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
 install: $(STAMP) ## make .venv with all that the project needs
 

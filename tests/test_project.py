@@ -161,7 +161,8 @@ def commands(script: str) -> list[str]:
 
 
 def test_ci_runs_the_test_command_that_the_readme_names() -> None:
-    assert commands((ROOT / ".ci/run").read_text(encoding="utf-8")) == ["make test"]
+    asked = commands((ROOT / ".ci/run").read_text(encoding="utf-8"))
+    assert {"make test", "make test-avx2"} <= set(asked)
     assert os.access(ROOT / ".ci/run", os.X_OK), ".ci/run is not executable"
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     blocks = re.findall(r"^```\w*\n(.*?)^```", readme, flags=re.MULTILINE | re.DOTALL)
@@ -197,7 +198,7 @@ def phony_targets() -> set[str]:
 
 @needs_make
 def test_make_alone_lists_every_target_with_what_it_does() -> None:
-    listed = re.findall(r"^  make ([a-z]+) +\S", run_make().stdout, flags=re.MULTILINE)
+    listed = re.findall(r"^  make ([a-z0-9-]+) +\S", run_make().stdout, flags=re.MULTILINE)
     assert set(listed) == phony_targets()
     assert len(listed) == len(set(listed))
     assert phony_targets() >= {"report", "laboratory", "test", "lint", "lab", "clean", "help"}
@@ -261,13 +262,42 @@ def test_clean_removes_what_was_built_and_nothing_else(checkout: Path) -> None:
     assert not (checkout / ".venv").exists()
 
 
-PAGES = ["README.md", "README.zh-CN.md", "data/README.md", "docs/experiments.md"]
+READMES = ["README.md", "README.zh-CN.md"]
+PAGES = [*READMES, "data/README.md", "seqlm/README.md"]
+PAGES += [path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob("docs/*.md"))]
+
+
+def links(text: str) -> list[str]:
+    return re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_link_and_picture_of_our_pages_is_there(page: str) -> None:
-    text = (ROOT / page).read_text(encoding="utf-8")
-    named = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", text)
+    named = links((ROOT / page).read_text(encoding="utf-8"))
     folder = (ROOT / page).parent
     assert not [name for name in named if not (folder / name).exists()]
-    assert len(named) > 10 or not page.startswith("README")  # links were found at all
+    assert len(named) > 10 or page not in READMES  # links were found at all
+
+
+def test_both_readmes_are_short_and_have_the_same_headings_commands_and_links() -> None:
+    english, chinese = [(ROOT / page).read_text(encoding="utf-8") for page in READMES]
+    for text in (english, chinese):
+        assert len(text.splitlines()) < 130
+    levels = [re.findall(r"^#+", text, re.MULTILINE) for text in (english, chinese)]
+    assert levels[0] == levels[1] and len(levels[0]) > 5
+    blocks = [re.findall(r"^```.*?^```", text, re.M | re.S) for text in (english, chinese)]
+    assert blocks[0] == blocks[1]
+    inline = [sorted(re.findall(r"`(make [\w-]+|seqlm \w+)`", text)) for text in (english, chinese)]
+    assert inline[0] == inline[1]
+    assert links(english)[1:] == links(chinese)[1:]  # the first leads from one to the other
+    assert (links(english)[0], links(chinese)[0]) == tuple(reversed(READMES))
+
+
+def test_the_results_of_both_readmes_are_the_same_numbers() -> None:
+    tables = []
+    for page in READMES:
+        text = (ROOT / page).read_text(encoding="utf-8")
+        table = text[text.index("<!-- results -->") : text.index("<!-- /results -->")]
+        rows = [line.split("|")[3:-1] for line in table.splitlines() if line.startswith("|")][2:]
+        tables.append([re.findall(r"[\d.]+", " ".join(row)) for row in rows])
+    assert tables[0] == tables[1] and 6 <= len(tables[0]) <= 8

@@ -153,13 +153,13 @@ def test_the_classification_pipeline_gives_the_probabilities_of_our_own(saved, v
     assert len(set(expected.argmax(1))) > 1
 
 
-def blocks_of_readme(language: str) -> list[str]:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def blocks_of_page(language: str) -> list[str]:
+    text = (Path(__file__).parents[2] / "docs/runtimes.md").read_text(encoding="utf-8")
     return re.findall(rf"^```{language}\n(.*?)^```$", text, RE)
 
 
-def test_the_lines_that_readme_shows_of_pipelines_run_as_they_stand(saved, capsys):
-    (shown,) = [block for block in blocks_of_readme("python") if "pipeline(" in block]
+def test_the_lines_that_the_page_shows_of_pipelines_run_as_they_stand(saved, capsys):
+    (shown,) = [block for block in blocks_of_page("python") if "pipeline(" in block]
     for name, path in (
         ("laptop/best_model", "lm"),
         ("classifier_from_lm/best_model", "classifier"),
@@ -243,7 +243,7 @@ def test_transformers_serve_completes_as_greedy_sampling_does(served, lm, vocab,
 
 
 def test_what_readme_asks_transformers_serve_is_answered_greedily_and_by_chance(served, lm, vocab):
-    (shown,) = [block for block in blocks_of_readme("sh") if "transformers serve" in block]
+    (shown,) = [block for block in blocks_of_page("sh") if "transformers serve" in block]
     greedy, sampled = map(json.loads, re.findall(r"/v1/completions --json '(.*?)'$", shown, RE))
     prompt = tuple(greedy["prompt"].split())
     expected = continue_prompt(lm, vocab, prompt, 1, SampleConfig("greedy", max_new_tokens=18))

@@ -207,7 +207,7 @@ def test_the_folder_is_whole_and_tells_nothing_of_the_machine_it_was_made_on(pub
             assert str(place).encode() not in held, (name, place)
 
 
-def test_the_readme_uploads_the_folder_without_what_names_the_machine():
-    for page in ("README.md", "README.zh-CN.md"):
+def test_the_pages_upload_the_folder_without_what_names_the_machine():
+    for page in ("docs/your-data.md", "docs/zh-CN.md"):
         text = (Path(__file__).parents[2] / page).read_text()
         assert "hf upload NAME outputs/best_model --exclude training_args.bin" in text, page
