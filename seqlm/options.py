@@ -193,7 +193,7 @@ class ReportOptions:
         profile: smoke (a minute or two), laptop (what README shows), original (the user's
             hyperparameters), gpu.
         force: run every notebook, also where nothing changed.
-        laboratory: also run the long notebooks: fine-tuning, rivals, few labels, two recipes.
+        laboratory: also run the long notebooks: fine-tuning, rivals, few labels.
     """
 
     profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop"

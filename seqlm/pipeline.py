@@ -56,7 +56,6 @@ STAGES = (
     Stage("09", ("01", "03")),
     Stage("10", ("01", "03", "05")),
     Stage("11", ("01", "03")),
-    Stage("12", ("01", "03", "04", "05")),
 )
 
 
@@ -81,7 +80,7 @@ def run_pipeline(
     done = {}
     for stage in STAGES:
         given = {"profile": ws.profile, **parameters.get(stage.name, {})}
-        before = [prints[number] for number in stage.needs] + _beside(ws, stage, given)
+        before = [prints[number] for number in stage.needs]
         prints[stage.number] = fingerprint(_source(ws, stage), given, before)
         asked = laboratory or stage.number not in LABORATORY
         if not (force and asked) and _is_fresh(ws, stage, prints[stage.number]):
@@ -96,18 +95,6 @@ def run_pipeline(
         log(f"{stage.name}: done in {format_duration(seconds)}")
         done[stage.number] = "ran"
     return done
-
-
-def _beside(ws: Workspace, stage: Stage, given: dict) -> list[str]:
-    """What a stage reads from another profile that it names as `beside`, as a fingerprint."""
-    declared = papermill.inspect_notebook(str(_source(ws, stage)))
-    if "beside" not in declared:
-        return []
-    default = ast.literal_eval(declared["beside"]["default"])
-    other = Workspace(given.get("beside", default), ws.root)
-    read = [other.outputs / "training.json", *map(other.metrics_path, ("03", "04", "05"))]
-    there = [path for path in read if path.is_file()]
-    return [sha256_of(there)] if there else []
 
 
 def _set_aside(ws: Workspace, stage: Stage, log: Callable[[str], None]) -> None:

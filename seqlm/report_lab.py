@@ -1,21 +1,19 @@
-"""The report's pages on the laboratory: traps, fine-tuning, rivals, few labels, two recipes."""
+"""The report's pages on the laboratory: traps, fine-tuning, rivals and few labels."""
 
 from collections.abc import Iterable, Mapping
 
 from seqlm.evaluation.estimates import Numbers, as_estimate
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.tables import Row, table_of
-from seqlm.lab.recipes import comparison_table
 
 
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:
-    """Paragraphs of Markdown about what notebooks 08 to 12 measured; [] without them."""
+    """Paragraphs of Markdown about what notebooks 08 to 11 measured; [] without them."""
     written = {
         "08": ("## Reported against true", traps_page),
         "09": ("## Fine-tuned on turned digits", finetuning_page),
         "10": ("## Rivals that learn", rivals_page),
         "11": ("## With few labels", few_labels_page),
-        "12": ("## Two recipes", recipes_page),
     }
     parts: list[str] = []
     for number, (heading, page) in written.items():
@@ -130,12 +128,6 @@ def few_labels_page(values: Mapping) -> list[str]:
         "no label.",
         "\n".join(lines),
     ]
-
-
-def recipes_page(values: Mapping) -> list[str]:
-    """Notebook 12: the settings the project began with, beside ours."""
-    runs = {name: run for name, run in values["recipes"].items() if "padded" not in name}
-    return [comparison_table(runs)]
 
 
 def _with_interval(numbers: Numbers | None) -> str:

@@ -23,9 +23,8 @@ NOTEBOOKS = {
     "09": "09_fine_tune",
     "10": "10_rivals",
     "11": "11_few_labels",
-    "12": "12_two_recipes",
 }
-LABORATORY = ("09", "10", "11", "12")  # long ones, run only when asked for
+LABORATORY = ("09", "10", "11")  # long ones, run only when asked for
 
 
 def find_root(start: Path | None = None) -> Path:

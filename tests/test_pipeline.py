@@ -101,9 +101,7 @@ def test_force_runs_what_was_asked_for_and_leaves_a_fresh_laboratory_alone(tmp_p
     assert all(ws.metrics_path(number).is_file() for number in LABORATORY)
 
 
-def test_a_fresh_clone_reports_though_the_recipe_to_compare_with_was_never_run(
-    tmp_path, monkeypatch
-):
+def test_a_fresh_clone_runs_all_but_the_laboratory(tmp_path, monkeypatch):
     ws = Workspace("laptop", tmp_path)
     monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
     done = pipeline.run_pipeline(ws, log=lambda line: None)

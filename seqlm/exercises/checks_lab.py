@@ -1,10 +1,10 @@
-"""The checkers behind the exercises of the laboratory, notebooks 9 to 12 (see checks.py)."""
+"""The checkers behind the exercises of the laboratory, notebooks 9 to 11 (see checks.py)."""
 
 import math
 
 import numpy as np
 
-from seqlm.exercises.checker import Answer, checker, number, numbers, tell, tokens, untried
+from seqlm.exercises.checker import Answer, checker, number, tell, tokens, untried
 
 
 def _sign_test(only_a: int, only_b: int) -> float:
@@ -105,27 +105,3 @@ def without_class(function: Answer) -> bool:
     ]:
         return tell(True, "Nothing is left that names the digit, and all else is as it was.")
     return tell(False, f"Of {' '.join(read)} everything but <CLS_3> stays, in its order.")
-
-
-@checker("a pair of numbers")
-def tokens_seen(function: Answer) -> bool:
-    """Exercise 12: `function(steps, batch_size, length, padded_to)`: share of places, tokens."""
-    answer = function(50, 8, 20, 100)
-    if isinstance(answer, tuple) and any(part is ... for part in answer):
-        answer = ...
-    if untried(answer):
-        return False
-    share, seen = numbers(np.asarray(answer, dtype=float), (2,)).tolist()
-    if math.isclose(share, 5):
-        return tell(False, "The share is turned over: tokens by places, not places by tokens.")
-    if math.isclose(share, 0.8):
-        return tell(False, "That is the share of padding; the tokens' share is asked for.")
-    if not math.isclose(share, 0.2):
-        return tell(False, "The share: of 100 computed places 20 hold a token.")
-    if math.isclose(seen, 50 * 8 * 100):
-        return tell(False, "That counts the padding too; nothing is learned from it.")
-    if math.isclose(seen, 50 * 20):
-        return tell(False, "A step takes a batch of rows, not one.")
-    if not math.isclose(seen, 50 * 8 * 20):
-        return tell(False, f"50 steps of 8 rows of 20 tokens make 8,000, not {seen:,.0f}.")
-    return tell(True, "Four fifths of the computing would be for nothing.")

@@ -18,7 +18,12 @@ from seqlm.errors import ConfigError
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import SHORT_ROW, count_parameters, default_device, gpt2_config
 from seqlm.options import SIZES, SizesOptions
-from seqlm.training.step_timing import FEWEST_STEPS, PATIENCE_SECONDS, Recipe, step_seconds
+from seqlm.training.step_timing import (
+    FEWEST_STEPS,
+    PATIENCE_SECONDS,
+    TrainingStep,
+    time_training_steps,
+)
 from seqlm.utils import format_duration
 
 STEPS = 6  # timed of a size in each precision: the fewest that give the median an interval
@@ -66,10 +71,10 @@ class Task:
         a_pass = math.ceil(math.ceil(self.rows / config.batch_size) / config.grad_accumulation)
         return math.ceil(a_pass * config.num_epochs)
 
-    def recipe(self, size: str, precision: str = "fp32") -> Recipe:
+    def training_step(self, size: str, precision: str = "fp32") -> TrainingStep:
         """What an optimizer step of `size` is made of."""
         config = ModelConfig(**SIZES[size], n_positions=self.n_positions)
-        return Recipe(
+        return TrainingStep(
             gpt2_config(config, self.vocab),
             min(self.config.batch_size, self.rows),
             self.config.grad_accumulation,
@@ -171,24 +176,24 @@ def task_of(options: SizesOptions) -> Task:
 def weigh(task: Task) -> Iterator[Weighed]:
     """Every size, the smallest first; each is timed only when it is its turn."""
     for size, shape in SIZES.items():
-        recipe = task.recipe(size)
-        parameters = parameters_of(recipe.config)
-        step, chosen = None, "fp32"
+        step = task.training_step(size)
+        parameters = parameters_of(step.config)
+        seconds, chosen = None, "fp32"
         # Both precisions are timed side by side, a model each.
-        if training_bytes(recipe) + 18 * parameters < free_memory():
-            recipes = {name: replace(recipe, precision=name) for name in PRECISIONS}
-            times = step_seconds(recipes, STEPS)
+        if training_bytes(step) + 18 * parameters < free_memory():
+            steps = {name: replace(step, precision=name) for name in PRECISIONS}
+            times = time_training_steps(steps, STEPS)
             chosen = min(times, key=lambda name: times[name].value)
-            step = times[chosen]
+            seconds = times[chosen]
         yield Weighed(
             size,
             **shape,
             parameters=parameters,
             disk=4 * parameters,
-            memory=training_bytes(replace(recipe, precision=chosen)),
+            memory=training_bytes(replace(step, precision=chosen)),
             precision=chosen,
-            step=step,
-            seconds=None if step is None else step.value * task.steps,
+            step=seconds,
+            seconds=None if seconds is None else seconds.value * task.steps,
         )
 
 
@@ -198,7 +203,7 @@ def parameters_of(config: GPT2Config) -> int:
         return count_parameters(GPT2LMHeadModel(config))
 
 
-def training_bytes(recipe: Recipe) -> int:
+def training_bytes(step: TrainingStep) -> int:
     """An estimate of the memory that training takes, in bytes.
 
     Weights, gradients, AdamW's two moments, 4 bytes each, and in bf16 a copy of the weights in 2;
@@ -209,12 +214,12 @@ def training_bytes(recipe: Recipe) -> int:
     is told by V. Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models
     (2022).
     """
-    config, kind = recipe.config, "fp32" if recipe.precision == "fp32" else "bf16"
+    config, kind = step.config, "fp32" if step.precision == "fp32" else "bf16"
     fixed = (16 if kind == "fp32" else 18) * parameters_of(config)
-    plain = recipe.length <= SHORT_ROW and default_device() == "cpu"
-    scores = SCORE_BYTES[kind] * config.n_head * recipe.length if plain else 0
+    plain = step.length <= SHORT_ROW and default_device() == "cpu"
+    scores = SCORE_BYTES[kind] * config.n_head * step.length if plain else 0
     a_token = config.n_layer * (BLOCK_BYTES[kind] * config.n_embd + scores)
-    return fixed + recipe.batch_size * recipe.length * (a_token + 12 * config.vocab_size)
+    return fixed + step.batch_size * step.length * (a_token + 12 * config.vocab_size)
 
 
 def free_memory() -> int:
@@ -228,9 +233,9 @@ def time_to_time(task: Task) -> float:
     """Seconds that `weigh` will take: six products of all weights with all tokens are a step."""
     speed, total = EFFICIENCY * matmul_speed(), 0.0
     for size in SIZES:
-        recipe = task.recipe(size)
-        tokens = recipe.batch_size * recipe.grad_accumulation * recipe.length
-        a_step = 6 * parameters_of(recipe.config) * tokens / speed
+        step = task.training_step(size)
+        tokens = step.batch_size * step.grad_accumulation * step.length
+        a_step = 6 * parameters_of(step.config) * tokens / speed
         timed = min(STEPS, max(FEWEST_STEPS, PATIENCE_SECONDS / a_step))
         total += len(PRECISIONS) * (1 + timed) * a_step
     return total

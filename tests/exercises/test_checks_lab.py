@@ -52,31 +52,6 @@ def test_taking_the_class_out_is_judged_in_both_layouts(answer, said, capsys):
     assert said in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(
-    ("answer", "said"),
-    [
-        (lambda steps, batch_size, length, padded_to: (padded_to / length, 1), "turned over"),
-        (lambda steps, batch_size, length, padded_to: (1 - length / padded_to, 1), "of padding"),
-        (lambda steps, batch_size, length, padded_to: (0.5, 1), "20 hold a token"),
-        (
-            lambda steps, batch_size, length, padded_to: (0.2, steps * batch_size * padded_to),
-            "padding too",
-        ),
-        (lambda steps, batch_size, length, padded_to: (0.2, steps * length), "a batch of rows"),
-        (lambda steps, batch_size, length, padded_to: (0.2, 7), "not 7"),
-        (
-            lambda steps, batch_size, length, padded_to: (0.2, steps * batch_size * length),
-            "✓",
-        ),
-        (lambda steps, batch_size, length, padded_to: (..., ...), "Nothing to check yet"),
-        (lambda steps, batch_size, length, padded_to: 3, "a pair of numbers is wanted"),
-    ],
-)
-def test_tokens_seen_are_told_from_places_computed(answer, said, capsys):
-    assert checks_lab.tokens_seen(answer) is (said == "✓")
-    assert said in capsys.readouterr().out
-
-
 def stacked(weight, rows):
     return np.vstack([weight, rows])
 

@@ -15,7 +15,7 @@ from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import build_lm, fit_attention, gpt2_config
 from seqlm.options import SIZES, SizesOptions
 from seqlm.training import sizes
-from seqlm.training.step_timing import Recipe
+from seqlm.training.step_timing import TrainingStep
 
 SETTINGS = ("n_layer", "n_head", "n_embd")
 PLACES = ["--data_path", "a", "--vocab_path", "b"]
@@ -30,17 +30,17 @@ def settings(capsys, *words) -> tuple:
 
 @pytest.fixture
 def quick(monkeypatch):
-    """Nobody's time is taken: a step of the n-th recipe timed takes n / 10 seconds."""
+    """Nothing is really timed: a step of the n-th size takes n / 10 seconds."""
     asked = []
 
-    def timed(recipes, steps):
-        asked.append({name: recipe.config.n_layer for name, recipe in recipes.items()})
-        slow = {name: len(asked) / 10 + (name == "fp32") for name in recipes}
+    def timed(steps, rounds):
+        asked.append({name: step.config.n_layer for name, step in steps.items()})
+        slow = {name: len(asked) / 10 + (name == "fp32") for name in steps}
         return {
-            name: Estimate(t, t, t + 0.01, steps, "seconds per step") for name, t in slow.items()
+            name: Estimate(t, t, t + 0.01, rounds, "seconds per step") for name, t in slow.items()
         }
 
-    monkeypatch.setattr(sizes, "step_seconds", timed)
+    monkeypatch.setattr(sizes, "time_training_steps", timed)
     return asked
 
 
@@ -161,7 +161,7 @@ def kept_for_backward(config, rows, length, precision) -> int:
 def test_the_memory_foretold_is_near_what_a_step_keeps(precision, rows, length):
     size = ModelConfig(n_layer=3, n_head=4, n_embd=96)
     config = gpt2_config(size, default_vocab())
-    told = sizes.training_bytes(Recipe(config, rows, 1, length, precision))
+    told = sizes.training_bytes(TrainingStep(config, rows, 1, length, precision))
     # Gradients and moments are not there yet, nor are the logits' gradients.
     counted = 16 * sizes.parameters_of(config) + 8 * 516 * rows * length
     counted += kept_for_backward(size, rows, length, precision)
@@ -188,11 +188,11 @@ def test_the_digits_are_taken_where_no_data_is_given(quick, capsys):
 def test_small_sizes_are_printed_while_the_large_one_is_timed(monkeypatch, capsys):
     said = []
 
-    def timed(recipes, steps):
+    def timed(steps, rounds):
         said.append(capsys.readouterr().out)
-        return {name: Estimate(1.0, 1.0, 1.0, 6, "seconds per step") for name in recipes}
+        return {name: Estimate(1.0, 1.0, 1.0, 6, "seconds per step") for name in steps}
 
-    monkeypatch.setattr(sizes, "step_seconds", timed)
+    monkeypatch.setattr(sizes, "time_training_steps", timed)
     assert main(["sizes"]) == 0
     assert "timing takes about" in said[0] and "nano " not in said[0]
     assert said[1].startswith("nano ") and said[2].startswith("original ")
@@ -226,7 +226,7 @@ def test_a_size_for_which_memory_is_short_is_weighed_but_not_timed(quick, monkey
 
 def test_longer_rows_than_the_default_model_has_room_for_are_timed_too():
     task = sizes.task_of(SizesOptions(max_length=2000))
-    assert task.recipe("nano").config.n_positions == 2000
+    assert task.training_step("nano").config.n_positions == 2000
     assert sizes.task_of(SizesOptions(max_length=10)).length == 10
 
 
