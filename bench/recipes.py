@@ -95,9 +95,8 @@ def summary_of(run: Mapping, seconds: Estimate) -> dict[str, str]:
         cells["best baseline on its own training rows"] = f"{baseline_name(best)}: {nll}"
         cells["nats saved below that baseline"] = as_share(saved).format(with_n=True)
     if run["layout"] == "read" and "class" in run["values"]["read"]:
-        cells["accuracy, read off the language model"] = as_estimate(
-            run["values"]["read"]["class"]["top1"]
-        ).format(with_n=True)
+        accuracy = as_estimate(run["values"]["read"]["class"]["top1"])
+        cells["accuracy, read off the language model"] = accuracy.format(with_n=True)
     return cells
 
 
