@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from queue import Empty, Queue, SimpleQueue
-from threading import Thread
+from queue import Empty, Queue
 from typing import Annotated
 
 import litserve
@@ -22,7 +21,7 @@ from transformers import GPT2ForSequenceClassification, GPT2LMHeadModel
 
 from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
-from seqlm.data.tokens import EOS, class_ids, reading_prompt
+from seqlm.data.tokens import class_ids, reading_prompt
 from seqlm.deploy.memory import check_memory, fit_into_memory, sentence_bytes
 from seqlm.deploy.schemas import (
     ClassifyRequest,
@@ -36,7 +35,7 @@ from seqlm.deploy.schemas import (
 from seqlm.errors import DataError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
 from seqlm.evaluation.scores import pad
-from seqlm.models.generation import generate_sentences, top_tokens
+from seqlm.models.generation import generate_sentences, stream_sentences, top_tokens
 from seqlm.models.gpt2 import check_model_directory, load_weights
 
 REQUESTS_A_BATCH = 16
@@ -181,7 +180,7 @@ class GenerateEndpoint(Endpoint):
             costs = [sentence_bytes(self.config, tokens, config) for tokens, _ in sentences]
             for some in fit_into_memory(zip(list(sentences), costs, strict=True)):
                 prompts, streams = zip(*some, strict=True)
-                written = generate_sentences(self.model, self.vocab, prompts, streams, config)
+                written = generate_sentences(self.model, self.vocab, prompts, config, streams)
                 sentences |= zip(some, written, strict=True)
         return [
             {"sentences": [found[_way(request)][wanted] for wanted in _wanted(request)]}
@@ -209,45 +208,14 @@ class StreamEndpoint(GenerateEndpoint):
         self.stream, self.max_batch_size, self.loop = True, 1, StreamingLoop()
 
     def predict(self, request: GenerateRequest) -> Iterator[dict]:
-        """Lines {"sentence", "token"} as they come, then {"sentences"} as GenerateEndpoint says it.
-
-        What the model reads at each step is what was chosen at the step before. So these are the
-        tokens of `sampling.generate` itself, and not of a second one like it. Beam search has
-        chosen nothing before its end: its tokens come all at once.
-        """
-        steps: SimpleQueue = SimpleQueue()
-
-        def told_of(_, given) -> None:
-            if request.strategy != "beam":
-                steps.put(given[0])
-
-        def write() -> None:
-            reading = self.model.register_forward_pre_hook(told_of)
-            try:
-                steps.put(GenerateEndpoint.predict(self, [request])[0])
-            except Exception as error:  # to be raised where it is waited for
-                steps.put(error)
-            finally:
-                reading.remove()
-
-        Thread(target=write, daemon=True).start()
-        names = {index: token for token, index in self.vocab.items()}
-        told: list[list[str]] = []
-        while isinstance(step := steps.get(), torch.Tensor):  # (n, T) or, guided, (2n, T)
-            if not told:  # the prompt
-                told = [[] for _ in range(request.n)]
-                continue
-            for i, index in enumerate(step[: request.n, 0].tolist()):
-                if told[i][-1:] != [EOS]:
-                    told[i].append(names[index])
-                    yield {"sentence": i, "token": names[index]}
-        if isinstance(step, Exception):
-            raise step
-        for i, sentence in enumerate(step["sentences"]):
-            before = len(told[i]) if told else 0
-            for token in sentence[len(request.tokens) + before :]:
-                yield {"sentence": i, "token": token}
-        yield step
+        """Lines {"sentence", "token"} as they come, then the whole {"sentences"}."""
+        prompts, streams = zip(*_wanted(request), strict=True)
+        sentences = [list(prompt) for prompt in prompts]
+        for chosen in stream_sentences(self.model, self.vocab, prompts, request.config(), streams):
+            for row, token in chosen.items():
+                sentences[row].append(token)
+                yield {"sentence": row, "token": token}
+        yield {"sentences": sentences}
 
     def encode_response(self, output) -> StreamingResponse:  # what FastAPI will see
         yield from output

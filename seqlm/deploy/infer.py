@@ -28,7 +28,7 @@ from seqlm.data.tokens import (
 from seqlm.deploy.onnx_model import is_classifier, load_onnx, load_onnx_lm, onnx_config
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.models.generation import continue_prompt, next_token_table
+from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
 from seqlm.options import Runtime
 from seqlm.utils import atomic_path, check_folder
@@ -139,7 +139,7 @@ def generate_rows(
         known = len(class_ids(vocab))
         classes = f"its classes are 0 to {known - 1}" if known else "it knows no classes"
         raise ConfigError(f"label: this model has no {class_token(label)}; {classes}")
-    sentences = continue_prompt(model, vocab, tokens, n, config)
+    sentences = generate_sentences(model, vocab, [tokens] * n, config)
     made = {"model": Path(directory).name, **asdict(config)}
     rows = [
         Record(tuple(written), _class_named(written), {**made, "number": number})

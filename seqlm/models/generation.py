@@ -1,11 +1,13 @@
-"""The model writes: next-token probabilities, ways to choose among them, pictures drawn.
+"""Generation: next-token probabilities, sampling strategies, guidance, and drawn images.
 
-Every row has a stream of random numbers of its own, made from the seed and the row's number. So a
-sample does not change with the batch it is drawn in, and picture 5 of 10 is picture 5 of 100.
+Every row has its own stream of random numbers, made from the seed and the row's number. So a
+sample does not change with its batch, and image 5 of 10 is image 5 of 100.
 """
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -22,10 +24,9 @@ from seqlm.data.tokens import (
     token_kinds,
 )
 from seqlm.errors import ConfigError, DataError
-from seqlm.models.beam_search import beam_search
-from seqlm.models.decoding import Decoder
+from seqlm.models.beam_search import Decoder, beam_search
 
-ROWS_A_BATCH = 256
+MAX_BATCH_ROWS = 256
 
 
 @dataclass(frozen=True)
@@ -40,14 +41,14 @@ class NextToken:
 @torch.inference_mode()
 def next_token_probabilities(model, ids: Sequence[int]) -> np.ndarray:
     """p(next token | ids), for every token of the vocabulary. (V,) float64, sums to 1."""
-    _check_prompt(model, ids)
+    check_prompt(model.config.n_positions, ids)
     model.eval()
     logits = model(torch.tensor([list(ids)], device=model.device), use_cache=False).logits
     return logits[0, -1].double().softmax(-1).cpu().numpy()
 
 
 def next_token_table(model, tokenizer, ids: Sequence[int], k: int = 10) -> list[NextToken]:
-    """The `k` likeliest next tokens after `ids`, likeliest first."""
+    """The `k` most likely next tokens after `ids`, the most likely first."""
     return top_tokens(next_token_probabilities(model, ids), tokenizer, k)
 
 
@@ -55,18 +56,15 @@ def top_tokens(probabilities: np.ndarray, tokenizer, k: int) -> list[NextToken]:
     """The `k` largest of `probabilities` (V,), largest first; of equal ones the lower id."""
     order = np.argsort(-probabilities, kind="stable")[:k].tolist()
     names = tokenizer.convert_ids_to_tokens(order)
-    return [
-        NextToken(name, index, float(probabilities[index]))
-        for name, index in zip(names, order, strict=True)
-    ]
+    return [NextToken(*row, float(probabilities[row[1]])) for row in zip(names, order, strict=True)]
 
 
 def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.Tensor:
-    """What a strategy makes of the model's logits (B, V): the probabilities it draws from. (B, V)
+    """The probabilities (B, V) that a strategy samples from, made from the model's logits (B, V).
 
     In this order: temperature, top-k, nucleus. Ties at the edge are decided by the id, so that
     exactly k tokens stay. Nucleus: A. Holtzman et al., The Curious Case of Neural Text
-    Degeneration, ICLR 2020: the smallest set of the likeliest tokens that holds at least top_p.
+    Degeneration, ICLR 2020: the smallest set of the most likely tokens that holds at least top_p.
     """
     if config.strategy == "greedy":
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
@@ -83,8 +81,8 @@ def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.
     return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
 
 
-def _choose(probabilities: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
-    """Draw one id a row by where its number in 0..1 falls among the summed probabilities. (B,)"""
+def _sample(probabilities: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
+    """One id per row, by where its number in 0..1 falls among the summed probabilities. (B,)"""
     summed = probabilities.cumsum(-1)
     point = torch.as_tensor(uniform, device=summed.device)[:, None] * summed[:, -1:]
     chosen = torch.searchsorted(summed, point, right=True).squeeze(-1)
@@ -94,27 +92,29 @@ def _choose(probabilities: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
 
 
 @torch.inference_mode()
-def generate(
+def generate_steps(
     model,
     prompts: Sequence[Sequence[int]],
     config: SampleConfig,
     *,
     allowed: Sequence[int] | None = None,
     stop_id: int | None = None,
-    free_prompts: Sequence[Sequence[int]] | None = None,
+    free_prompts: Sequence[Sequence[int] | None] | None = None,
     streams: Sequence[Sequence[int]] | None = None,
-) -> list[list[int]]:
-    """Continue each prompt by up to `config.max_new_tokens` ids; returns the new ids alone.
+) -> Iterator[dict[int, int]]:
+    """Continue each prompt by up to `config.max_new_tokens` ids; yields {row: chosen id} per step.
 
-    None there means as many as fit the model, for each prompt by its own length.
+    Rows that have ended are left out. Rows of one length run side by side, the next length after
+    them. Beam search yields its tokens after its last step. max_new_tokens None means as many as
+    fit the model, for each prompt by its own length.
 
     Args:
         prompts: rows of ids, of any lengths.
         allowed: only these ids may be chosen; None allows all.
         stop_id: a row ends with this id.
-        free_prompts: the prompts with the class withheld, each as long as its own; needed when
-            `config.guidance` is not 1.
-        streams: for each prompt what its random numbers are made from; None: (seed, its place).
+        free_prompts: the prompts without their class, each as long as its own, None for a row
+            without guidance; needed when `config.guidance` is not 1.
+        streams: for each prompt the seeds of its random numbers; None: (seed, row).
 
     Raises DataError for an empty prompt or one too long for the model.
     """
@@ -124,84 +124,77 @@ def generate(
             f"a prompt of the form '{CLS} <CLS_k> {IMG}', or set guidance to 1"
         )
     for prompt in prompts:
-        _check_prompt(model, prompt, config.max_new_tokens)
+        check_prompt(model.config.n_positions, prompt, config.max_new_tokens)
     model.eval()
-    if streams is None:
-        streams = [(config.seed, place) for place in range(len(prompts))]
-    written: list[list[int]] = [[] for _ in prompts]
-    beams = config.num_beams if config.strategy == "beam" else 1
-    for batch in _batches(prompts, ROWS_A_BATCH // beams):
-        room = model.config.n_positions - len(prompts[batch[0]]) + 1  # as _check_prompt counts
-        fitted = config if config.max_new_tokens else replace(config, max_new_tokens=room)
-        given = [list(prompts[i]) for i in batch]
-        free = [list(free_prompts[i]) for i in batch] if config.guidance != 1 else []
-        chance = [streams[i] for i in batch]
-        new = _generate_batch(model, given, free, chance, fitted, allowed, stop_id)
-        for i, ids in zip(batch, new, strict=True):
-            written[i] = _until(ids, stop_id)
-    return written
-
-
-def _batches(prompts: Sequence[Sequence[int]], most: int) -> Iterator[list[int]]:
-    """The places of prompts of one length, at most so many at a time."""
-    lengths = np.array([len(prompt) for prompt in prompts])
-    for length in np.unique(lengths):
-        members = np.flatnonzero(lengths == length).tolist()
-        for start in range(0, len(members), most):
-            yield members[start : start + most]
-
-
-def _generate_batch(model, given, free, streams, config, allowed, stop_id) -> list[list[int]]:
-    """Prompts of one length, continued side by side."""
+    streams = streams or [(config.seed, row) for row in range(len(prompts))]
     barred = None
     if allowed is not None:
         barred = torch.ones(model.config.vocab_size, dtype=torch.bool, device=model.device)
         barred[list(allowed)] = False
-    steps, rows = config.max_new_tokens, len(given)
+    groups = defaultdict(list)  # (guided?, length) -> rows
+    for row, prompt in enumerate(prompts):
+        guided = config.guidance != 1 and free_prompts[row] is not None
+        groups[guided, len(prompt)].append(row)
+    beams = config.num_beams if config.strategy == "beam" else 1
+    size = MAX_BATCH_ROWS // beams
+    for (guided, length), rows in sorted(groups.items()):
+        steps = config.max_new_tokens or model.config.n_positions - length + 1
+        for batch in (rows[start : start + size] for start in range(0, len(rows), size)):
+            repeated = [row for row in batch for _ in range(beams)]
+            free = [free_prompts[row] for row in repeated] if guided else []
+            texts = [prompts[row] for row in repeated]
+            decoder = Decoder(model, texts, free, config.guidance, barred)
+            seeds = [streams[row] for row in batch]
+            for chosen in _batch_steps(decoder, seeds, config, steps, stop_id):
+                yield {row: i for row, i in zip(batch, chosen, strict=True) if i is not None}
+
+
+def _batch_steps(decoder, streams, config, steps, stop_id) -> Iterator[Sequence[int | None]]:
+    """The ids chosen at each step for the rows of one batch; None for a row that has ended."""
     if config.strategy == "beam":
-        beams = config.num_beams
-        given, free = ([row for row in some for _ in range(beams)] for some in (given, free))
-        decoder = Decoder(model, given, free, config.guidance, barred)
-        return beam_search(decoder, rows, beams, steps, stop_id)
-    decoder = Decoder(model, given, free, config.guidance, barred)
-    uniform = np.stack([np.random.default_rng(list(made)).random(steps) for made in streams])
-    ended, new = torch.zeros(rows, dtype=torch.bool, device=model.device), []
+        found = beam_search(decoder, len(streams), config.num_beams, steps, stop_id)
+        yield from zip_longest(*found)
+        return
+    uniform = np.stack([np.random.default_rng(list(seeds)).random(steps) for seeds in streams])
+    ended = np.zeros(len(streams), dtype=bool)
     for step in range(steps):
-        probabilities = strategy_probabilities(decoder.logits(), config)
-        chosen = _choose(probabilities, uniform[:, step])  # (B,)
-        new.append(chosen)
-        if stop_id is not None:
-            ended |= chosen == stop_id
-            if ended.all():
-                break
+        chosen = _sample(strategy_probabilities(decoder.logits(), config), uniform[:, step])
+        ids = chosen.tolist()
+        yield [None if done else index for index, done in zip(ids, ended, strict=True)]
+        ended |= [index == stop_id for index in ids]
+        if ended.all():
+            return
         decoder.append(chosen)
-    return torch.stack(new, dim=1).tolist()
 
 
-def _until(ids: list[int], stop_id: int | None) -> list[int]:
-    return ids[: ids.index(stop_id) + 1] if stop_id in ids else ids
+def generate(model, prompts: Sequence[Sequence[int]], config: SampleConfig, **settings):
+    """The new ids of each prompt, collected from `generate_steps`; the same arguments."""
+    new: list[list[int]] = [[] for _ in prompts]
+    for chosen in generate_steps(model, prompts, config, **settings):
+        for row, index in chosen.items():
+            new[row].append(index)
+    return new
 
 
-def _check_prompt(model, ids: Sequence[int], new: int | None = None) -> None:
-    """Raises DataError when `ids` and `new` tokens after them (None: one or more) do not fit."""
-    longest = model.config.n_positions
-    if not len(ids):
+def check_prompt(n_positions: int, prompt: Sequence, new: int | None = None) -> None:
+    """Raises DataError when `prompt` and `new` tokens after it (None: one or more) do not fit."""
+    if not len(prompt):
         raise DataError("the prompt is empty; give at least one token, such as <IMG>")
-    if len(ids) > longest:
+    if len(prompt) > n_positions:
         raise DataError(
-            f"a prompt of {len(ids)} tokens does not fit the model's {longest} positions; shorten "
-            "the prompt"
+            f"a prompt of {len(prompt)} tokens does not fit the model's {n_positions} positions; "
+            "shorten the prompt"
         )
-    # The last new token needs no position: it is never read by the model.
-    if new is not None and len(ids) + new - 1 > longest:
+    # The last new token needs no position: the model never reads it.
+    if new is not None and len(prompt) + new - 1 > n_positions:
         raise DataError(
-            f"a prompt of {len(ids)} tokens and {new} new ones do not fit the model's "
-            f"{longest} positions; shorten the prompt or lower max_new_tokens"
+            f"a prompt of {len(prompt)} tokens and {new} new ones do not fit the model's "
+            f"{n_positions} positions; shorten the prompt or lower max_new_tokens"
         )
 
 
 def withhold_class(tokens: Sequence[str]) -> tuple[str, ...] | None:
-    """A drawing prompt with its class taken out; None when `tokens` is no prompt that names one."""
+    """A drawing prompt without its class; None when `tokens` is no prompt that names one."""
     tokens = tuple(tokens)
     if len(tokens) < 2 or tokens[0] != CLS or class_of(tokens[1]) is None:
         return None
@@ -214,84 +207,78 @@ def draw(
     labels: Sequence[int | None],
     n_patches: int,
     config: SampleConfig,
-    begun: np.ndarray | None = None,
+    prefix: np.ndarray | None = None,
     n_codes: int | None = None,
 ) -> np.ndarray:
-    """Draw one picture for each label; None lets the model choose what to draw.
+    """Draw one image per label; for None the model chooses what to draw, without guidance.
 
     Args:
-        labels: (N,) classes, or None where none is given (guidance is then off).
-        n_patches: P, the codes a picture has; only codes may be drawn, and exactly so many.
-        begun: (N, p) codes already there, p < P; the model draws the rest.
-        n_codes: draw only codes below this, those of the code book; None: all that are known.
+        labels: (N,) classes, or None.
+        n_patches: P, the codes of an image; only codes may be drawn, and exactly so many.
+        prefix: (N, p) the first codes, p < P; the model draws the rest.
+        n_codes: draw only codes below this, those of the codebook; None: all in the vocabulary.
 
-    Returns codes (N, P) int64, the begun ones included.
+    Returns codes (N, P) int64, those of `prefix` included.
     """
-    begun = np.zeros((len(labels), 0), dtype=np.int64) if begun is None else np.asarray(begun)
-    if begun.ndim != 2 or len(begun) != len(labels) or begun.shape[1] >= n_patches:
+    prefix = np.zeros((len(labels), 0), dtype=np.int64) if prefix is None else np.asarray(prefix)
+    if prefix.ndim != 2 or len(prefix) != len(labels) or prefix.shape[1] >= n_patches:
         raise DataError(
-            f"begun: expected {len(labels)} rows of fewer than {n_patches} codes, got an array of "
-            f"shape {begun.shape}"
+            f"prefix: expected {len(labels)} rows of fewer than {n_patches} codes, got an array of "
+            f"shape {prefix.shape}"
         )
-    heads = [
+    prompts = [
         (*drawing_prompt(label), *map(code_token, row))
-        for label, row in zip(labels, begun, strict=True)
+        for label, row in zip(labels, prefix, strict=True)
     ]
-    prompts = [_ids(head, vocab) for head in heads]
-    free = [_ids(withhold_class(head) or head, vocab) for head in heads]
-    config = replace(config, max_new_tokens=n_patches - begun.shape[1])
     n_codes = int((token_kinds(vocab) == KIND_CODE).sum()) if n_codes is None else n_codes
-    names = [code_token(code) for code in range(n_codes)]
-    code_of = {index: code for code, index in enumerate(_ids(names, vocab))}
-    new = generate(model, prompts, config, allowed=list(code_of), free_prompts=free)
+    code_of = {index: k for k, index in enumerate(_ids(map(code_token, range(n_codes)), vocab))}
+    n_new = n_patches - prefix.shape[1]
+    new = generate(
+        model,
+        [_ids(prompt, vocab) for prompt in prompts],
+        replace(config, max_new_tokens=n_new),
+        allowed=list(code_of),
+        free_prompts=[_ids(withhold_class(prompt) or prompt, vocab) for prompt in prompts],
+    )
     drawn = np.array([[code_of[i] for i in row] for row in new], dtype=np.int64)
-    drawn = drawn.reshape(len(labels), config.max_new_tokens)  # also when there are no labels
-    return np.concatenate([begun, drawn], axis=1)  # (N, P)
+    return np.concatenate([prefix, drawn.reshape(len(labels), n_new)], axis=1)  # (N, P)
 
 
-def _ids(tokens: Sequence[str], vocab: dict[str, int]) -> list[int]:
-    missing = [token for token in tokens if token not in vocab]
-    if missing:
-        raise DataError(f"{missing[0]!r} is not in the vocabulary of this model; see vocab.json")
-    return [vocab[token] for token in tokens]
+def _ids(tokens: Iterable[str], vocab: dict[str, int]) -> list[int]:
+    try:
+        return [vocab[token] for token in tokens]
+    except KeyError as error:
+        raise DataError(f"{error} is not in the vocabulary of this model; see vocab.json") from None
 
 
-def continue_prompt(
-    model, vocab: dict[str, int], tokens: Sequence[str], n: int, config: SampleConfig
-) -> list[list[str]]:
-    """`n` continuations of the prompt `tokens`, each up to ``<EOS>``; whole sentences of tokens.
-
-    Guidance applies where the prompt names a class to draw, and is left aside elsewhere.
-    """
-    streams = [(config.seed, number) for number in range(n)]
-    return generate_sentences(model, vocab, [tokens] * n, streams, config)
-
-
-def generate_sentences(
+def stream_sentences(
     model,
     vocab: dict[str, int],
     prompts: Sequence[Sequence[str]],
-    streams: Sequence[Sequence[int]],
     config: SampleConfig,
-) -> list[list[str]]:
-    """As `write_sentences_from`, for prompts of any kind side by side, a sentence each.
+    streams: Sequence[Sequence[int]] | None = None,
+) -> Iterator[dict[int, str]]:
+    """Continue prompts of tokens up to ``<EOS>``; yields {row: chosen token} per step.
 
-    `streams` holds for each of them the seed and the number of the sentence; `config.seed` is not
-    looked at.
+    Guidance applies to prompts that name a class to draw. `streams` as in `generate_steps`.
     """
     names = {index: token for token, index in vocab.items()}
-    written: list[list[str]] = [[] for _ in prompts]
     free = [withhold_class(tokens) for tokens in prompts]
-    for guided in (False, True):
-        members = [i for i, tokens in enumerate(free) if (tokens is not None) == guided]
-        new = generate(
-            model,
-            [_ids(prompts[i], vocab) for i in members],
-            config if guided else replace(config, guidance=1.0),
-            stop_id=vocab[EOS],
-            free_prompts=[_ids(free[i], vocab) for i in members] if guided else None,
-            streams=[streams[i] for i in members],
-        )
-        for i, ids in zip(members, new, strict=True):
-            written[i] = [*prompts[i], *(names[index] for index in ids)]
-    return written
+    for chosen in generate_steps(
+        model,
+        [_ids(tokens, vocab) for tokens in prompts],
+        config,
+        stop_id=vocab[EOS],
+        free_prompts=[tokens and _ids(tokens, vocab) for tokens in free],
+        streams=streams,
+    ):
+        yield {row: names[index] for row, index in chosen.items()}
+
+
+def generate_sentences(model, vocab: dict[str, int], prompts, config: SampleConfig, streams=None):
+    """The prompts with all tokens that `stream_sentences` adds to them: lists of tokens."""
+    sentences = [list(tokens) for tokens in prompts]
+    for chosen in stream_sentences(model, vocab, prompts, config, streams):
+        for row, token in chosen.items():
+            sentences[row].append(token)
+    return sentences

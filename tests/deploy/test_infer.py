@@ -25,7 +25,7 @@ from seqlm.data.tokens import (
 from seqlm.deploy.infer import classify_rows, complete_token, generate_rows, interact
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.models.generation import continue_prompt
+from seqlm.models.generation import generate_sentences
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
 
@@ -194,7 +194,7 @@ def test_beam_search_at_the_terminal_writes_what_sampling_finds(directory, vocab
     told = ["infer", "--model_path", str(directory), "--mode", "generate", "--prompt", "<IMG>"]
     told += ["--strategy", "beam", "--num_beams", "5", "--max_new_tokens", "9", "--n", "2"]
     config = SampleConfig(strategy="beam", num_beams=5, max_new_tokens=9)
-    wanted = continue_prompt(load_lm(directory), vocab, ["<IMG>"], 2, config)
+    wanted = generate_sentences(load_lm(directory), vocab, [["<IMG>"]] * 2, config)
     assert main(told) == 0
     assert capsys.readouterr().out.splitlines() == [" ".join(sentence) for sentence in wanted]
     assert main([*told, "--json", "true"]) == 0

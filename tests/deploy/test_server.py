@@ -33,7 +33,7 @@ from seqlm.deploy.endpoints import Endpoint, GenerateEndpoint, NextTokenEndpoint
 from seqlm.deploy.memory import fit_into_memory, sentence_bytes
 from seqlm.errors import DataError
 from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.models.generation import continue_prompt, next_token_table
+from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 from seqlm.options import DRAWING
 
@@ -242,7 +242,7 @@ def directly(model, vocab, tokens: list[str], asked: dict) -> list[list[str]]:
     """What sampling.py makes of a request."""
     given = {**DRAWING, **asked}
     n = given.pop("n", 1)
-    return continue_prompt(model, vocab, tokens, n, SampleConfig(**given))
+    return generate_sentences(model, vocab, [tokens] * n, SampleConfig(**given))
 
 
 def test_sentences_are_those_of_sampling_alone_and_in_a_mixed_batch(lm, saved, vocab):

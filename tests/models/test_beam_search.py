@@ -9,8 +9,8 @@ import torch
 from seqlm.config import SampleConfig
 from seqlm.data.tokens import CLS, EOS, IMG, PAD, drawing_prompt
 from seqlm.errors import ConfigError
-from seqlm.models.decoding import guided_logits
-from seqlm.models.generation import continue_prompt, draw, generate, next_token_probabilities
+from seqlm.models.beam_search import guided_logits
+from seqlm.models.generation import draw, generate, generate_sentences, next_token_probabilities
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,7 @@ def test_a_guided_drawing_is_the_beam_of_guided_probabilities(lm, vocab):
 
 def test_a_row_is_the_same_alone_and_among_others_of_any_length(lm, vocab, monkeypatch):
     monkeypatch.setattr(
-        "seqlm.models.generation.ROWS_A_BATCH", 8
+        "seqlm.models.generation.MAX_BATCH_ROWS", 8
     )  # two rows of four beams at a time
     prompts = [*prompts_of(vocab, 5, 4), *prompts_of(vocab, 2, 7)]
     config = beam(max_new_tokens=8)
@@ -159,7 +159,7 @@ def test_seed_and_temperature_change_nothing(lm, vocab):
 def test_whole_pictures_and_sentences_come_out(lm, vocab):
     codes = draw(lm, vocab, [3, None, 5], 16, beam(guidance=1.5))
     assert codes.shape == (3, 16) and codes.min() >= 0 and codes.max() < 50
-    (sentence,) = continue_prompt(lm, vocab, (CLS, CLS, IMG), 1, beam(max_new_tokens=12))
+    (sentence,) = generate_sentences(lm, vocab, [(CLS, CLS, IMG)] * 1, beam(max_new_tokens=12))
     assert sentence[:3] == [CLS, CLS, IMG] and 3 < len(sentence) <= 15
 
 

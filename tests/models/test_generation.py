@@ -22,11 +22,11 @@ from seqlm.data.tokens import (
 )
 from seqlm.errors import ConfigError, DataError
 from seqlm.models import generation as sampling
-from seqlm.models.decoding import guided_logits
+from seqlm.models.beam_search import guided_logits
 from seqlm.models.generation import (
-    continue_prompt,
     draw,
     generate,
+    generate_sentences,
     next_token_probabilities,
     next_token_table,
     strategy_probabilities,
@@ -215,7 +215,7 @@ def test_rows_and_steps_draw_independently():
 def test_a_number_at_the_very_edge_picks_a_token_that_is_possible():
     probabilities = torch.tensor([[0.0, 0.5, 0.5, 0.0]], dtype=torch.float64)
     for uniform, wanted in ((0.0, 1), (0.499, 1), (0.5, 2), (np.nextafter(1, 0), 2), (1.0, 2)):
-        assert sampling._choose(probabilities, np.array([uniform])).item() == wanted
+        assert sampling._sample(probabilities, np.array([uniform])).item() == wanted
 
 
 # ---------------------------------------------------------------- greedy, and transformers
@@ -286,7 +286,7 @@ def test_the_size_of_a_batch_changes_nothing(lm, vocab, monkeypatch):
     config = SampleConfig(max_new_tokens=10, temperature=2.0)
     found = []
     for size in (1, 3, 256):
-        monkeypatch.setattr(sampling, "ROWS_A_BATCH", size)
+        monkeypatch.setattr(sampling, "MAX_BATCH_ROWS", size)
         found.append(generate(lm, prompts, config))
     assert found[0] == found[1] == found[2]
 
@@ -502,7 +502,7 @@ def test_no_labels_are_no_drawings(lm, vocab):
 
 @pytest.mark.parametrize("shape", [(2, 16), (2, 17), (1, 3), (3, 3), (2,), (2, 3, 1)])
 def test_a_beginning_of_the_wrong_shape_is_refused(lm, vocab, shape):
-    with pytest.raises(DataError, match="^begun: expected 2 rows of fewer than 16") as caught:
+    with pytest.raises(DataError, match="^prefix: expected 2 rows of fewer than 16") as caught:
         draw(lm, vocab, [1, 2], 16, SampleConfig(), np.zeros(shape, dtype=int))
     assert str(shape) in str(caught.value)
 
@@ -524,7 +524,7 @@ def test_a_vocabulary_without_code_book_names_cannot_be_drawn_from(tiny):
 
 
 def sentence(model, vocab, tokens, **settings):
-    return continue_prompt(model, vocab, tokens, 3, SampleConfig(**settings))
+    return generate_sentences(model, vocab, [tokens] * 3, SampleConfig(**settings))
 
 
 def test_sentences_begin_with_their_prompt_and_end_with_eos_or_where_told(lm, vocab):

@@ -18,8 +18,8 @@ from seqlm.data.tokens import (
     token_kinds,
 )
 from seqlm.evaluation.scores import score_tokens
-from seqlm.models.decoding import guided_logits
-from seqlm.models.generation import _choose, draw
+from seqlm.models.beam_search import guided_logits
+from seqlm.models.generation import _sample, draw
 from seqlm.models.tracing import Trace, attention_weights, trace
 
 P = 16
@@ -92,7 +92,7 @@ def test_every_code_is_where_its_random_number_falls_in_what_was_drawn_from(lm, 
     for row, codes in enumerate(draw(lm, vocab, labels, P, config)):
         found = trace(lm, vocab, drawing_prompt(labels[row]), codes, config)
         uniform = np.random.default_rng([config.seed, row]).random(P)
-        assert _choose(torch.as_tensor(found.after), uniform).tolist() == found.ids.tolist()
+        assert _sample(torch.as_tensor(found.after), uniform).tolist() == found.ids.tolist()
 
 
 def test_replaying_with_other_settings_gives_other_codes(lm, vocab):
@@ -101,7 +101,7 @@ def test_replaying_with_other_settings_gives_other_codes(lm, vocab):
     uniform = np.random.default_rng([config.seed, 0]).random(P)
     for other in (SampleConfig(), SampleConfig(guidance=2.5, temperature=3.0)):
         found = trace(lm, vocab, drawing_prompt(3), codes, other)
-        assert _choose(torch.as_tensor(found.after), uniform).tolist() != found.ids.tolist()
+        assert _sample(torch.as_tensor(found.after), uniform).tolist() != found.ids.tolist()
 
 
 def test_the_codes_after_a_begun_half_are_replayed_from_their_own_place_on(lm, vocab):
@@ -109,7 +109,7 @@ def test_the_codes_after_a_begun_half_are_replayed_from_their_own_place_on(lm, v
     (codes,) = draw(lm, vocab, [3], P, config, begun[None])
     found = trace(lm, vocab, drawing_prompt(3), codes, config)
     uniform = np.random.default_rng([config.seed, 0]).random(P // 2)
-    replayed = _choose(torch.as_tensor(found.after[P // 2 :]), uniform)
+    replayed = _sample(torch.as_tensor(found.after[P // 2 :]), uniform)
     assert replayed.tolist() == found.ids[P // 2 :].tolist()
 
 
