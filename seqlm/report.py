@@ -109,8 +109,8 @@ def _opening(ws: Workspace, values: Mapping) -> str:
         f"A small GPT-2 learned to read and to draw digits as sentences of codes. {verdict}"
     )
     if "04" in values:
-        best = values["04"]["best_route"]
-        named = as_estimate(values["04"]["routes"][best]["accuracy"])
+        best = values["04"]["best_method"]
+        named = as_estimate(values["04"]["methods"][best]["accuracy"])
         said.append(
             f"By the route that val chose ({best}) it names {named} of the test digits right."
         )
@@ -203,10 +203,10 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
             "not the model's doing."
         )
     if "04" in values:
-        rivals, four = values["04"]["rivals"], values["04"]
+        rivals, four = values["04"]["baselines"], values["04"]
         name = max(rivals, key=lambda rival: rivals[rival]["accuracy"]["value"])
         rival = as_estimate(rivals[name]["accuracy"])
-        ours = as_estimate(four["routes"][four["best_route"]]["accuracy"])
+        ours = as_estimate(four["methods"][four["best_method"]]["accuracy"])
         if rival.value >= ours.value:
             limits.append(f"For the class alone no GPT is needed: {name} names {rival} right, at a "
                           "fraction of the cost.")  # fmt: skip
@@ -214,7 +214,7 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
 
 
 def _drawing_limits(six: Mapping) -> list[str]:
-    judge = as_estimate(six["judge"]["test"])
+    judge = as_estimate(six["digit_classifier"]["test"])
     limits = [
         f"The judge of the drawings errs too: of real test digits it names {judge} right. It says "
         "which digit a drawing looks like, not whether a person would have drawn it so."

@@ -30,7 +30,7 @@ def traps_page(values: Mapping) -> list[str]:
         "mistake lies in the data, of the same method on honest data.",
         traps_table(values["traps"].values()),
     ]
-    ruler = values.get("ruler")
+    ruler = values.get("known_source")
     if ruler:
         said.append(
             "And the ruler itself: on a source whose entropy is known, a GPT trained and measured "

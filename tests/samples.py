@@ -9,7 +9,7 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
-from seqlm.evaluation.class_probabilities import measure_classes
+from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import proportion
 from seqlm.evaluation.scores import TokenScores
 from seqlm.plots.evaluation import plot_next_tokens
@@ -95,12 +95,12 @@ def values(number_of_notebook: str) -> dict:
             "stopped_early": False,
         },
         "04": {
-            "routes": {
+            "methods": {
                 "read off the language model": classes(0.975),
                 "classifier started from the language model": classes(0.985),
                 "classifier from scratch": classes(0.955),
             },
-            "rivals": {
+            "baselines": {
                 "most frequent class": {**classes(0.0), "accuracy": share(0.1)},
                 "logistic regression on pixels": classes(0.965),
                 "RBF-SVM on pixels": classes(0.993),
@@ -110,7 +110,7 @@ def values(number_of_notebook: str) -> dict:
                 "classifier started from the language model": share(0.983, 180),
                 "classifier from scratch": share(0.95, 180),
             },
-            "best_route": "classifier started from the language model",
+            "best_method": "classifier started from the language model",
         },
         "05": {
             "read": measured(3.41),
@@ -131,7 +131,7 @@ def values(number_of_notebook: str) -> dict:
             },
         },
         "06": {
-            "judge": {"test": share(0.992), "reconstructed": share(0.989)},
+            "digit_classifier": {"test": share(0.992), "reconstructed": share(0.989)},
             "settings": {
                 "default": {"strategy": "sample", "temperature": 0.7, "top_k": 0, "top_p": 0.9,
                             "guidance": 3.0, "max_new_tokens": None, "seed": 42},
@@ -145,11 +145,11 @@ def values(number_of_notebook: str) -> dict:
                 [("default", 0.93), ("plain (temperature 1)", 0.71), ("greedy", 0.8)]
             },
             "completed": {
-                "half image, class given": {"judged": share(0.902), "psnr": 12.3},
+                "half image, class given": {"classified_as_asked": share(0.902), "psnr": 12.3},
             },
             "free": {"class_counts": [22, 18, 20, 25, 15, 19, 21, 24, 17, 19], "n": 200},
             "nearest_train": {"drawn_median": 2.9, "test_median": 1.7},
-            "told_apart": {
+            "real_vs_generated_auc": {
                 "default": {"value": 0.74, "low": 0.71, "high": 0.77, "n": 720, "unit": "area"},
             },
         },

@@ -45,7 +45,7 @@ def test_the_headline_numbers_come_from_the_metrics_files(built):
     assert "13.2% (95 % interval" in text
     for number in ("3.41", "3.93", "6.25", "11,238,912", "28.7 dB", "103,074"):
         assert number in text
-    ours = values("04")["routes"][values("04")["best_route"]]["accuracy"]["value"]
+    ours = values("04")["methods"][values("04")["best_method"]]["accuracy"]["value"]
     assert f"{ours:.1%}" in text
 
 

@@ -25,7 +25,7 @@ TRAP = {
     "caught_by": "test_x",
     "better": "low",
 }
-EIGHT = {"traps": {"padding counted": TRAP}, "ruler": {"gap": told(0.0036)}}
+EIGHT = {"traps": {"padding counted": TRAP}, "known_source": {"gap": told(0.0036)}}
 GAIN = {"a": "LSTM", "b": "our GPT", "difference": told(0.4), "real": True}
 CHANCE = {"a": "plain mean", "b": "our GPT", "difference": told(0.01), "real": False}
 STANDING = {
@@ -42,7 +42,7 @@ NINE = {
     "comparisons": [GAIN],
 }
 TEN = {
-    "rivals": {"LSTM": {"nll": told(2.87)}},
+    "sequence_models": {"LSTM": {"nll": told(2.87)}},
     "bits": {"xz": told(95.9, "bits per image")},
     "comparisons": [GAIN, CHANCE],
 }
@@ -127,7 +127,7 @@ def test_what_completions_share_with_the_truth_is_in_the_long_table_only(whole):
 
 def test_rivals_that_learn_stand_among_the_floors_and_the_model_stands_there_once(whole):
     values = {n: whole[0].metrics(n)["values"] for n in ("05", "10")}
-    values["10"]["rivals"][OURS] = values["10"]["rivals"]["LSTM"]
+    values["10"]["sequence_models"][OURS] = values["10"]["sequence_models"]["LSTM"]
     table = results_table(values)
     assert (
         "rival that learns: LSTM" in table

@@ -33,8 +33,7 @@ from seqlm.deploy.schemas import (
     StrictRequest,
 )
 from seqlm.errors import DataError
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.evaluation.scores import pad
+from seqlm.evaluation.scores import class_probabilities, classifier_probabilities, pad
 from seqlm.models.generation import generate_sentences, stream_sentences, top_tokens
 from seqlm.models.gpt2 import check_model_directory, load_weights
 

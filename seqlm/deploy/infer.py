@@ -27,7 +27,7 @@ from seqlm.data.tokens import (
 )
 from seqlm.deploy.onnx_model import is_classifier, load_onnx, load_onnx_lm, onnx_config
 from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
 from seqlm.options import Runtime

@@ -14,9 +14,8 @@ from seqlm.data.tokens import KIND_CODE
 from seqlm.data.vocabulary import read_vocab
 from seqlm.deploy.onnx_model import is_classifier, load_onnx
 from seqlm.errors import DataError
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
 from seqlm.evaluation.estimates import Estimate, proportion
-from seqlm.evaluation.scores import score_tokens
+from seqlm.evaluation.scores import class_probabilities, classifier_probabilities, score_tokens
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
 

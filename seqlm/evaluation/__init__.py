@@ -41,6 +41,6 @@ An `Estimate` is a number with its interval, n and unit; a `Comparison` is what 
 `measure_tokens` and `measure_classes` gather all that goes into a metrics file.
 
 Pictures are measured beside what makes them: `codebook.psnr`, 10 log10(1 / mean squared error) in
-dB; `image_quality.real_versus_drawn`, the area under the ROC curve of a forest that tells drawings
+dB; `image_quality.real_vs_generated_auc`, the area under the ROC curve of a forest that tells drawings
 from real pictures; `image_quality.nearest_training`, the distance to the nearest training image.
 """

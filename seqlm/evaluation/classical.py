@@ -96,7 +96,7 @@ KINDS: dict[str, Callable[[int, int], dict[str, list]]] = {
 }
 
 
-def class_rivals(
+def classical_models(
     kind: str = "pixels", n_features: int = DIGIT_PIXELS, n_codes: int = DataConfig.n_codes
 ) -> dict[str, Pipeline]:
     """Name -> a classifier to beat, not yet fitted.
@@ -122,13 +122,13 @@ def class_rivals(
     }
 
 
-def fit_class_rivals(
+def fit_classical_models(
     train_features: np.ndarray,
     train_labels: np.ndarray,
     kind: str = "pixels",
     n_codes: int = DataConfig.n_codes,
 ) -> dict[str, ClassifierMixin]:
-    """The estimators of `class_rivals`, fitted; features as told there, labels (N,).
+    """The estimators of `classical_models`, fitted; features as told there, labels (N,).
 
     Raises DataError when there are fewer than two classes, or not one label for each row.
     """
@@ -141,5 +141,5 @@ def fit_class_rivals(
             f"{len(np.unique(labels))}"
         )
     n_features = int(np.prod(features.shape[1:]))
-    rivals = class_rivals(kind, n_features, n_codes)
+    rivals = classical_models(kind, n_features, n_codes)
     return {name: rival.fit(features, labels) for name, rival in rivals.items()}

@@ -12,7 +12,7 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from seqlm.errors import DataError
-from seqlm.evaluation.classical import fit_class_rivals
+from seqlm.evaluation.classical import fit_classical_models
 from seqlm.evaluation.estimates import CONFIDENCE, ENDS, RESAMPLES, Estimate, proportion
 
 FOLDS = 5
@@ -21,16 +21,16 @@ NEAR = 0.05  # share of training images whose nearest fellow counts as near
 ROUNDING = 1e-6  # the same distance taken twice differs in its last digits
 
 
-def pixel_judge(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
+def train_digit_classifier(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
     """The SVM on pixels that says which digit a drawing shows: ``.predict(images)`` -> (N,).
 
     Fit it on the original training images alone, not on copies and not on drawings. It errs, too:
     whoever quotes its verdicts states its error on test images beside them.
     """
-    return fit_class_rivals(images, labels)["svm"]
+    return fit_classical_models(images, labels)["svm"]
 
 
-def real_versus_drawn(real: np.ndarray, drawn: np.ndarray, seed: int = 42) -> Estimate:
+def real_vs_generated_auc(real: np.ndarray, drawn: np.ndarray, seed: int = 42) -> Estimate:
     """How well a random forest tells drawings from real pictures: area under the ROC curve.
 
     0.5: it cannot; 1: it always can. Each picture is judged by a forest that did not see it (five

@@ -109,3 +109,34 @@ def _joined(parts: Sequence[TokenScores]) -> TokenScores:
     columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
     order = np.lexsort((columns[1], columns[0]))
     return TokenScores(*(column[order] for column in columns), parts[0].n_rows)
+
+
+@torch.inference_mode()
+def class_probabilities(
+    model, prompts: Sequence[Sequence[int]], class_ids: Sequence[int]
+) -> np.ndarray:
+    """What a language model expects after each prompt, among the class tokens. (N, C), sums to 1.
+
+    The prompt must end in ``<CLS>`` and hold no class (`layout.reading_prompt` sees to both).
+    """
+    model.eval()
+    found = np.zeros((len(prompts), len(class_ids)))
+    for batch in batches(prompts, vocab_size=model.config.vocab_size):
+        rows = [prompts[i] for i in batch]
+        logits = model(pad(rows).to(model.device), use_cache=False).logits.float()  # (B, T, V)
+        last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
+        at_end = logits[torch.arange(len(rows), device=model.device), last]  # (B, V)
+        found[batch] = at_end[:, list(class_ids)].softmax(-1).cpu().numpy()
+    return found
+
+
+@torch.inference_mode()
+def classifier_probabilities(model, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+    """Class probabilities of a GPT2ForSequenceClassification, read at the last token. (N, C)."""
+    model.eval()
+    found = np.zeros((len(prompts), model.config.num_labels))
+    for batch in batches(prompts, vocab_size=model.config.vocab_size):
+        rows = [prompts[i] for i in batch]
+        input_ids = pad(rows, fill=model.config.pad_token_id).to(model.device)  # (B, T)
+        found[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
+    return found

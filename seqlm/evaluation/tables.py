@@ -62,7 +62,7 @@ def _code_rows(values: Mapping, laboratory: Mapping | None = None) -> list[Row]:
     """The language model, the rivals that learn, then the baselines, the hardest to beat first."""
     layout, baselines = _layout(values), values.get("baselines") or {}
     rows: list[Row] = [(NLL, f"**the GPT, {layout} layout**", values[layout]["code"]["nll"])]
-    for name, found in (laboratory or {}).get("rivals", {}).items():
+    for name, found in (laboratory or {}).get("sequence_models", {}).items():
         rows += [] if name == OURS else [(NLL, f"rival that learns: {name}", found["nll"])]
     for name in sorted(baselines, key=lambda name: baselines[name]["code"]["nll"]["value"]):
         rows.append((NLL, f"baseline: {baseline_name(name)}", baselines[name]["code"]["nll"]))
@@ -106,7 +106,11 @@ def _more_code_rows(values: Mapping) -> list[Row]:
 
 
 def _class_rows(values: Mapping) -> list[Row]:
-    routes, rivals, best = values["routes"], values["rivals"], values.get("best_route")
+    routes, rivals, best = (
+        values["methods"],
+        values["baselines"],
+        values.get("best_method"),
+    )
     named = {name: f"**{name}**" + " (chosen on val)" * (name == best) for name in routes}
     rows = []
     for group in (routes, rivals):
@@ -135,12 +139,12 @@ def _drawing_rows(values: Mapping, brief: bool) -> list[Row]:
     for place, (name, found) in enumerate(values["drawn"].items()):
         rows.append((measure, f"**{name}**" if place == 0 else name, found["accuracy"]))
     for name, found in (values.get("completed") or {}).items():
-        rows.append(("completions judged right", name, found["judged"]))
+        rows.append(("completions judged right", name, found["classified_as_asked"]))
     rows += [] if brief else _more_drawing_rows(values)
-    for name, area in (values.get("told_apart") or {}).items():
+    for name, area in (values.get("real_vs_generated_auc") or {}).items():
         rows.append(("told from real digits (area; 0.5 is not at all, 1 is always)", name, area))
     ceilings = {"test": "on real test digits", "reconstructed": "on digits re-drawn from codes"}
-    for name, numbers in (values.get("judge") or {}).items():
+    for name, numbers in (values.get("digit_classifier") or {}).items():
         rows.append(("the judge itself is right", ceilings.get(name, name), numbers))
     return rows
 

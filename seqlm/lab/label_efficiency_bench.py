@@ -18,8 +18,8 @@ from seqlm.data.images import LEVELS, augment
 from seqlm.data.records import Record
 from seqlm.data.tokens import PAD
 from seqlm.errors import ConfigError, DataError
-from seqlm.evaluation.class_probabilities import classifier_probabilities
-from seqlm.evaluation.classical import class_rivals
+from seqlm.evaluation.classical import classical_models
+from seqlm.evaluation.scores import classifier_probabilities
 from seqlm.models.gpt2 import (
     build_classifier,
     check_length,
@@ -246,7 +246,7 @@ class Bench:
         """What an SVM on the images behind the cell's rows says of the test images. (N,) int64."""
         records = cell.records if cell.route == SVM_BENT else cell.originals
         images, labels = self.pixels.of(records), [record.label for record in records]
-        svm = class_rivals("pixels", images[0].size)["svm"].fit(images, labels)
+        svm = classical_models("pixels", images[0].size)["svm"].fit(images, labels)
         return svm.predict(self.pixels.of(self.corpus.labelled("test")))
 
 

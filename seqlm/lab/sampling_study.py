@@ -10,7 +10,7 @@ from seqlm.config import SampleConfig
 from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.estimates import proportion
-from seqlm.evaluation.image_quality import diversity, real_versus_drawn
+from seqlm.evaluation.image_quality import diversity, real_vs_generated_auc
 from seqlm.models.generation import draw
 
 # Each list holds the value that leaves the model as it is: temperature 1, top-k 0, top-p 1,
@@ -40,15 +40,15 @@ def sweep(
     settings differ by the setting and not by luck; none is picked.
 
     Args:
-        judge: says which class a picture shows (`judging.pixel_judge`); it errs, too.
+        judge: says which class a picture shows (`image_quality.train_digit_classifier`); it errs, too.
         knobs: field of SampleConfig -> its settings, such as `KNOBS`.
         labels: (N,) what to draw; every class at least twice, or diversity means nothing.
         seed: of the drawings, and of the forests.
         real: real pictures (M, H, W) through the code book; when given, a random forest also
             tries to tell the drawings from them, which takes longer than the drawing itself.
 
-    Returns for each knob, in the order given, {"setting", "judged", "diversity", "told_apart"}:
-    the share judged right, `judging.diversity`, and the area of `judging.real_versus_drawn` or
+    Returns for each knob, in the order given, {"setting", "classified_as_asked", "diversity", "real_vs_generated_auc"}:
+    the share judged right, `image_quality.diversity`, and the area of `image_quality.real_vs_generated_auc` or
     None; the numbers as Estimates for a metrics file.
 
     Raises ConfigError for a knob that SampleConfig does not have, or a setting it does not allow,
@@ -78,9 +78,9 @@ def _way(knob: str, setting: float, seed: int) -> SampleConfig:
 
 
 def _judged(drawn: np.ndarray, labels: np.ndarray, judge, real, seed: int) -> dict:
-    apart = None if real is None else real_versus_drawn(real, drawn, seed).to_json()
+    apart = None if real is None else real_vs_generated_auc(real, drawn, seed).to_json()
     return {
-        "judged": proportion(judge.predict(drawn) == labels).to_json(),
+        "classified_as_asked": proportion(judge.predict(drawn) == labels).to_json(),
         "diversity": diversity(drawn, labels).to_json(),
-        "told_apart": apart,
+        "real_vs_generated_auc": apart,
     }

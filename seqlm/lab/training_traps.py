@@ -13,10 +13,14 @@ from seqlm.config import ModelConfig
 from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE, PAD, shorten
 from seqlm.errors import DataError
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.metrics import nll, perplexity
-from seqlm.evaluation.scores import TokenScores, score_tokens
+from seqlm.evaluation.scores import (
+    TokenScores,
+    class_probabilities,
+    classifier_probabilities,
+    score_tokens,
+)
 from seqlm.lab.traps import (
     Rows,
     Trap,

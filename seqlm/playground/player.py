@@ -23,8 +23,7 @@ from seqlm.data.tokens import (
     token_kinds,
 )
 from seqlm.errors import DataError
-from seqlm.evaluation.class_probabilities import class_probabilities
-from seqlm.evaluation.scores import TokenScores, score_tokens
+from seqlm.evaluation.scores import TokenScores, class_probabilities, score_tokens
 from seqlm.models.generation import draw
 from seqlm.models.gpt2 import load_lm
 from seqlm.models.tracing import Trace, attention_weights, trace

@@ -28,9 +28,9 @@ from seqlm.plots.style import (
 
 # What is measured at each setting: its name on the axis, and its look.
 MEASURES = {
-    "judged": ("judged right", (BLUE, "o", "-")),
+    "classified_as_asked": ("judged right", (BLUE, "o", "-")),
     "diversity": ("diversity", (GREEN, "^", "-.")),
-    "told_apart": ("told apart\nfrom real (AUC)", (VERMILLION, "s", "--")),
+    "real_vs_generated_auc": ("told apart\nfrom real (AUC)", (VERMILLION, "s", "--")),
 }
 
 
@@ -40,7 +40,7 @@ def plot_diversity(
 ) -> Figure:
     """A column for each knob of the sampling, a row for each measure, bars: 95 % intervals.
 
-    `curves` holds for each knob its settings: {"setting", "judged", "diversity", "told_apart"},
+    `curves` holds for each knob its settings: {"setting", "classified_as_asked", "diversity", "real_vs_generated_auc"},
     the last may be None. `real` is the diversity of real test images, or a dict of what was
     measured on them under the same names; it stands as a dashed line. The settings stand at equal
     distances, a top-k of 0, which keeps all tokens, last.
@@ -65,7 +65,11 @@ def plot_diversity(
         every = 1 if len(cells) <= 6 else 2
         names = ["" if i % every else _setting(knob, c["setting"]) for i, c in enumerate(cells)]
         axes[-1, column].set_xticks(range(len(cells)), names)
-    judged = [as_estimate(cell["judged"]) for cell in everything if cell.get("judged")]
+    judged = [
+        as_estimate(cell["classified_as_asked"])
+        for cell in everything
+        if cell.get("classified_as_asked")
+    ]
     drawn = (
         f"{format_n(judged)} drawings a setting" if judged else f"n = {len(everything)} settings"
     )
@@ -86,7 +90,7 @@ def plot_diversity(
 def _of(name: str, numbers: Numbers) -> Estimate:
     """What was measured; an area under a curve is never told in percent."""
     e = as_estimate(numbers)
-    return replace(e, unit="") if name == "told_apart" else e
+    return replace(e, unit="") if name == "real_vs_generated_auc" else e
 
 
 def _in_order(knob: str, cells: Sequence[Mapping]) -> list[Mapping]:
@@ -110,7 +114,7 @@ def _knob_panel(ax: Axes, name: str, cells: Sequence[Mapping], reference: Estima
         ax.plot([i, i], e.ends, color=colour, lw=1.6)
     ax.plot([i for i, _ in found], [e.value for _, e in found], color=colour, marker=marker,
             ls=line, ms=5.5, mfc="white", mew=1.5)  # fmt: skip
-    if name == "told_apart":
+    if name == "real_vs_generated_auc":
         ax.axhline(0.5, color=GREY, ls=":", lw=1.2)
     ax.set_xlim(-0.5, max(1, len(cells)) - 0.5)
     ax.grid(axis="y")
@@ -119,7 +123,7 @@ def _knob_panel(ax: Axes, name: str, cells: Sequence[Mapping], reference: Estima
 
 
 def _name_lines(ax: Axes, name: str, reference: Estimate | None) -> None:
-    lines = [(None, 0.5, "guessing\n0.5", None)] if name == "told_apart" else []
+    lines = [(None, 0.5, "guessing\n0.5", None)] if name == "real_vs_generated_auc" else []
     if reference:
         e = _of(name, reference)
         lines.append((None, e.value, f"real images\n{e.format_value()}", None))
@@ -143,7 +147,9 @@ def _knob_words(
     if real and held:
         near = min(held, key=lambda c: abs(as_estimate(c["diversity"]).value - real.value))
         words = f"as varied as real images most nearly at {_setting(knob, near['setting'])}"
-        right = as_estimate(near["judged"]) if near.get("judged") else None
+        right = (
+            as_estimate(near["classified_as_asked"]) if near.get("classified_as_asked") else None
+        )
         said.append(words + (f", with {right.format_value()} judged right" * bool(right)))
     return f"{knob}, with 95 % intervals: {'; '.join(said)}." if said else ""
 

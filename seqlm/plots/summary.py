@@ -60,9 +60,9 @@ def _codes_panel(values: Mapping | None):
 def _classes_panel(values: Mapping | None):
     if not values:
         return None
-    found = {**values["routes"], **values["rivals"]}
+    found = {**values["methods"], **values["baselines"]}
     return ("Naming the digit, against rivals", list(found),
-            [as_estimate(c["accuracy"]) for c in found.values()], list(values["routes"]),
+            [as_estimate(c["accuracy"]) for c in found.values()], list(values["methods"]),
             "share classified correctly")  # fmt: skip
 
 
@@ -70,7 +70,7 @@ def _drawn_panel(values: Mapping | None):
     if not values:
         return None
     drawn = {f"drawn: {name}": c["accuracy"] for name, c in values["drawn"].items()}
-    judge = values.get("judge") or {}
+    judge = values.get("digit_classifier") or {}
     ceilings = {"test": "the judge on real digits", "reconstructed": "the judge on re-drawn codes"}
     real = {ceilings.get(name, f"the judge: {name}"): e for name, e in judge.items()}
     both = {**drawn, **real}
@@ -95,7 +95,12 @@ def _facts(values03, values05, values06) -> list[tuple[str, str]]:
         facts.append(("cost of a picture", _bare(code["bits_per_image"], " bits")))
     if values06 and values06.get("completed"):
         name, found = next(iter(values06["completed"].items()))
-        facts.append((textwrap.shorten(name, 34), f"judged right {as_estimate(found['judged'])}"))
+        facts.append(
+            (
+                textwrap.shorten(name, 34),
+                f"judged right {as_estimate(found['classified_as_asked'])}",
+            )
+        )
     return facts
 
 

@@ -11,10 +11,14 @@ import numpy as np
 
 from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
 from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.metrics import nll
-from seqlm.evaluation.scores import TokenScores, score_tokens
+from seqlm.evaluation.scores import (
+    TokenScores,
+    class_probabilities,
+    classifier_probabilities,
+    score_tokens,
+)
 from seqlm.evaluation.significance import mcnemar, paired_difference
 from seqlm.models.resize import is_classifier
 from seqlm.training.tasks import classifier_measure, lm_measure

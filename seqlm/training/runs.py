@@ -14,9 +14,10 @@ from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokenizer import load_tokenizer
 from seqlm.errors import DataError, DataWarning
-from seqlm.evaluation.class_probabilities import classifier_probabilities, measure_classes
-from seqlm.evaluation.classical import bag_of_codes, fit_class_rivals
+from seqlm.evaluation.classical import bag_of_codes, fit_classical_models
+from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import as_estimate
+from seqlm.evaluation.scores import classifier_probabilities
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
 from seqlm.training.cards import model_card, run_report
 from seqlm.training.tasks import evaluate_classes, evaluate_lm, train_classifier, train_lm
@@ -147,7 +148,7 @@ def measure_rivals(corpus: Corpus, split: str, n_classes: int) -> dict[str, dict
     drawn = np.random.default_rng(0).permutation(len(prompts))
     chosen = list(dict.fromkeys([*one_of_each, *drawn]))[:RIVAL_ROWS]
     rows = [prompts[i] for i in chosen]
-    fitted = fit_class_rivals(bag_of_codes(rows, corpus.kinds), labels[chosen], kind="bag")
+    fitted = fit_classical_models(bag_of_codes(rows, corpus.kinds), labels[chosen], kind="bag")
     fewer = f" ({RIVAL_ROWS:,} of the train rows)" if len(prompts) > RIVAL_ROWS else ""
     asked, truth = corpus.to_classify(split)
     bag = bag_of_codes(asked, corpus.kinds)

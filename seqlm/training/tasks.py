@@ -11,15 +11,16 @@ from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE, layout_of, reading_prompt
 from seqlm.errors import DataError
 from seqlm.evaluation.calibration import LEAST
-from seqlm.evaluation.class_probabilities import (
-    class_probabilities,
-    classifier_probabilities,
-    measure_classes,
-)
+from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import measure_tokens
 from seqlm.evaluation.ngrams import NgramModel, fit_ngrams
-from seqlm.evaluation.scores import TokenScores, score_tokens
+from seqlm.evaluation.scores import (
+    TokenScores,
+    class_probabilities,
+    classifier_probabilities,
+    score_tokens,
+)
 from seqlm.evaluation.significance import paired_ratio
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
 from seqlm.training.timing import processes

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seqlm.data.images import load_digits, split_indices
-from seqlm.evaluation.image_quality import pixel_judge
+from seqlm.evaluation.image_quality import train_digit_classifier
 
 # `told` shows what Python holds; the buttons let the page ask Python to change the grid.
 NOTEBOOK = """
@@ -164,7 +164,7 @@ def painter(opened_page) -> Iterator[Painter]:
 def judge():
     images, labels = load_digits()
     train = split_indices(labels)["train"]
-    return pixel_judge(images[train], labels[train])
+    return train_digit_classifier(images[train], labels[train])
 
 
 def test_a_click_inks_a_cell_and_a_little_of_its_neighbours(painter):

@@ -29,7 +29,7 @@ from seqlm.data.tokens import (
     drawing_prompt,
     reading_prompt,
 )
-from seqlm.evaluation.class_probabilities import classifier_probabilities
+from seqlm.evaluation.scores import classifier_probabilities
 from seqlm.models.generation import (
     generate_sentences,
     next_token_probabilities,

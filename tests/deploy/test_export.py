@@ -23,8 +23,7 @@ from seqlm.deploy.onnx_card import onnx_card
 from seqlm.deploy.onnx_model import GRAPH, OnnxModel, holds_onnx, load_onnx, load_onnx_lm
 from seqlm.deploy.quantize import quantisation_loss, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
-from seqlm.evaluation.scores import score_tokens
+from seqlm.evaluation.scores import class_probabilities, classifier_probabilities, score_tokens
 from seqlm.models.generation import draw, generate, next_token_probabilities
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 

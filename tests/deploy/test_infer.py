@@ -24,7 +24,7 @@ from seqlm.data.tokens import (
 )
 from seqlm.deploy.infer import classify_rows, complete_token, generate_rows, interact
 from seqlm.errors import ConfigError, DataError
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
 from seqlm.models.generation import generate_sentences
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 

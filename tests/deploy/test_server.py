@@ -32,7 +32,7 @@ from seqlm.data.tokens import class_ids, drawing_prompt, reading_prompt
 from seqlm.deploy.endpoints import Endpoint, GenerateEndpoint, NextTokenEndpoint, StreamEndpoint
 from seqlm.deploy.memory import fit_into_memory, sentence_bytes
 from seqlm.errors import DataError
-from seqlm.evaluation.class_probabilities import class_probabilities, classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 from seqlm.options import DRAWING

@@ -17,8 +17,8 @@ from seqlm.data.tokens import (
     reading_prompt,
 )
 from seqlm.errors import DataError
-from seqlm.evaluation.bayes import class_probabilities_by_drawing, drawing_rows
-from seqlm.evaluation.class_probabilities import class_probabilities
+from seqlm.evaluation.classification import bayes_class_probabilities, draw_layout_rows
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.gpt2 import build_lm
 
 VOCAB = default_vocab(n_codes=4, n_classes=3)
@@ -78,7 +78,7 @@ def by_hand(table, codes, prior) -> np.ndarray:
 @pytest.mark.parametrize("prior", [None, [0.7, 0.2, 0.1], [0.0, 0.5, 0.5]])
 def test_it_is_bayes_rule_over_the_code_likelihoods(table, prior):
     prompts = [prompt_of(codes) for codes in PICTURES]
-    found = class_probabilities_by_drawing(KnownModel(table), prompts, VOCAB, prior)
+    found = bayes_class_probabilities(KnownModel(table), prompts, VOCAB, prior)
     expected = [by_hand(table, codes, prior or [1 / 3] * 3) for codes in PICTURES]
     np.testing.assert_allclose(found, expected, atol=1e-5)
     np.testing.assert_allclose(found.sum(axis=1), 1)
@@ -87,14 +87,14 @@ def test_it_is_bayes_rule_over_the_code_likelihoods(table, prior):
 
 def test_pictures_of_other_lengths_in_between_change_nothing(table):
     mixed = [[0, 3, 1], [2], [1, 0, 3, 3, 0, 1, 2], [3, 1]]
-    found = class_probabilities_by_drawing(KnownModel(table), list(map(prompt_of, mixed)), VOCAB)
+    found = bayes_class_probabilities(KnownModel(table), list(map(prompt_of, mixed)), VOCAB)
     expected = [by_hand(table, codes, [1 / 3] * 3) for codes in mixed]
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_each_picture_is_shown_as_the_drawing_of_every_class_without_its_ending(table):
     model = KnownModel(table)
-    class_probabilities_by_drawing(model, [prompt_of([2, 0])], VOCAB)
+    bayes_class_probabilities(model, [prompt_of([2, 0])], VOCAB)
     seen = [" ".join(NAMES[i] for i in row) for row in model.seen]
     assert seen == [f"<CLS> <CLS_{label}> <IMG> <Z_002> <Z_000>" for label in range(3)]
     assert not {VOCAB[EOS], VOCAB["</IMG>"]} & set(model.seen[0])
@@ -102,7 +102,7 @@ def test_each_picture_is_shown_as_the_drawing_of_every_class_without_its_ending(
 
 def test_rows_are_no_longer_than_the_prompts_so_they_fit_the_same_model():
     prompts = [prompt_of(codes) for codes in PICTURES]
-    rows = drawing_rows(prompts, VOCAB)
+    rows = draw_layout_rows(prompts, VOCAB)
     assert len(rows) == 4 * 3
     assert all(len(rows[3 * n + k]) == len(prompts[n]) for n in range(4) for k in range(3))
     assert [rows[3 * n + 1][1] for n in range(4)] == [VOCAB[class_token(1)]] * 4
@@ -113,26 +113,26 @@ def test_it_takes_the_very_prompts_that_reading_takes_and_answers_in_the_same_sh
     model = build_lm(size, VOCAB)
     prompts = [prompt_of(codes) for codes in PICTURES]
     read = class_probabilities(model, prompts, class_ids(VOCAB))
-    drawn = class_probabilities_by_drawing(model, prompts, VOCAB)
+    drawn = bayes_class_probabilities(model, prompts, VOCAB)
     assert drawn.shape == read.shape == (4, 3)
 
 
 def test_a_model_that_does_not_look_at_the_class_answers_with_the_prior(table):
     blind = KnownModel(np.repeat(table[:1], 3, axis=0))
     prompts = [prompt_of(codes) for codes in PICTURES]
-    found = class_probabilities_by_drawing(blind, prompts, VOCAB, [0.5, 0.3, 0.2])
+    found = bayes_class_probabilities(blind, prompts, VOCAB, [0.5, 0.3, 0.2])
     np.testing.assert_allclose(found, [[0.5, 0.3, 0.2]] * 4, atol=1e-6)
 
 
 def test_a_thousand_codes_do_not_underflow(table):
-    found = class_probabilities_by_drawing(KnownModel(table), [prompt_of([0, 1] * 500)], VOCAB)
+    found = bayes_class_probabilities(KnownModel(table), [prompt_of([0, 1] * 500)], VOCAB)
     assert np.isfinite(found).all() and found.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("prior", [[0.5, 0.5], [0.5, 0.5, 0.5], [1.5, -0.5, 0.0], [[1, 0, 0]]])
 def test_a_prior_that_is_none_is_refused(table, prior):
     with pytest.raises(DataError, match="prior: expected 3 probabilities that sum to 1"):
-        class_probabilities_by_drawing(KnownModel(table), [prompt_of([1])], VOCAB, prior)
+        bayes_class_probabilities(KnownModel(table), [prompt_of([1])], VOCAB, prior)
 
 
 @pytest.mark.parametrize(
@@ -141,11 +141,11 @@ def test_a_prior_that_is_none_is_refused(table, prior):
 def test_a_prompt_without_a_picture_or_with_its_class_is_refused(table, tokens):
     prompts = [prompt_of([1]), [VOCAB[token] for token in tokens.split()]]
     with pytest.raises(DataError, match="prompt 1: expected <IMG>, codes, </IMG> and no class"):
-        class_probabilities_by_drawing(KnownModel(table), prompts, VOCAB)
+        bayes_class_probabilities(KnownModel(table), prompts, VOCAB)
 
 
 def test_without_class_tokens_there_is_nothing_to_choose(table):
     bare = {name: index for name, index in VOCAB.items() if not name.startswith("<CLS_")}
     assert CLS in bare
     with pytest.raises(DataError, match="no class tokens"):
-        class_probabilities_by_drawing(KnownModel(table), [prompt_of([1])], bare)
+        bayes_class_probabilities(KnownModel(table), [prompt_of([1])], bare)

@@ -9,7 +9,7 @@ from transformers import GPT2ForSequenceClassification
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import class_ids, draw_layout, read_layout, reading_prompt
 from seqlm.errors import DataError
-from seqlm.evaluation import class_probabilities as classes
+from seqlm.evaluation import classification, scores
 from seqlm.models.gpt2 import build_classifier, build_lm
 
 TINY = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64)
@@ -41,7 +41,7 @@ def test_the_classifiers_input_never_holds_the_class():
 
 def test_class_probabilities_are_a_softmax_over_the_class_logits_at_cls(lm):
     prompts, answers = reading_prompts(), class_ids(VOCAB)
-    found = classes.class_probabilities(lm, prompts, answers)
+    found = scores.class_probabilities(lm, prompts, answers)
     assert found.shape == (12, 10)
     np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-6)
     for prompt, row in zip(prompts, found, strict=True):
@@ -55,8 +55,8 @@ def test_class_probabilities_are_a_softmax_over_the_class_logits_at_cls(lm):
 def test_classifier_probabilities_do_not_depend_on_padding_or_batch():
     model = sharpened(build_classifier(TINY, VOCAB))
     prompts = reading_prompts()
-    together = classes.classifier_probabilities(model, prompts)
-    alone = np.concatenate([classes.classifier_probabilities(model, [p]) for p in prompts])
+    together = scores.classifier_probabilities(model, prompts)
+    alone = np.concatenate([scores.classifier_probabilities(model, [p]) for p in prompts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     assert together.std(axis=0).max() > 0.01
@@ -69,23 +69,25 @@ def test_classifier_probabilities_are_read_at_the_last_real_token():
     with torch.no_grad():
         hidden = model.transformer(torch.tensor([prompt])).last_hidden_state[0, -1]
         by_hand = model.score(hidden).softmax(-1).numpy()
-    found = classes.classifier_probabilities(model, [prompt, longest])[0]
+    found = scores.classifier_probabilities(model, [prompt, longest])[0]
     np.testing.assert_allclose(found, by_hand, atol=1e-5)
 
 
 def test_two_opinions_agree_on_their_geometric_mean():
     one, other = np.array([[0.5, 0.4, 0.1]]), np.array([[0.1, 0.4, 0.5]])
     roots = np.sqrt([0.05, 0.16, 0.05])
-    assert classes.agreed(one, other) == pytest.approx((roots / roots.sum())[None])
-    assert classes.agreed(one) == pytest.approx(one)
+    assert classification.product_of_experts(one, other) == pytest.approx(
+        (roots / roots.sum())[None]
+    )
+    assert classification.product_of_experts(one) == pytest.approx(one)
 
 
 def test_what_one_rules_out_the_other_cannot_bring_back():
     sure, unsure = np.array([[1.0, 0.0]]), np.array([[0.01, 0.99]])
-    assert classes.agreed(sure, unsure).argmax() == 0
-    assert np.isfinite(classes.agreed(sure, 1 - sure)).all()
+    assert classification.product_of_experts(sure, unsure).argmax() == 0
+    assert np.isfinite(classification.product_of_experts(sure, 1 - sure)).all()
 
 
 def test_opinions_about_different_images_are_refused():
     with pytest.raises(DataError, match="of one shape"):
-        classes.agreed(np.ones((2, 3)) / 3, np.ones((3, 3)) / 3)
+        classification.product_of_experts(np.ones((2, 3)) / 3, np.ones((3, 3)) / 3)

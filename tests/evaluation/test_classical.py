@@ -13,11 +13,11 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import (
     KINDS,
     bag_of_codes,
-    class_rivals,
+    classical_models,
     codes_at_places,
-    fit_class_rivals,
+    fit_classical_models,
 )
-from seqlm.evaluation.image_quality import pixel_judge
+from seqlm.evaluation.image_quality import train_digit_classifier
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +32,13 @@ def test_the_svm_reaches_the_known_992_per_cent_on_everyones_split():
     train, test, labels, truth = train_test_split(
         digits.images, digits.target, test_size=0.2, stratify=digits.target, random_state=42
     )
-    judge = pixel_judge(train / 16, labels)
+    judge = train_digit_classifier(train / 16, labels)
     assert int((judge.predict(test / 16) == truth).sum()) == 357
 
 
 def test_on_our_own_training_split_the_rivals_are_worth_beating(digits):
     images, labels, split = digits
-    rivals = fit_class_rivals(images[split["train"]], labels[split["train"]])
+    rivals = fit_classical_models(images[split["train"]], labels[split["train"]])
     truth = labels[split["test"]]
     accuracy = {
         name: np.mean(rival.predict(images[split["test"]]) == truth)
@@ -55,28 +55,30 @@ def test_the_nearest_neighbours_reach_the_known_986_per_cent_on_everyones_split(
     train, test, labels, truth = train_test_split(
         digits.images, digits.target, test_size=0.2, stratify=digits.target, random_state=42
     )
-    knn = fit_class_rivals(train / 16, labels)["knn"]
+    knn = fit_classical_models(train / 16, labels)["knn"]
     assert int((knn.predict(test / 16) == truth).sum()) == 355
 
 
 def test_a_picture_is_what_most_of_its_three_nearest_are():
     """By hand: the nearest is a 1, but the two after it are 0s."""
     training = np.array([[0.0], [0.2], [0.5], [0.9], [1.0]])
-    knn = fit_class_rivals(training, np.array([0, 0, 1, 1, 1]))["knn"]
+    knn = fit_classical_models(training, np.array([0, 0, 1, 1, 1]))["knn"]
     assert knn.predict([[0.36]]).tolist() == [0]
 
 
 def test_the_judge_takes_images_flat_or_not(digits):
     images, labels, split = digits
-    judge = pixel_judge(images[split["train"]], labels[split["train"]])
+    judge = train_digit_classifier(images[split["train"]], labels[split["train"]])
     some = images[split["val"]]
     np.testing.assert_array_equal(judge.predict(some), judge.predict(some.reshape(len(some), -1)))
 
 
 def test_gamma_shrinks_as_images_grow():
-    assert class_rivals("pixels")["svm"][-1].gamma == pytest.approx(0.256)
-    assert class_rivals("pixels", n_features=784)["svm"][-1].gamma == pytest.approx(0.256 / 12.25)
-    assert class_rivals("bag")["svm"][-1].gamma == "scale"
+    assert classical_models("pixels")["svm"][-1].gamma == pytest.approx(0.256)
+    assert classical_models("pixels", n_features=784)["svm"][-1].gamma == pytest.approx(
+        0.256 / 12.25
+    )
+    assert classical_models("bag")["svm"][-1].gamma == "scale"
 
 
 def test_a_bag_counts_codes_and_nothing_else():
@@ -101,7 +103,7 @@ def test_a_bag_of_codes_is_enough_to_classify_what_differs_in_its_counts():
         [vocab[t] for t in read_layout(rng.integers(5 * y, 25 + 5 * y, 30), int(y))] for y in labels
     ]
     bag = bag_of_codes(rows, token_kinds(vocab))
-    rivals = fit_class_rivals(bag[:100], labels[:100], kind="bag")
+    rivals = fit_classical_models(bag[:100], labels[:100], kind="bag")
     assert np.mean(rivals["dummy"].predict(bag[100:]) == labels[100:]) == 0.5
     for name in ("logistic", "svm", "bayes"):
         assert np.mean(rivals[name].predict(bag[100:]) == labels[100:]) > 0.9
@@ -109,11 +111,11 @@ def test_a_bag_of_codes_is_enough_to_classify_what_differs_in_its_counts():
 
 def test_rivals_that_cannot_be_fitted_are_refused_in_a_sentence():
     with pytest.raises(DataError, match="at least two classes"):
-        pixel_judge(np.zeros((4, 8, 8)), np.ones(4))
+        train_digit_classifier(np.zeros((4, 8, 8)), np.ones(4))
     with pytest.raises(DataError, match="4 training images but 3 labels"):
-        pixel_judge(np.zeros((4, 8, 8)), np.arange(3))
+        train_digit_classifier(np.zeros((4, 8, 8)), np.arange(3))
     with pytest.raises(ConfigError, match="one of 'pixels', 'bag', 'codes', got 'sound'"):
-        class_rivals("sound")
+        classical_models("sound")
 
 
 # ---------------------------------------------------------------- naive Bayes
@@ -121,7 +123,7 @@ def test_rivals_that_cannot_be_fitted_are_refused_in_a_sentence():
 
 def test_naive_bayes_on_a_bag_is_bayes_rule_with_one_added_to_each_count():
     bag, labels = np.array([[2.0, 1, 0], [0, 1, 1], [0, 0, 2]]), np.array([0, 1, 1])
-    bayes = fit_class_rivals(bag, labels, kind="bag")["bayes"]
+    bayes = fit_classical_models(bag, labels, kind="bag")["bayes"]
     # Codes of class 0: 2 1 0 of 3; of class 1: 0 1 3 of 4. The row asked about holds codes 0 and 2.
     zero = 1 / 3 * (2 + 1) / 6 * (0 + 1) / 6
     one = 2 / 3 * (0 + 1) / 7 * (3 + 1) / 7
@@ -144,7 +146,7 @@ def by_places(row) -> list[float]:
 
 @pytest.mark.parametrize("row", [[0, 2], [2, 0], [1, 1], [3, 3]])  # 3 was never seen in training
 def test_naive_bayes_on_codes_is_bayes_rule_place_by_place(row):
-    bayes = fit_class_rivals(ROWS, LABELS, kind="codes", n_codes=4)["bayes"]
+    bayes = fit_classical_models(ROWS, LABELS, kind="codes", n_codes=4)["bayes"]
     assert bayes.predict_proba([row])[0] == pytest.approx(by_places(row))
     theirs = CategoricalNB(min_categories=4).fit(ROWS, LABELS)
     np.testing.assert_allclose(bayes.predict_proba([row]), theirs.predict_proba([row]))
@@ -157,7 +159,7 @@ def test_only_the_one_that_knows_places_tells_rows_apart_that_hold_the_same_code
     counts = np.stack([np.bincount(row, minlength=20) for row in rows])
     accuracy = {}
     for kind, features in (("codes", rows), ("bag", counts)):
-        bayes = fit_class_rivals(features[:100], labels[:100], kind, n_codes=20)["bayes"]
+        bayes = fit_classical_models(features[:100], labels[:100], kind, n_codes=20)["bayes"]
         accuracy[kind] = np.mean(bayes.predict(features[100:]) == labels[100:])
     assert accuracy["codes"] == 1 and accuracy["bag"] < 0.65
 
@@ -189,7 +191,7 @@ def test_rows_of_different_lengths_have_no_places_in_common():
 
 
 def test_every_kind_is_one_line_of_the_same_table():
-    names = {kind: list(class_rivals(kind)) for kind in KINDS}
+    names = {kind: list(classical_models(kind)) for kind in KINDS}
     assert names == {
         "pixels": ["dummy", "logistic", "svm", "knn"],
         "bag": ["dummy", "logistic", "svm", "bayes"],

@@ -7,7 +7,6 @@ import pytest
 from sklearn.metrics import confusion_matrix, f1_score
 
 from seqlm.errors import DataError
-from seqlm.evaluation import class_probabilities as classes
 from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
 from seqlm.evaluation.classification import macro_f1, measure_classes
 
@@ -83,7 +82,3 @@ def test_guesses_that_the_probabilities_do_not_make_are_refused():
     assert measure_classes(labels, guesses, probabilities=even)["nll"]["value"] == pytest.approx(
         np.log(10)
     )
-
-
-def test_class_numbers_can_still_be_had_beside_the_probabilities():
-    assert classes.measure_classes is measure_classes and classes.macro_f1 is macro_f1

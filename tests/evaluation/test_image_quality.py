@@ -13,7 +13,7 @@ from seqlm.evaluation.image_quality import (
     diversity,
     near_copies,
     nearest_training,
-    real_versus_drawn,
+    real_vs_generated_auc,
 )
 
 
@@ -22,7 +22,7 @@ def pictures(n, seed, shift=0.0):
 
 
 def test_two_halves_of_one_source_cannot_be_told_apart():
-    area = real_versus_drawn(pictures(150, 1), pictures(150, 2))
+    area = real_vs_generated_auc(pictures(150, 1), pictures(150, 2))
     assert area.low < 0.5 < area.high and area.n == 300
 
 
@@ -30,13 +30,13 @@ def test_pictures_sorted_by_class_do_not_mislead_it():
     """Folds cut in order would each hold a class that the forest never saw drawn."""
     classes = np.repeat(np.arange(5), 30)[:, None, None] * 3.0
     mixed = np.random.default_rng(3).permutation(classes)
-    area = real_versus_drawn(mixed + pictures(150, 1), classes + pictures(150, 2))
+    area = real_vs_generated_auc(mixed + pictures(150, 1), classes + pictures(150, 2))
     assert area.low < 0.5 < area.high
 
 
 def test_another_source_is_told_apart_the_better_the_more_it_differs():
     real = pictures(80, 1)
-    little, much = (real_versus_drawn(real, pictures(80, 2, shift)) for shift in (0.3, 2.0))
+    little, much = (real_vs_generated_auc(real, pictures(80, 2, shift)) for shift in (0.3, 2.0))
     assert 0.5 < little.value < much.value and much.value > 0.99
     assert little.low < little.value < little.high
 
@@ -47,18 +47,18 @@ def test_the_area_is_scikit_learns(monkeypatch):
         "seqlm.evaluation.image_quality.cross_val_predict",
         lambda *a, **k: np.stack([1 - scores, scores], 1),
     )
-    area = real_versus_drawn(pictures(20, 1), pictures(40, 2))
+    area = real_vs_generated_auc(pictures(20, 1), pictures(40, 2))
     assert area.value == pytest.approx(roc_auc_score([0] * 20 + [1] * 40, scores))
 
 
 def test_the_same_seed_gives_the_same_area():
     pair = pictures(20, 1), pictures(20, 2)
-    assert real_versus_drawn(*pair) == real_versus_drawn(*pair)
+    assert real_vs_generated_auc(*pair) == real_vs_generated_auc(*pair)
 
 
 def test_too_few_pictures_are_refused():
     with pytest.raises(DataError, match="at least 5"):
-        real_versus_drawn(pictures(4, 1), pictures(9, 2))
+        real_vs_generated_auc(pictures(4, 1), pictures(9, 2))
 
 
 def test_a_copy_lies_at_no_distance_from_its_original():

@@ -12,9 +12,9 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record
 from seqlm.data.tokens import class_of, codes_of, draw_layout, reading_prompt
 from seqlm.errors import ConfigError, DataError
-from seqlm.evaluation.class_probabilities import classifier_probabilities
-from seqlm.evaluation.classical import class_rivals
+from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import Estimate, proportion
+from seqlm.evaluation.scores import classifier_probabilities
 from seqlm.lab import label_efficiency_bench as transfer_bench
 from seqlm.lab.label_efficiency import (
     FROM_LM,
@@ -294,7 +294,7 @@ def test_the_svm_sees_the_pixels_of_the_labelled_images(curve, corpus, built, ro
     found = curve(sizes=(5,), seeds=(0,), routes=(route,))[route]["5"]
     rows = [r for r in few_labels(corpus, 5, 0) if with_copies or not r.meta["copy"]]
     pixels = _Pixels(built.directory)
-    svm = class_rivals("pixels")["svm"].fit(pixels.of(rows), [record.label for record in rows])
+    svm = classical_models("pixels")["svm"].fit(pixels.of(rows), [record.label for record in rows])
     images, labels = built.pictures.of("test")
     assert found["mean"]["value"] == pytest.approx((svm.predict(images) == labels).mean())
 

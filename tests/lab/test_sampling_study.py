@@ -34,9 +34,11 @@ def test_every_setting_is_judged_on_the_whole_grid(turned):
     assert [cell["setting"] for cell in found["temperature"]] == [0.5, 1.0]
     assert list(found) == ["temperature", "top_k"]
     for cell in [*found["temperature"], *found["top_k"]]:
-        judged, varied = (Estimate.from_json(cell[name]) for name in ("judged", "diversity"))
+        judged, varied = (
+            Estimate.from_json(cell[name]) for name in ("classified_as_asked", "diversity")
+        )
         assert judged.value == 0.5 and judged.n == varied.n == len(LABELS)
-        assert cell["told_apart"] is None
+        assert cell["real_vs_generated_auc"] is None
 
 
 def test_the_duller_the_sampling_the_less_drawings_differ(turned):
@@ -75,7 +77,7 @@ def test_the_same_seed_gives_the_same_curves_and_another_gives_others(turned):
 
 def test_real_pictures_bring_in_the_forest(turned, built):
     real = built.book.decode(built.book.encode(built.pictures.of("test")[0]))
-    apart = turned({"top_p": (1.0,)}, real=real)["top_p"][0]["told_apart"]
+    apart = turned({"top_p": (1.0,)}, real=real)["top_p"][0]["real_vs_generated_auc"]
     assert apart["unit"] == "area" and apart["n"] == len(real) + len(LABELS)
 
 

@@ -19,7 +19,7 @@ from seqlm.data.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 from seqlm.data.tokens import CLS, IMG, class_ids, default_vocab, drawing_prompt, read_layout
 from seqlm.deploy.infer import classify_rows
 from seqlm.errors import DataError
-from seqlm.evaluation.class_probabilities import class_probabilities
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import draw
 from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.models.tracing import attention_weights, trace

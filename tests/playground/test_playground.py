@@ -20,7 +20,7 @@ from seqlm.config import DataConfig, ModelConfig, SampleConfig
 from seqlm.data.records import read_records
 from seqlm.data.tokenizer import encode_tokens
 from seqlm.data.tokens import class_ids, code_token, read_layout, reading_prompt
-from seqlm.evaluation.class_probabilities import class_probabilities
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import draw
 from seqlm.options import DRAWING
 from seqlm.playground import app as playground

@@ -52,9 +52,9 @@ def knob(settings, told_apart: bool = True) -> list[dict]:
     return [
         {
             "setting": setting,
-            "judged": share(0.95 - 0.05 * i, 200),
+            "classified_as_asked": share(0.95 - 0.05 * i, 200),
             "diversity": number(1.0 + 0.4 * i, "mean distance", 200),
-            "told_apart": share(0.9 - 0.03 * i, 200) if told_apart and i != 1 else None,
+            "real_vs_generated_auc": share(0.9 - 0.03 * i, 200) if told_apart and i != 1 else None,
         }
         for i, setting in enumerate(settings)
     ]
@@ -112,7 +112,7 @@ FIGURES = {
     "diversity_curves": lambda: plot_diversity(KNOBS, REAL, "Knobs"),
     "diversity_curves, one knob": lambda: plot_diversity(
         {"temperature": knob([1, 2], told_apart=False)},
-        {"judged": share(0.97), "diversity": REAL}, "Knobs"
+        {"classified_as_asked": share(0.97), "diversity": REAL}, "Knobs"
     ),
     "neighbour_distances": lambda: plot_nearest_distances(DISTANCES, "Copies?", 0.45),
     "neighbour_distances, three pictures": lambda: plot_nearest_distances(
