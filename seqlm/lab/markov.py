@@ -1,16 +1,18 @@
-"""A source of codes whose entropy is known exactly: the straight edge that the ruler is held to.
+"""Synthetic data with known entropy, to validate the evaluation.
 
-Of real data nobody knows how well it could be predicted. Of a Markov source everybody can work it
-out, so a model's NLL on its rows has a true limit: a good model comes down to it, and a ruler that
-shows less, by more than luck, is bent.
+Nobody knows the entropy of real data. That of a Markov source can be computed, so it is a lower
+bound on the expected NLL of every model: a good model comes close to it, and an evaluation that
+reports less, by more than chance, is wrong.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
+from scipy.sparse.csgraph import connected_components
+from scipy.special import entr
 
 from seqlm.config import DataFiles
 from seqlm.data.build import SEQUENCES, VOCAB
@@ -19,111 +21,71 @@ from seqlm.data.splits import leaks
 from seqlm.data.tokens import KIND_CODE, code_token, default_vocab, draw_layout, token_kinds
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import TokenScores
-from seqlm.lab.chains import (
-    check_contexts,
-    check_transition,
-    cumulative,
-    row_entropies,
-    stationary_state,
-    surprisal,
-)
 from seqlm.utils import write_json
 
-NO_CODE, STRANGER = -1, -2
+MOST_CONTEXTS = 4_096  # the stationary distribution is solved for densely; more would take minutes
 
 
-@dataclass(frozen=True, eq=False)
 class MarkovSource:
-    """Codes in which each depends on the last `order` codes, and on nothing else.
+    """Codes that depend on the last `order` codes only, in their stationary distribution.
 
-    It runs in its stationary state from the first code on: wherever a window of codes is taken,
-    its probability is the same.
-
-    Attributes:
+    Args:
         transition: p(next | the last `order` codes, oldest first), (K, …, K) with order + 1 axes;
             the last axis sums to 1.
 
-    Raises ConfigError when `transition` is no such table, or when more than one stationary state
-    fits it, so that no single entropy rate belongs to it.
+    Raises ConfigError when `transition` is no such table, or has several stationary distributions
+    and therefore no single entropy rate.
     """
 
-    transition: np.ndarray
-
-    def __post_init__(self):
-        try:
-            table = np.array(self.transition, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+    def __init__(self, transition: np.ndarray):
+        table = np.array(transition, dtype=np.float64)
+        if table.ndim < 2 or table.shape[-1] < 2 or len(set(table.shape)) > 1:
             raise ConfigError(
-                "transition: not a table of numbers; give one of the shape (K, K) or (K, K, K)"
-            ) from error
-        check_transition(table)
-        table.setflags(write=False)
-        object.__setattr__(self, "transition", table)
-        _ = (
-            self.stationary
-        )  # at once, so that a source without just one is refused where it is made
+                f"transition: the shape is {table.shape}; give (K, K), or (K, K, K) for order 2, "
+                "with K of at least 2"
+            )
+        if (table < 0).any() or not np.allclose(table.sum(axis=-1), 1, atol=1e-9):
+            raise ConfigError(
+                "transition: some probabilities are below 0 or do not sum to 1; each row must be a "
+                "distribution"
+            )
+        self.transition, self.stationary = table, _stationary(table)
+        self.n_codes, self.order = table.shape[-1], table.ndim - 1
 
     @classmethod
     def random(
         cls, n_codes: int = 8, order: int = 2, concentration: float = 0.3, seed: int = 0
     ) -> "MarkovSource":
-        """A source drawn at random: after every context a distribution from a symmetric Dirichlet.
+        """A random source: after every context a distribution from a symmetric Dirichlet.
 
-        The smaller the `concentration`, the fewer codes are likely to follow a context; 1 makes
-        all distributions equally likely, and large numbers make all codes about equally likely.
+        The smaller the `concentration`, the fewer codes are likely to follow a context. Raises
+        ConfigError for settings out of bounds.
         """
-        _check_count("n_codes", n_codes, 2)
-        _check_count("order", order, 1)
-        _check_count("seed", seed, 0)
-        check_contexts(n_codes**order)
-        if not isinstance(concentration, int | float) or not 0 < concentration < np.inf:
+        if n_codes < 2 or order < 1 or n_codes**order > MOST_CONTEXTS:
+            raise ConfigError(
+                f"n_codes: {n_codes} with order {order}; take at least 2 codes and an order of at "
+                f"least 1, with at most {MOST_CONTEXTS:,} contexts (n_codes to the power of order)"
+            )
+        if not 0 < concentration < np.inf:
             raise ConfigError(f"concentration: must be a number above 0, got {concentration!r}")
-        lots = np.random.default_rng(seed)
-        return cls(lots.dirichlet(np.full(n_codes, float(concentration)), (n_codes,) * order))
-
-    @property
-    def n_codes(self) -> int:
-        """How many different codes there are: K."""
-        return self.transition.shape[-1]
-
-    @property
-    def order(self) -> int:
-        """How many codes back the next one looks."""
-        return self.transition.ndim - 1
+        rng = np.random.default_rng(seed)
+        return cls(rng.dirichlet(np.full(n_codes, float(concentration)), (n_codes,) * order))
 
     @cached_property
-    def stationary(self) -> np.ndarray:
-        """Probability of each context, oldest code first. (K, …, K) with `order` axes, float64.
-
-        It is the one distribution that a step of the source leaves as it is.
-        """
-        return stationary_state(self.transition)
-
-    @cached_property
-    def _given(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """For j = 0 … order codes known: their probability (K^j,), and p(next | them) (K^j, K).
-
-        The first codes of a row have fewer before them than `order`; what is known of those is
-        what the stationary distribution says.
-        """
+    def _tables(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For j = 0 … order known codes: p(known codes) (K^j,), p(next | known codes) (K^j, K)."""
         tables = []
         for known in range(self.order):
             joint = self.stationary.sum(axis=tuple(range(known + 1, self.order)))
             joint = joint.reshape(-1, self.n_codes)
             weight = joint.sum(axis=1)
-            possible = np.where(weight > 0, weight, 1)  # what never comes keeps a row of zeros
-            tables.append((weight, joint / possible[:, None]))
-        tables.append((self.stationary.ravel(), self.transition.reshape(-1, self.n_codes)))
-        return tables
+            tables.append((weight, joint / np.where(weight > 0, weight, 1)[:, None]))
+        return [*tables, (self.stationary.ravel(), self.transition.reshape(-1, self.n_codes))]
 
     @cached_property
     def entropies(self) -> np.ndarray:
-        """Expected surprisal of the first code, the second, …, in nats; the last is the rate's.
-
-        (order + 1,) float64: H(X1), H(X2 | X1), …, and h for every later code. None is larger than
-        the one before it: to know more never hurts on average.
-        """
-        return np.array([weight @ row_entropies(table) for weight, table in self._given])
+        """H(X1), H(X2 | X1), …, and the entropy rate of all later codes. (order + 1,) nats."""
+        return np.array([weight @ entr(table).sum(axis=1) for weight, table in self._tables])
 
     @property
     def entropy_rate(self) -> float:
@@ -134,130 +96,92 @@ class MarkovSource:
         """
         return float(self.entropies[-1])
 
-    def limit(self, length: int) -> float:
-        """The least expected NLL that any model can have on rows of `length` codes, nats per code.
-
-        (H(X1) + H(X2 | X1) + … + (length - order) h) / length, by the chain rule of entropy. It
-        lies above `entropy_rate`, because the first codes have less before them to go by.
-        """
-        return float(self.limit_by_position(length).mean())
-
     def limit_by_position(self, length: int) -> np.ndarray:
-        """The same for each place in a row. (length,) float64, nats."""
-        _check_count("length", length, 1)
+        """The lowest expected NLL of any model for each code of a row. (length,) nats."""
         return self.entropies[np.minimum(np.arange(length), self.order)]
 
+    def limit(self, length: int) -> float:
+        """Its mean: (H(X1) + H(X2 | X1) + … + (length - order) h) / length, nats per code."""
+        return float(self.limit_by_position(length).mean())
+
     def rows(self, n: int, length: int, seed: int = 0) -> np.ndarray:
-        """`n` independent rows of `length` codes, (n, length) int64; of more, these come first."""
-        _check_count("n", n, 1)
-        _check_count("length", length, 1)
-        _check_count("seed", seed, 0)
-        lots = np.random.default_rng(seed).random((n, length))
+        """Sample `n` rows. (n, length) int64; a larger `n` only adds rows after these."""
+        uniform = np.random.default_rng(seed).random((n, length))
         codes = np.zeros((n, length), dtype=np.int64)
-        climbs = [cumulative(table) for _, table in self._given]
         for place in range(length):
             known = min(place, self.order)
-            context = self._number(codes[:, place - back] for back in range(known, 0, -1))
-            climb = climbs[known][context]  # (n, K), or (K,) for the first code
-            codes[:, place] = (climb <= lots[:, place, None]).sum(axis=1)
+            context = self._context(codes.T[place - known : place])
+            cumulative = self._tables[known][1][context].cumsum(axis=-1)  # (n, K) or (K,)
+            cumulative = cumulative / cumulative[..., -1:]  # ends at exactly 1
+            codes[:, place] = (cumulative <= uniform[:, place, None]).sum(axis=1)
         return codes
-
-    def nll(self, codes: np.ndarray) -> np.ndarray:
-        """The source's own -ln p(code | all codes before it), nats. (N, L) int -> (N, L) float64.
-
-        Infinite for a code that the source would never say there. Raises DataError for numbers
-        that are no codes of it.
-        """
-        codes = np.asarray(codes)
-        if codes.ndim != 2 or not np.issubdtype(codes.dtype, np.integer):
-            raise DataError(
-                f"codes: whole numbers of the shape (N, L) are wanted, got {codes.dtype} of the "
-                f"shape {codes.shape}"
-            )
-        if codes.size and not 0 <= codes.min() <= codes.max() < self.n_codes:
-            raise DataError(
-                f"codes: they go from {codes.min()} to {codes.max()}, this source's from 0 to "
-                f"{self.n_codes - 1}; give rows of this source"
-            )
-        flat, place = codes.ravel(), np.tile(np.arange(codes.shape[1]), len(codes))
-        of_target = self._foreseen(flat, place)[np.arange(len(flat)), flat]
-        return surprisal(of_target).reshape(codes.shape)
 
     def score(self, rows: Sequence[Sequence[int]], vocab: Mapping[str, int]) -> TokenScores:
-        """What `metrics.score_tokens` says of a model, said of the source itself: codes alone.
+        """Score rows of ids under the source itself, as `score_tokens` does under a model.
 
-        `rows` are lists of ids under `vocab`, of any lengths, such as `corpus.rows("test")`. The
-        lines are those of ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``, in the same
-        order, so that the two can be paired. Rows cut from the left are scored right as well:
-        wherever a window begins, its first code has the same distribution.
-
-        Raises DataError when a row holds codes that are not this source's, or other tokens
-        among them.
+        Of each row only the codes are scored, as in
+        ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``, in the same order, so that the two
+        can be paired. Rows cut from the left are scored correctly too, because the source is
+        stationary. Raises DataError for a row whose codes are not consecutive codes of the source.
         """
-        code_of_id = self._codes_of_ids(vocab)
-        found = [_codes_in(ids, code_of_id, f"row {i + 1}") for i, ids in enumerate(rows)]
-        if not found:
-            raise DataError("there are no rows to score; give some, such as corpus.rows('test')")
-        position, target, place = (np.concatenate(column) for column in zip(*found, strict=True))
-        row = np.repeat(np.arange(len(rows)), [len(columns[0]) for columns in found])
+        row = np.repeat(np.arange(len(rows)), [len(ids) for ids in rows])
+        position = np.arange(len(row)) - np.searchsorted(row, row)
+        target = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
+        is_code = token_kinds(dict(vocab))[target] == KIND_CODE
+        row, position, target = row[is_code], position[is_code], target[is_code]
+        first = np.searchsorted(row, row)  # where the codes of the same row begin
+        place = np.arange(len(row)) - first
+        code_of_id = np.full(len(vocab), self.n_codes)
+        code_of_id[[vocab[code_token(k)] for k in range(self.n_codes)]] = np.arange(self.n_codes)
         codes = code_of_id[target]
-        foreseen = self._foreseen(codes, place)  # (M, K)
-        of_target = foreseen[np.arange(len(codes)), codes]
-        rank = (foreseen >= of_target[:, None]).sum(axis=1) - 1  # a tie counts against it
-        scores = TokenScores(row, position, target, surprisal(of_target), rank, len(rows))
-        return scores.where(position > 0)  # nobody predicts the first token of a row
-
-    def _codes_of_ids(self, vocab: Mapping[str, int]) -> np.ndarray:
-        """The code that each id stands for, NO_CODE, or STRANGER: another's code. (V,) int64."""
-        is_code = token_kinds(dict(vocab)) == KIND_CODE
-        codes = np.where(is_code, STRANGER, NO_CODE)
-        for code in range(self.n_codes):
-            if code_token(code) in vocab:
-                codes[vocab[code_token(code)]] = code
-        return codes
-
-    def _foreseen(self, codes: np.ndarray, place: np.ndarray) -> np.ndarray:
-        """p(every code | those before it in its row). `codes`, `place` (M,) -> (M, K).
-
-        Rows stand one after the other in `codes`; `place` counts from 0 within each.
-        """
-        found = np.empty((len(codes), self.n_codes))
-        for known, (_, table) in enumerate(self._given):
+        wrong = (codes == self.n_codes) | (position - place != position[first])
+        if wrong.any():
+            raise DataError(
+                f"row {row[wrong][0] + 1}: its codes are not consecutive codes of this source; "
+                "score rows that the source wrote"
+            )
+        probabilities = np.empty((len(codes), self.n_codes))  # (M, K)
+        for known, (_, table) in enumerate(self._tables):
             at = np.flatnonzero(np.minimum(place, self.order) == known)
-            found[at] = table[self._number(codes[at - back] for back in range(known, 0, -1))]
-        return found
+            probabilities[at] = table[self._context([codes[at - k] for k in range(known, 0, -1)])]
+        chosen = probabilities[np.arange(len(codes)), codes]
+        rank = (probabilities >= chosen[:, None]).sum(axis=1) - 1  # a tie counts against it
+        with np.errstate(divide="ignore"):  # infinite for a code that cannot follow
+            scores = TokenScores(row, position, target, -np.log(chosen), rank, len(rows))
+        return scores.where(position > 0)  # no model predicts the first token of a row
 
-    def _number(self, codes: Iterable[np.ndarray]) -> np.ndarray | int:
-        """Codes, oldest first, as the digits of one number in base K: the line of their context."""
+    def _context(self, columns: Sequence[np.ndarray]) -> np.ndarray | int:
+        """The row of a table that belongs to the known codes, oldest first: a number in base K."""
         number = 0
-        for column in codes:
+        for column in columns:
             number = number * self.n_codes + column
         return number
 
     def write(
         self, directory: str | Path, n_rows: Mapping[str, int], length: int, seed: int = 0
     ) -> DataFiles:
-        """Write sequences.jsonl and vocab.json in the data contract; `load_corpus` reads both.
+        """Write sequences.jsonl and vocab.json, with `n_rows` of "train", "val" and "test".
 
-        `n_rows` says how many rows each split gets: {"train": 1000, "val": 100, "test": 100}. The
-        source knows no classes, so each row is one to draw with the class withheld,
-        ``<CLS> <CLS> <IMG> codes </IMG> <EOS>``, and the vocabulary has no class tokens.
-
-        Raises ConfigError when the same row turns up on two sides of the split: to leave it out
-        would bend the distribution, and with it the limit.
+        The source has no classes, so each row is ``<CLS> <CLS> <IMG> codes </IMG> <EOS>``, and the
+        vocabulary has no class tokens. Raises ConfigError when a row appears in two splits: leaving
+        it out would change the distribution, and with it the limit.
         """
-        _check_splits(n_rows)
-        # Train comes last, so that another size of it leaves val and test as they are.
+        if not {"train", "val"} <= set(n_rows) <= set(SPLITS) or min(n_rows.values()) < 1:
+            raise ConfigError(
+                f"n_rows: got {dict(n_rows)}; give at least one row of train, of val and, if "
+                "wanted, of test"
+            )
+        # Train comes last, so that val and test do not depend on its size.
         sides = [name for name in SPLITS[::-1] for _ in range(n_rows.get(name, 0))]
         codes = self.rows(len(sides), length, seed)
         records = [
             Record(draw_layout(row, None), None, {"split": side, "source_id": f"row-{i:06d}"})
             for i, (row, side) in enumerate(zip(codes, sides, strict=True))
         ]
-        found = leaks({name: [r for r in records if r.meta["split"] == name] for name in SPLITS})
-        if found:
+        shared = leaks({name: [r for r in records if r.meta["split"] == name] for name in SPLITS})
+        if shared:
             raise ConfigError(
-                f"length: at {length} codes a row, {len(found)} rows come up in two splits; take "
+                f"length: with {length} codes per row, {len(shared)} rows are in two splits; take "
                 "longer rows, or a source with more codes"
             )
         files = DataFiles(Path(directory) / SEQUENCES, Path(directory) / VOCAB)
@@ -266,34 +190,22 @@ class MarkovSource:
         return files
 
 
-def _codes_in(
-    ids: Sequence[int], code_of_id: np.ndarray, where: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Of each code in one row: its position, its id, and how many codes stand before it."""
-    ids = np.asarray(ids, dtype=np.int64)
-    if len(ids) and not 0 <= ids.min() <= ids.max() < len(code_of_id):
-        raise DataError(
-            f"{where}: its ids run from {ids.min()} to {ids.max()}, the vocabulary's from 0 to "
-            f"{len(code_of_id) - 1}; give the vocabulary that the rows were encoded with"
-        )
-    at = np.flatnonzero(code_of_id[ids] != NO_CODE)
-    if (code_of_id[ids] == STRANGER).any():
-        raise DataError(f"{where}: it holds a code that this source does not have; leave it out")
-    if len(at) and at[-1] - at[0] != len(at) - 1:
-        raise DataError(f"{where}: other tokens stand among its codes; take them out")
-    return at, ids[at], np.arange(len(at))
-
-
-def _check_count(name: str, value: object, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ConfigError(f"{name}: must be a whole number of at least {least}, got {value!r}")
-
-
-def _check_splits(n_rows: Mapping[str, int]) -> None:
-    if not {"train", "val"} <= set(n_rows) <= set(SPLITS):
+def _stationary(transition: np.ndarray) -> np.ndarray:
+    """The one distribution of contexts that a step does not change. (K, …, K) with order axes."""
+    contexts, n_codes = transition[..., 0].size, transition.shape[-1]
+    before = np.repeat(np.arange(contexts), n_codes)
+    after = np.arange(contexts * n_codes) % contexts  # the oldest code drops out
+    step = np.zeros((contexts, contexts))
+    step[before, after] = transition.ravel()
+    n_sets, member = connected_components(step, connection="strong")
+    before, after = (member[states] for states in step.nonzero())
+    closed = n_sets - len(np.unique(before[before != after]))
+    if closed > 1:
         raise ConfigError(
-            f"n_rows: it has {', '.join(n_rows) or 'nothing'}; train and val are wanted, test may "
-            "stand beside them"
+            f"transition: there are {closed} sets of codes that the source never leaves, so it has "
+            "no single entropy rate; make a way out of each, or use a larger concentration"
         )
-    for name, count in n_rows.items():
-        _check_count(f"n_rows: {name}", count, 1)
+    balance = step.T - np.eye(contexts)
+    balance[-1] = 1  # one equation follows from the others; replace it by: they sum to 1
+    solution = np.maximum(np.linalg.solve(balance, np.eye(contexts)[-1]), 0)  # rounding
+    return (solution / solution.sum()).reshape(transition.shape[:-1])
