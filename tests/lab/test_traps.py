@@ -18,8 +18,7 @@ from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import TokenScores, score_tokens
-from seqlm.lab import evaluation_traps as measured_traps
-from seqlm.lab import training_traps as retrained_traps
+from seqlm.lab import trap_experiments as experiments
 from seqlm.lab import traps
 from seqlm.models.gpt2 import build_lm
 from seqlm.training.trainer import Rows, collator
@@ -48,12 +47,12 @@ def lm(corpus, few):
     records = [r for r in corpus.records("train", "read") if r.source in sources]
     rows = corpus.ids([record.tokens for record in records])
     size = ModelConfig(n_layer=2, n_head=2, n_embd=64, n_positions=24, dropout=0.0)
-    return retrained_traps.fit(build_lm(size, corpus.vocab), rows, rows, steps=200, seed=0)
+    return experiments.fit_small_model(build_lm(size, corpus.vocab), rows, rows, steps=200, seed=0)
 
 
 @pytest.fixture(scope="module")
 def padding(corpus):
-    return retrained_traps.padding_counted(corpus, 128, 40, seed=0, n_rows=20)
+    return experiments.train_with_padding_counted(corpus, 128, 40, seed=0, n_rows=20)
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +67,13 @@ def found(corpus, built, few, lm, padding, guesses):
     bending = replace(built.config, seed=7)
     return [
         padding[0],
-        *retrained_traps.labels_shifted(corpus, steps=60, seed=0).values(),
-        retrained_traps.class_in_the_input(corpus, steps=40, seed=0),
-        retrained_traps.label_cut_off(corpus, max_length=12, steps=80, seed=0),
-        measured_traps.siblings_measured(lm, corpus, built.book, few, bending),
-        measured_traps.neighbours_measured(corpus, copies=1, seed=0),
-        measured_traps.ragged_batches(easier_to_the_end(), batch_size=8),
-        measured_traps.best_of_many(guesses, halvings=200, seed=0),
+        *experiments.train_with_shifted_labels(corpus, steps=60, seed=0).values(),
+        experiments.train_with_class_in_input(corpus, steps=40, seed=0),
+        experiments.train_with_label_cut_off(corpus, max_length=12, steps=80, seed=0),
+        experiments.measure_siblings(lm, corpus, built.book, few, bending),
+        experiments.measure_twins(corpus, copies=1, seed=0),
+        experiments.measure_batch_means(easier_to_the_end(), batch_size=8),
+        experiments.measure_best_of_many(guesses, halvings=200, seed=0),
     ]
 
 
@@ -91,7 +90,7 @@ def scores_of(lengths, surprisal):
 def easier_to_the_end():
     noise = np.random.default_rng(1)
     whole = scores_of([16] * 300, lambda place, _: 5 - place / 4 + noise.random(len(place)))
-    return measured_traps.unfinished(whole, seed=0)
+    return experiments.drop_prefixes(whole, seed=0)
 
 
 # Every fooled number against its honest twin
@@ -143,7 +142,7 @@ def test_the_best_of_many_is_flattered_where_it_was_picked(found, guesses):
     trap = found[-1]
     assert trap.flatters and trap.reported.n == trap.true.n == 200
     assert trap.true.value == pytest.approx(0.5, abs=0.02)  # all of them guess
-    reported, true = traps.picked_on_test(guesses, halvings=200, seed=0)
+    reported, true = traps.select_on_test(guesses, halvings=200, seed=0)
     assert reported.mean() == pytest.approx(trap.reported.value)
     assert np.quantile(reported - true, 0.025) > 0
 
@@ -166,7 +165,7 @@ def test_a_trap_goes_into_a_metrics_file_and_into_words(found):
 
 
 def test_padding_is_its_own_label_and_our_collator_leaves_it_out():
-    assert traps.with_padding([[5, 6], [7]], 4, 0) == [[5, 6, 0, 0], [7, 0, 0, 0]]
+    assert traps.pad_rows([[5, 6], [7]], 4, 0) == [[5, 6, 0, 0], [7, 0, 0, 0]]
     batch = collator(0)([Rows([[5, 6], [7]])[i] for i in range(2)])
     assert (batch["labels"] == -100).sum() == 1
 
@@ -183,43 +182,43 @@ def test_the_longer_the_padding_the_smaller_the_perplexity_of_one_model(padding)
 
 def test_a_loop_that_is_told_the_labels_compares_them_one_place_on(lm, corpus):
     rows = corpus.rows("test", "read")[:5]
-    for wrong in (traps.shifted_twice, traps.shifts_that_cancel):
+    for wrong in (traps.shift_labels, traps.shift_inputs):
         inputs, labels = wrong(rows)
         with torch.no_grad():
             loss = lm(torch.tensor(inputs), labels=torch.tensor(labels)).loss.item()
-        scores = traps.scores_in_the_loop(lm, inputs, labels)
+        scores = traps.score_training_loop(lm, inputs, labels)
         assert scores.nll.mean() == pytest.approx(loss, abs=1e-5)
         assert scores.target[:3].tolist() == labels[0][1:4]
 
 
 def test_with_the_inputs_as_labels_the_loop_is_right(lm, corpus):
     rows = corpus.rows("test", "read")[:5]
-    loop, ruler = traps.scores_in_the_loop(lm, rows, rows), score_tokens(lm, rows)
+    loop, ruler = traps.score_training_loop(lm, rows, rows), score_tokens(lm, rows)
     for column in ("row", "position", "target", "rank"):
         assert np.array_equal(getattr(loop, column), getattr(ruler, column))
     np.testing.assert_allclose(loop.nll, ruler.nll, atol=1e-5)
 
 
 def test_what_the_model_is_to_say_is_the_token_after_the_next_or_the_one_it_sees():
-    inputs, labels = traps.shifted_twice([[1, 2, 3, 4]])
+    inputs, labels = traps.shift_labels([[1, 2, 3, 4]])
     assert (inputs, labels) == ([[1, 2, 3]], [[2, 3, 4]])
     assert labels[0][1] == 3  # after inputs[0] = 1, where 2 comes next
-    inputs, labels = traps.shifts_that_cancel([[1, 2, 3, 4]])
+    inputs, labels = traps.shift_inputs([[1, 2, 3, 4]])
     assert all(labels[0][t + 1] == inputs[0][t] for t in range(2))
 
 
 def test_rows_of_several_lengths_are_refused(lm):
     with pytest.raises(DataError, match="rows of one length"):
-        traps.scores_in_the_loop(lm, [[2, 3, 4], [2, 3]], [[2, 3, 4], [2, 3]])
+        traps.score_training_loop(lm, [[2, 3, 4], [2, 3]], [[2, 3, 4], [2, 3]])
     with pytest.raises(DataError, match="rows of one length"):
-        retrained_traps.fit(lm, [[2, 3, 4], [2, 3]], [[2, 3, 4], [2, 3]], steps=1, seed=0)
+        experiments.fit_small_model(lm, [[2, 3, 4], [2, 3]], [[2, 3, 4], [2, 3]], steps=1, seed=0)
 
 
 def test_a_small_training_gives_the_same_model_again(corpus):
     rows = corpus.rows("train", "read")
     size = ModelConfig(n_layer=1, n_head=1, n_embd=8, n_positions=24, dropout=0.0)
     first, again = (
-        retrained_traps.fit(build_lm(size, corpus.vocab), rows, rows, steps=3, seed=4)
+        experiments.fit_small_model(build_lm(size, corpus.vocab), rows, rows, steps=3, seed=4)
         for _ in range(2)
     )
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
@@ -230,8 +229,8 @@ def test_a_small_training_gives_the_same_model_again(corpus):
 
 
 def test_rows_divided_at_random_leak_and_ours_do_not(corpus):
-    records = measured_traps.first_copies(corpus, copies=1)
-    sides = traps.rows_at_random(records, seed=0)
+    records = experiments.first_copies(corpus, copies=1)
+    sides = traps.split_rows(records, seed=0)
     assert len(sides["train"]) + len(sides["test"]) == len(records)
     assert 0.1 < len(sides["test"]) / len(records) < 0.3
     assert len(leaks(sides)) > 50
@@ -240,14 +239,14 @@ def test_rows_divided_at_random_leak_and_ours_do_not(corpus):
 
 
 def test_only_so_many_copies_of_each_image_are_used(corpus):
-    none, one = (measured_traps.first_copies(corpus, copies) for copies in (0, 1))
+    none, one = (experiments.first_copies(corpus, copies) for copies in (0, 1))
     assert {record.meta["copy"] for record in none} == {0}
     assert len(one) == 2 * len(none)
 
 
 def test_one_row_of_each_source_is_asked_about(corpus):
-    records = measured_traps.first_copies(corpus, copies=1)
-    right = measured_traps.nearest_is_right(records, records)
+    records = experiments.first_copies(corpus, copies=1)
+    right = experiments.nearest_row_hits(records, records)
     assert right.all() and len(right) == len({record.source for record in records})
 
 
@@ -257,7 +256,7 @@ def test_one_row_of_each_source_is_asked_about(corpus):
 def test_the_wrong_question_ends_in_the_class_and_the_right_one_before_it(corpus):
     records = corpus.records("test", "read")[:3]
     rows = corpus.ids([record.tokens for record in records])
-    asked = traps.prompts_with_the_class(rows, corpus.class_ids)
+    asked = traps.prompts_with_class(rows, corpus.class_ids)
     right = corpus.ids([reading_prompt(record.tokens) for record in records])
     for wrong, prompt, record in zip(asked, right, records, strict=True):
         assert wrong[:-1] == prompt and wrong[-1] == corpus.class_ids[record.label]
@@ -265,7 +264,7 @@ def test_the_wrong_question_ends_in_the_class_and_the_right_one_before_it(corpus
 
 def test_cutting_from_the_right_takes_the_class_and_shortening_keeps_it(corpus):
     tokens = corpus.records("test", "read")[0].tokens
-    cut = traps.cut_from_the_right([tokens], 12)[0]
+    cut = traps.truncate_right([tokens], 12)[0]
     assert len(cut) == len(shorten(tokens, 12)) == 12
     assert not any(class_of(token) is not None for token in cut)
     assert class_of(shorten(tokens, 12)[-2]) is not None
@@ -303,7 +302,7 @@ def test_batch_size_changes_the_wrong_mean_as_it_never_may():
 
 def test_unfinished_rows_keep_their_ends_and_at_least_one_token():
     whole = scores_of([16] * 200, lambda place, _: place)
-    rest = measured_traps.unfinished(whole, seed=3)
+    rest = experiments.drop_prefixes(whole, seed=3)
     counts = np.bincount(rest.row)
     assert counts.min() == 1 and counts.max() == 16 and len(counts) == 200
     assert all(rest.position[rest.row == row][-1] == 16 for row in range(200))
@@ -314,25 +313,25 @@ def test_unfinished_rows_keep_their_ends_and_at_least_one_token():
 
 def test_of_one_candidate_both_halves_together_are_the_whole():
     hits = np.array([[True] * 30 + [False] * 10])
-    reported, true = traps.picked_on_test(hits, halvings=50, seed=0)
+    reported, true = traps.select_on_test(hits, halvings=50, seed=0)
     np.testing.assert_allclose((reported + true) / 2, 0.75)
 
 
 def test_the_candidate_picked_is_the_best_on_its_half():
     hits = np.zeros((3, 10), dtype=bool)
     hits[1] = True
-    reported, true = traps.picked_on_test(hits, halvings=5, seed=0)
+    reported, true = traps.select_on_test(hits, halvings=5, seed=0)
     assert (reported == 1).all() and (true == 1).all()
 
 
 def test_candidates_differ_but_are_about_equally_good(built):
-    hits = measured_traps.candidates(built.pictures, many=5, learn_from=60, seed=0)
+    hits = experiments.train_candidates(built.pictures, many=5, n_images=60, seed=0)
     assert hits.shape == (5, 60) and len({row.tobytes() for row in hits}) == 5
     assert hits.mean() > 0.5 and np.ptp(hits.mean(1)) < 0.3
 
 
 def test_means_over_halvings_of_the_same_images_claim_no_interval(built):
-    hits = measured_traps.candidates(built.pictures, many=5, learn_from=60, seed=0)
-    trap = measured_traps.best_of_many(hits, halvings=40, seed=0)
+    hits = experiments.train_candidates(built.pictures, many=5, n_images=60, seed=0)
+    trap = experiments.measure_best_of_many(hits, halvings=40, seed=0)
     assert not trap.reported.has_interval and not trap.true.has_interval
     assert trap.reported.n == trap.true.n == 30 and "of 40 halvings" in trap.cause
