@@ -1,53 +1,50 @@
-"""Dataclasses whose fields are checked when they are made: type, bounds, one sentence if wrong."""
+"""Frozen dataclasses whose fields pydantic checks: type, bounds, one sentence if wrong."""
 
-import math
-from dataclasses import fields
-from pathlib import Path
-from typing import Literal, get_args, get_origin, get_type_hints
+from dataclasses import asdict
+from inspect import signature
+from typing import Any, dataclass_transform
+
+from pydantic import ConfigDict, Field, ValidationError
+from pydantic.dataclasses import dataclass
 
 from seqlm.errors import ConfigError
 
 
-def _accepts(kind: object, value: object) -> bool:
-    """Does `value` fit the annotation `kind`? Enough of typing for the fields below."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if get_args(kind):
-        return any(_accepts(part, value) for part in get_args(kind))
-    if kind is float:
-        return type(value) in (int, float) and math.isfinite(value)
-    if kind is Path:
-        return isinstance(value, str | Path) and str(value) != ""
-    return type(value) is kind
+@dataclass_transform(frozen_default=True, field_specifiers=(Field,))
+def checked_dataclass(kind: type) -> type:
+    """Make `kind` a frozen dataclass whose fields are checked; a wrong one raises ConfigError."""
+    rules = ConfigDict(strict=True, allow_inf_nan=False, extra="forbid")
+    checked = dataclass(frozen=True, config=rules)(kind)
+    check = checked.__init__
+
+    def __init__(self, *values, **named):
+        try:
+            check(self, *values, **named)
+        except ValidationError as error:
+            raise _config_error(checked, error.errors()[0]) from None
+
+    checked.__init__ = __init__
+    return checked
 
 
-def _named(kind: object) -> str:
-    if get_origin(kind) is Literal:
-        return " or ".join(map(repr, get_args(kind)))
-    if type(None) in get_args(kind):
-        return " or ".join(_named(k) for k in get_args(kind) if k is not type(None)) + " or None"
-    return getattr(kind, "__name__", str(kind))
+def _config_error(kind: type, problem: dict[str, Any]) -> ConfigError:
+    if "error" in problem.get("ctx", {}):  # raised in __post_init__
+        return problem["ctx"]["error"]
+    name, value = problem["loc"][0], problem["input"]
+    if isinstance(name, int):  # the place of a value given without its name
+        name = list(signature(kind).parameters)[name]
+    message = problem["msg"].replace("Input should be", "must be").replace("Input is", "is")
+    message = message.removesuffix(" for <class 'pathlib.Path'>")
+    if problem["type"] in ("greater_than_equal", "less_than_equal"):
+        low, high = bounds_of(kind, name)
+        message = f"must be at least {low}" if high is None else f"must be between {low} and {high}"
+    hint = ""
+    if problem["type"] == "float_type" and isinstance(value, str):
+        hint = "; in YAML write 1.0e-3, not 1e-3"
+    return ConfigError(f"{name}: {message}, got {value!r}{hint}")
 
 
-class Checked:
-    """Rejects values of the wrong type, and whatever `limits` of the class forbids.
-
-    `limits` maps a field to (lowest, highest), both allowed; None leaves that side open.
-    """
-
-    limits = {}
-
-    def __post_init__(self):
-        hints = get_type_hints(type(self))
-        for field in fields(self):
-            value, kind = getattr(self, field.name), hints[field.name]
-            if not _accepts(kind, value):
-                text_for_number = kind is float and isinstance(value, str)
-                hint = "; in YAML write 1.0e-3, not 1e-3" if text_for_number else ""
-                raise ConfigError(f"{field.name}: expected {_named(kind)}, got {value!r}{hint}")
-            low, high = self.limits.get(field.name, (None, None))
-            if value is not None and (
-                (low is not None and value < low) or (high is not None and value > high)
-            ):
-                bounds = f"at least {low}" if high is None else f"between {low} and {high}"
-                raise ConfigError(f"{field.name}: must be {bounds}, got {value!r}")
+def bounds_of(kind: type, name: str) -> tuple[float | None, float | None]:
+    """The lowest and the highest value of a field; None where that side is open."""
+    limits = {k: v for x in kind.__pydantic_fields__[name].metadata for k, v in asdict(x).items()}
+    return limits.get("ge"), limits.get("le")

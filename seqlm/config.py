@@ -1,24 +1,38 @@
-"""Every choice a run makes, as frozen dataclasses: one field, one line, one check.
+"""Every setting of a run, as frozen dataclasses: one field, one line, its bounds beside it.
 
 The command line, the YAML profiles and the notebooks all fill these in; nothing else in the
 package invents a default.
 """
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from seqlm.checked import Checked
+from pydantic import Field, Strict
+
+from seqlm.checked import checked_dataclass
 from seqlm.errors import ConfigError
 
 PROFILES = ("smoke", "laptop", "original", "gpu")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["sample", "greedy", "beam"]
-SEEDS = (0, 2**32 - 1)  # numpy and scikit-learn take no larger ones
+Runtime = Literal["torch", "onnx"]
+Size = Literal["nano", "original", "large"]
+FilePath = Annotated[Path, Strict(False)]  # text will do, too
+MAX_SEED = 2**32 - 1  # numpy and scikit-learn take no larger ones
+
+SIZES = {
+    "nano": {"n_layer": 3, "n_head": 4, "n_embd": 96},
+    "original": {"n_layer": 6, "n_head": 8, "n_embd": 384},
+    "large": {"n_layer": 12, "n_head": 12, "n_embd": 768},
+}
+
+# What `seqlm infer`, the server and the playground generate with, chosen in notebook 6
+# (docs/experiments.md); SampleConfig's own defaults are the model itself.
+DRAWING = {"temperature": 0.9, "top_p": 0.95, "guidance": 1.5}
 
 
-@dataclass(frozen=True)
-class DataConfig(Checked):
+@checked_dataclass
+class DataConfig:
     """How the digits become sentences.
 
     Attributes:
@@ -36,33 +50,20 @@ class DataConfig(Checked):
     """
 
     source: Literal["digits", "mnist"] = "digits"
-    n_images: int | None = None
-    n_codes: int = 500
-    patch: int = 2
-    copies: int = 40
-    rotate: float = 8.0
-    shift: float = 0.2
-    scale: float = 0.06
-    shear: float = 0.12
-    free_fraction: float = 0.1
-    seed: int = 42
-
-    limits = {
-        "n_images": (100, None),
-        "n_codes": (2, 1000),
-        "patch": (1, None),
-        "copies": (0, None),
-        "rotate": (0, 180),
-        "shift": (0, None),
-        "scale": (0, 1),
-        "shear": (0, 1),
-        "free_fraction": (0, 1),
-        "seed": SEEDS,
-    }
+    n_images: int | None = Field(None, ge=100)
+    n_codes: int = Field(500, ge=2, le=1000)
+    patch: int = Field(2, ge=1)
+    copies: int = Field(40, ge=0)
+    rotate: float = Field(8.0, ge=0, le=180)
+    shift: float = Field(0.2, ge=0)
+    scale: float = Field(0.06, ge=0, le=1)
+    shear: float = Field(0.12, ge=0, le=1)
+    free_fraction: float = Field(0.1, ge=0, le=1)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
 
 
-@dataclass(frozen=True)
-class DataFiles(Checked):
+@checked_dataclass
+class DataFiles:
     """Sequences to learn from or to measure on, in the format of data/README.md.
 
     Attributes:
@@ -75,32 +76,23 @@ class DataFiles(Checked):
         allow_unknown: read tokens that are not in the vocabulary as <UNK> instead of refusing.
     """
 
-    data_path: Path
-    vocab_path: Path
-    test_size: float = 0.2
-    val_size: float = 0.1
-    split_seed: int = 42
+    data_path: FilePath
+    vocab_path: FilePath
+    test_size: float = Field(0.2, ge=0, le=0.9)
+    val_size: float = Field(0.1, ge=0.001, le=0.9)
+    split_seed: int = Field(42, ge=0, le=MAX_SEED)
     repair_tail: bool = False
     allow_unknown: bool = False
 
-    limits = {"test_size": (0, 0.9), "val_size": (0.001, 0.9), "split_seed": SEEDS}
 
-
-def _check_activation(field: str, name: str | None) -> None:
-    if name is None:
-        return
-    from transformers.activations import ACT2FN  # seconds to import, and seldom asked
-
-    if name not in ACT2FN:
-        known = ", ".join(sorted(ACT2FN))
-        raise ConfigError(f"{field}: transformers knows no {name!r}; choose one of {known}")
-
-
-@dataclass(frozen=True)
-class ModelConfig(Checked):
+@checked_dataclass
+class ModelConfig:
     """A GPT-2, in GPT-2's own names. What is None is as GPT-2 has it, unless it says otherwise.
 
     Attributes:
+        size: n_layer, n_head and n_embd in a word, where they are None: nano is 3, 4 and 96;
+            original, the default, 6, 8 and 384; large 12, 12 and 768, as GPT-2 small. `seqlm sizes`
+            times them.
         n_layer: transformer blocks.
         n_head: attention heads in a block; must divide n_embd.
         n_embd: width.
@@ -125,18 +117,19 @@ class ModelConfig(Checked):
         summary_first_dropout: as above.
     """
 
-    n_layer: int = 6
-    n_head: int = 8
-    n_embd: int = 384
-    n_positions: int = 1024
-    dropout: float = 0.1
-    attn_pdrop: float = 0.0
-    resid_pdrop: float | None = None
-    embd_pdrop: float | None = None
-    n_inner: int | None = None
+    size: Size | None = Field(None, kw_only=True)
+    n_layer: int | None = Field(None, ge=1)
+    n_head: int | None = Field(None, ge=1)
+    n_embd: int | None = Field(None, ge=1)
+    n_positions: int = Field(1024, ge=2)
+    dropout: float = Field(0.1, ge=0, le=0.9)
+    attn_pdrop: float = Field(0.0, ge=0, le=0.9)
+    resid_pdrop: float | None = Field(None, ge=0, le=0.9)
+    embd_pdrop: float | None = Field(None, ge=0, le=0.9)
+    n_inner: int | None = Field(None, ge=1)
     activation_function: str | None = None
-    layer_norm_epsilon: float | None = None
-    initializer_range: float | None = None
+    layer_norm_epsilon: float | None = Field(None, ge=1e-12, le=0.1)
+    initializer_range: float | None = Field(None, ge=1e-6, le=1)
     scale_attn_weights: bool | None = None
     scale_attn_by_inverse_layer_idx: bool | None = None
     reorder_and_upcast_attn: bool | None = None
@@ -145,36 +138,30 @@ class ModelConfig(Checked):
     summary_use_proj: bool | None = None
     summary_activation: str | None = None
     summary_proj_to_labels: bool | None = None
-    summary_first_dropout: float | None = None
-
-    limits = {
-        "n_layer": (1, None),
-        "n_head": (1, None),
-        "n_embd": (1, None),
-        "n_positions": (2, None),
-        "dropout": (0, 0.9),
-        "attn_pdrop": (0, 0.9),
-        "resid_pdrop": (0, 0.9),
-        "embd_pdrop": (0, 0.9),
-        "n_inner": (1, None),
-        "layer_norm_epsilon": (1e-12, 0.1),
-        "initializer_range": (1e-6, 1),
-        "summary_first_dropout": (0, 0.9),
-    }
+    summary_first_dropout: float | None = Field(None, ge=0, le=0.9)
 
     def __post_init__(self):
-        super().__post_init__()
-        for name in ("activation_function", "summary_activation"):
-            _check_activation(name, getattr(self, name))
+        for name, value in SIZES[self.size or "original"].items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
         if self.n_embd % self.n_head:
             raise ConfigError(
                 f"n_embd: {self.n_embd} cannot be shared among n_head = {self.n_head} heads; "
                 "choose a multiple"
             )
+        for field in ("activation_function", "summary_activation"):
+            name = getattr(self, field)
+            if name is None:
+                continue
+            from transformers.activations import ACT2FN  # seconds to import, and seldom asked
+
+            if name not in ACT2FN:
+                known = ", ".join(sorted(ACT2FN))
+                raise ConfigError(f"{field}: transformers knows no {name!r}; choose one of {known}")
 
 
-@dataclass(frozen=True)
-class TrainConfig(Checked):
+@checked_dataclass
+class TrainConfig:
     """One training run, of the language model or of a classifier.
 
     Attributes:
@@ -198,43 +185,27 @@ class TrainConfig(Checked):
         resume: pick up the newest checkpoint of an interrupted run of the same settings.
     """
 
-    output_dir: Path = Path("outputs")
-    batch_size: int = 8
-    grad_accumulation: int = 1
-    num_epochs: float = 20.0
-    learning_rate: float = 5e-5
-    weight_decay: float = 0.01
-    warmup_ratio: float = 0.05
+    output_dir: FilePath = Path("outputs")
+    batch_size: int = Field(8, ge=1)
+    grad_accumulation: int = Field(1, ge=1)
+    num_epochs: float = Field(20.0, ge=0.001)
+    learning_rate: float = Field(5e-5, ge=1e-9, le=1)
+    weight_decay: float = Field(0.01, ge=0)
+    warmup_ratio: float = Field(0.05, ge=0, le=0.99)
     schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
-    max_grad_norm: float = 1.0
-    max_length: int = 1024
-    max_steps: int = -1
-    max_seconds: float | None = None
-    evals: int = 20
-    patience: int = 5
+    max_grad_norm: float = Field(1.0, ge=1e-9)
+    max_length: int = Field(1024, ge=4)
+    max_steps: int = Field(-1, ge=-1)
+    max_seconds: float | None = Field(None, ge=0.001)
+    evals: int = Field(20, ge=1)
+    patience: int = Field(5, ge=0)
     precision: Precision = "auto"
-    seed: int = 42
+    seed: int = Field(42, ge=0, le=MAX_SEED)
     resume: bool = True
 
-    limits = {
-        "batch_size": (1, None),
-        "grad_accumulation": (1, None),
-        "num_epochs": (0.001, None),
-        "learning_rate": (1e-9, 1),
-        "weight_decay": (0, None),
-        "warmup_ratio": (0, 0.99),
-        "max_grad_norm": (1e-9, None),
-        "max_length": (4, None),
-        "max_steps": (-1, None),
-        "max_seconds": (1e-3, None),
-        "evals": (1, None),
-        "patience": (0, None),
-        "seed": SEEDS,
-    }
 
-
-@dataclass(frozen=True)
-class SampleConfig(Checked):
+@checked_dataclass
+class SampleConfig:
     """How the next token is chosen.
 
     Attributes:
@@ -251,20 +222,58 @@ class SampleConfig(Checked):
     """
 
     strategy: Strategy = "sample"
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    guidance: float = 1.0
-    max_new_tokens: int | None = None
-    seed: int = 42
-    num_beams: int = 4
+    temperature: float = Field(1.0, ge=0.01, le=100)
+    top_k: int = Field(0, ge=0)
+    top_p: float = Field(1.0, ge=0.001, le=1)
+    guidance: float = Field(1.0, ge=0, le=20)
+    max_new_tokens: int | None = Field(None, ge=1)
+    seed: int = Field(42, ge=0, le=MAX_SEED)
+    num_beams: int = Field(4, ge=1, le=64)
 
-    limits = {
-        "num_beams": (1, 64),
-        "temperature": (0.01, 100),
-        "top_k": (0, None),
-        "top_p": (0.001, 1),
-        "guidance": (0, 20),
-        "max_new_tokens": (1, None),
-        "seed": SEEDS,
-    }
+
+@checked_dataclass
+class FinetuneConfig:
+    """What to go on from, and how.
+
+    Attributes:
+        model_path: directory of the trained model to start from; it stays as it is.
+        vocab_path: tokens that may be new, appended in their order; without it those of the data.
+        task: lm or classifier; without it, whatever the model is.
+        grow: take in tokens that the model lacks; false refuses them.
+        lora_rank: train small matrices of this rank, at most n_embd, in place of all weights; 0
+            trains all weights.
+        lora_alpha: their product is scaled by lora_alpha / lora_rank.
+        old_data_path: rows of what the model knew before, to measure what it forgets.
+        replay: share of the training rows that is drawn from the old ones, to forget less.
+    """
+
+    model_path: FilePath = Path("outputs/best_model")
+    vocab_path: Path | None = Field(None, strict=False)
+    task: Literal["lm", "classifier"] | None = None
+    grow: bool = True
+    lora_rank: int = Field(0, ge=0)
+    lora_alpha: float = Field(16.0, ge=1e-6)
+    old_data_path: Path | None = Field(None, strict=False)
+    replay: float = Field(0.0, ge=0, le=0.9)
+
+
+@checked_dataclass
+class ServeConfig:
+    """What to serve, and to whom.
+
+    Attributes:
+        model_path: directory of a trained language model, or of a classifier.
+        classifier_path: a classifier that answers /classify in place of the language model.
+        host: 127.0.0.1 is for this machine alone; 0.0.0.0 and :: are for whoever can reach it, who
+            must then know the key in the environment variable LIT_SERVER_API_KEY.
+        port: where to listen.
+        workers: processes for each kind of question, and on each GPU if there is one.
+        timeout: seconds that a request may wait for its turn; then it is answered with 504.
+    """
+
+    model_path: FilePath = Path("outputs/best_model")
+    classifier_path: Path | None = Field(None, strict=False)
+    host: Literal["127.0.0.1", "0.0.0.0", "::"] = "127.0.0.1"
+    port: int = Field(8000, ge=1024, le=65535)
+    workers: int = Field(1, ge=1, le=64)
+    timeout: float = Field(30.0, ge=1, le=86_400)

@@ -6,7 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
-from dataclasses import replace
+from functools import wraps
 from pathlib import Path
 
 import pytest
@@ -161,11 +161,11 @@ def test_a_reader_that_leaves_early_ends_infer_quietly(built, trained):
 
 @pytest.mark.parametrize("name", list(cli.COMMANDS))
 def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
-    def interrupted(given):
-        """Stopped by hand."""
+    @wraps(cli.COMMANDS[name])
+    def interrupted(**arguments):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(cli.COMMANDS, name, replace(cli.COMMANDS[name], run=interrupted))
+    monkeypatch.setitem(cli.COMMANDS, name, interrupted)
     needed = ["--data_path", "a"] if name in ("train", "classify", "evaluate", "finetune") else []
     needed += ["--vocab_path", "b"] if name in ("train", "classify") else []
     assert main([name, *needed]) == 130

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from transformers import GPT2Config
 
-from seqlm.config import SampleConfig
+from seqlm.config import Runtime, SampleConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.records import Record, as_line, read_records, write_records
@@ -30,7 +30,6 @@ from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
-from seqlm.options import Runtime
 from seqlm.utils import atomic_path, check_folder
 
 _SHADES = " ░▒▓█"

@@ -7,9 +7,9 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-from seqlm.config import SampleConfig, Strategy
+from seqlm.checked import bounds_of
+from seqlm.config import DRAWING, SampleConfig, Strategy
 from seqlm.models.generation import NextToken
-from seqlm.options import DRAWING
 
 MOST_SENTENCES = 64  # written side by side for one request, beams counted
 LARGEST_NUMBER = 2**53  # readers of JSON agree on whole numbers up to here
@@ -17,7 +17,7 @@ LARGEST_NUMBER = 2**53  # readers of JSON agree on whole numbers up to here
 
 def _setting(name: str):
     """A field of SampleConfig with its limits; left out, it is what `seqlm infer` draws with."""
-    low, high = SampleConfig.limits.get(name, (None, None))
+    low, high = bounds_of(SampleConfig, name)
     if low is not None and high is None:
         high = LARGEST_NUMBER
     return Field(DRAWING.get(name, getattr(SampleConfig, name)), ge=low, le=high)

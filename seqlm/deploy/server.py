@@ -10,6 +10,7 @@ import litserve
 from fastapi.exceptions import RequestValidationError
 from transformers import GPT2ForSequenceClassification
 
+from seqlm.config import ServeConfig
 from seqlm.data.tokens import class_ids
 from seqlm.deploy.endpoints import (
     ClassifyEndpoint,
@@ -22,7 +23,6 @@ from seqlm.deploy.endpoints import (
 from seqlm.deploy.schemas import refusal_response
 from seqlm.errors import ConfigError, SeqlmError
 from seqlm.models.gpt2 import default_device, load_weights
-from seqlm.options import ServeOptions
 
 API_KEY = "LIT_SERVER_API_KEY"  # LitServe reads it, once, when it is imported
 LARGEST_BODY = 2**22  # bytes
@@ -62,7 +62,7 @@ def endpoints(model_path: Path, classifier_path: Path | None = None) -> list[End
     return found
 
 
-def build_server(options: ServeOptions) -> litserve.LitServer:
+def build_server(options: ServeConfig) -> litserve.LitServer:
     """The server, not yet running. Raises SeqlmError for what would keep it from running."""
     _check_settings(options)
     found = endpoints(options.model_path, options.classifier_path)
@@ -83,7 +83,7 @@ def build_server(options: ServeOptions) -> litserve.LitServer:
     return server
 
 
-def serve_model(options: ServeOptions) -> None:
+def serve_model(options: ServeConfig) -> None:
     """Serve until stopped. Raises SeqlmError as `build_server` does, and when a worker is lost."""
     server = build_server(options)
     _stop_in_order()
@@ -106,11 +106,7 @@ def serve_model(options: ServeOptions) -> None:
         ) from error
 
 
-def _check_settings(options: ServeOptions) -> None:
-    for name, low, high in (("port", 1024, 65535), ("workers", 1, 64), ("timeout", 1, 86_400)):
-        given = getattr(options, name)
-        if not low <= given <= high:
-            raise ConfigError(f"{name}: must be between {low} and {high}, got {given!r}")
+def _check_settings(options: ServeConfig) -> None:
     if options.host != "127.0.0.1" and not os.environ.get(API_KEY, "").strip():
         raise ConfigError(
             f"host: others can reach {options.host}; set the environment variable {API_KEY} to a "

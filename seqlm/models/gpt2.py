@@ -37,7 +37,9 @@ def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Conf
         "eos_token_id": vocab[EOS],
         "pad_token_id": vocab[PAD],
     }
-    chosen = {k: v for k, v in asdict(config).items() if v is not None and k != "dropout"}
+    chosen = {
+        k: v for k, v in asdict(config).items() if v is not None and k not in ("size", "dropout")
+    }
     return GPT2Config(**ours | chosen | extra)
 
 

@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 import ipywidgets as widgets
 
-from seqlm.config import SampleConfig
-from seqlm.options import DRAWING
+from seqlm.config import DRAWING, SampleConfig
 from seqlm.playground.choices import Choice
 from seqlm.playground.sliders import Slider
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from seqlm.config import DataFiles, TrainConfig
+from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
 from seqlm.data.corpus import Corpus, corpus_with
 from seqlm.data.vocabulary import read_vocab
 from seqlm.errors import ConfigError, DataError
@@ -22,7 +22,6 @@ from seqlm.models.resize import (
     sort_new_tokens,
     start_model,
 )
-from seqlm.options import FinetuneOptions
 from seqlm.training.finetune_report import Job, leave
 from seqlm.training.forgetting import both_measures
 from seqlm.training.replay import warn_of_shared, with_replay
@@ -34,7 +33,7 @@ from seqlm.utils import check_folder
 MODELS = ("best_model", "final_model")
 
 
-def finetune_model(files: DataFiles, options: FinetuneOptions, config: TrainConfig) -> None:
+def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> None:
     """Go on training the model in `options.model_path` on `files`; leave what `seqlm train` does.
 
     `files.vocab_path` is not looked at: the vocabulary is the model's own, grown by what
@@ -50,7 +49,7 @@ def finetune_model(files: DataFiles, options: FinetuneOptions, config: TrainConf
         leave(job, Path(config.output_dir), record, about)
 
 
-def _job(files: DataFiles, options: FinetuneOptions, config: TrainConfig) -> Job:
+def _job(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> Job:
     """Read all that is learned and measured, and say and check what can be before training."""
     start, main = Path(options.model_path), processes().is_main_process
     classifies = _task(options) == "classifier"
@@ -98,7 +97,7 @@ def naming(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {error}") from error
 
 
-def _check(options: FinetuneOptions, config: TrainConfig) -> None:
+def _check(options: FinetuneConfig, config: TrainConfig) -> None:
     start, out = Path(options.model_path).resolve(), Path(config.output_dir).resolve()
     replaced = [out / name for name in (*MODELS, "checkpoints")]
     if out == start or start in out.parents or {start, *start.parents} & set(replaced):
@@ -116,7 +115,7 @@ def _check(options: FinetuneOptions, config: TrainConfig) -> None:
         raise ConfigError("replay: it needs rows to replay; name their file with --old_data_path")
 
 
-def _task(options: FinetuneOptions) -> str:
+def _task(options: FinetuneConfig) -> str:
     """lm or classifier: as asked, or else as the model is."""
     own = "classifier" if is_classifier(options.model_path) else "lm"
     if own == "classifier" and options.task == "lm":
@@ -127,7 +126,7 @@ def _task(options: FinetuneOptions) -> str:
     return options.task or own
 
 
-def _vocabulary(files: DataFiles, options: FinetuneOptions, known: dict) -> dict[str, int]:
+def _vocabulary(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[str, int]:
     """The model's vocabulary, with what the data or --vocab_path bring appended; says what."""
     counts = count_new_tokens(files.data_path, known)
     if options.vocab_path is not None:
@@ -169,7 +168,7 @@ def _say_cuts(corpus: Corpus, length: int) -> None:
 
 
 def train_from(
-    options: FinetuneOptions,
+    options: FinetuneConfig,
     config: TrainConfig,
     corpus: Corpus,
     old: Corpus | None = None,
@@ -212,7 +211,7 @@ def train_from(
     return record, {"parameters": whole, "trained": trained, "lora": lora}
 
 
-def _under_lora(model, options: FinetuneOptions, seed: int):
+def _under_lora(model, options: FinetuneConfig, seed: int):
     try:
         from seqlm.models.lora import add_lora
     except ModuleNotFoundError as error:

@@ -8,12 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from seqlm.config import DataFiles
+from seqlm.config import DataFiles, FinetuneConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus
 from seqlm.models.gpt2 import load_classifier, load_lm
 from seqlm.models.resize import grow_embedding, is_classifier
-from seqlm.options import FinetuneOptions
 from seqlm.training.forgetting import answers, change, change_lines, change_table
 from seqlm.training.runs import leave_classifier, leave_language_model, measured_split
 from seqlm.utils import read_text, write_text
@@ -34,7 +33,7 @@ class Job:
     """
 
     files: DataFiles
-    options: FinetuneOptions
+    options: FinetuneConfig
     known: dict[str, int]
     corpus: Corpus
     mixed: Corpus

@@ -6,18 +6,18 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import psutil
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from seqlm.config import DataConfig, DataFiles, ModelConfig, TrainConfig
+from seqlm.config import SIZES, DataConfig, DataFiles, ModelConfig, TrainConfig
 from seqlm.data.corpus import load_corpus
 from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import SHORT_ROW, count_parameters, default_device, gpt2_config
-from seqlm.options import SIZES, SizesOptions
 from seqlm.training.step_timing import (
     FEWEST_STEPS,
     PATIENCE_SECONDS,
@@ -118,10 +118,12 @@ class Weighed:
         return line + f"{a_step:>34}{format_duration(self.seconds):>14}  {self.precision}"
 
 
-def show_sizes(options: SizesOptions) -> None:
+def show_sizes(
+    config: TrainConfig, data_path: Path | None, vocab_path: Path | None, as_json: bool
+) -> None:
     """Print the table, a line as soon as it is known, or all of it as JSON."""
-    task = task_of(options)
-    config, aside = task.config, sys.stderr if options.json else sys.stdout
+    task = task_of(config, data_path, vocab_path)
+    aside = sys.stderr if as_json else sys.stdout
     length = "run" if config.max_steps > 0 else f"{config.num_epochs:g} epochs"
     print(
         f"{task.told}: {task.rows:,} training rows of {task.length:,} tokens, a vocabulary of "
@@ -134,7 +136,7 @@ def show_sizes(options: SizesOptions) -> None:
     for weighed in weigh(task):
         found.append(weighed)
         print(weighed, file=aside, flush=True)
-    if options.json:
+    if as_json:
         about = {"data": task.told, "rows": task.rows, "tokens_a_row": task.length}
         about |= {"vocab_size": len(task.vocab), "steps": task.steps}
         print(json.dumps(about | {"sizes": [each.to_json() for each in found]}, indent=2))
@@ -142,19 +144,19 @@ def show_sizes(options: SizesOptions) -> None:
         print(f"\n{NOTES}")
 
 
-def task_of(options: SizesOptions) -> Task:
-    """The run that `options` ask about; without data, that on the digits.
+def task_of(
+    config: TrainConfig, data_path: Path | None = None, vocab_path: Path | None = None
+) -> Task:
+    """The run of `config` on these files; without them, that on the digits.
 
-    Raises ConfigError when only one of the two files is named, or a setting is out of bounds, and
-    DataError for files that cannot be read.
+    Raises ConfigError when only one of the two files is named, and DataError for files that cannot
+    be read.
     """
-    names = ("batch_size", "grad_accumulation", "num_epochs", "max_steps", "max_length")
-    config = TrainConfig(**{name: getattr(options, name) for name in names})
-    if (options.data_path is None) != (options.vocab_path is None):
-        lacking = "data_path" if options.data_path is None else "vocab_path"
+    if (data_path is None) != (vocab_path is None):
+        lacking = "data_path" if data_path is None else "vocab_path"
         raise ConfigError(f"{lacking}: give both --data_path and --vocab_path, or neither")
     room = max(ModelConfig().n_positions, config.max_length)
-    if options.data_path is None:
+    if data_path is None:
         rows = DIGITS["images"] * (1 + DataConfig().copies) * 2  # each is read, and drawn
         length = min(len(read_layout([0] * DIGITS["codes"], 0)), config.max_length)
         return Task(
@@ -166,11 +168,11 @@ def task_of(options: SizesOptions) -> Task:
             config,
         )
     # An unknown token is as long as any other.
-    files = DataFiles(options.data_path, options.vocab_path, allow_unknown=True)
+    files = DataFiles(data_path, vocab_path, allow_unknown=True)
     corpus = load_corpus(files, config.max_length)
     lengths = [len(record.tokens) for record in corpus.records("train")]
     mean = round(sum(lengths) / len(lengths))
-    return Task(str(options.data_path), corpus.vocab, len(lengths), mean, room, config)
+    return Task(str(data_path), corpus.vocab, len(lengths), mean, room, config)
 
 
 def weigh(task: Task) -> Iterator[Weighed]:

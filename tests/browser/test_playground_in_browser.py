@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from playable import playable
 
-from seqlm.config import ModelConfig, SampleConfig
+from seqlm.config import DRAWING, ModelConfig, SampleConfig
 from seqlm.data.tokens import draw_layout
-from seqlm.options import DRAWING
 from seqlm.playground.player import Player
 
 NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_playground.ipynb"

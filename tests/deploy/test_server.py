@@ -25,8 +25,9 @@ from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, response_schema_conformance
 
+from seqlm.checked import bounds_of
 from seqlm.cli import main
-from seqlm.config import SampleConfig
+from seqlm.config import DRAWING, SampleConfig
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 from seqlm.data.tokens import class_ids, drawing_prompt, reading_prompt
 from seqlm.deploy.endpoints import Endpoint, GenerateEndpoint, NextTokenEndpoint, StreamEndpoint
@@ -35,7 +36,6 @@ from seqlm.errors import DataError
 from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
-from seqlm.options import DRAWING
 
 KEY = "a key of eleven words that nobody will guess in a hurry"
 PROMPT = "<CLS> <CLS_3> <IMG>"
@@ -602,7 +602,16 @@ def test_the_docs_name_every_question_and_what_it_takes(lm):
         assert described["paths"][path]["post"]["summary"] != "Endpoint Handler"
     asked = described["components"]["schemas"]["GenerateRequest"]
     assert asked["additionalProperties"] is False
-    for name, (low, high) in SampleConfig.limits.items():
+    for name in (
+        "num_beams",
+        "temperature",
+        "top_k",
+        "top_p",
+        "guidance",
+        "max_new_tokens",
+        "seed",
+    ):
+        low, high = bounds_of(SampleConfig, name)
         (number,) = [
             kind
             for kind in asked["properties"][name].get("anyOf", [asked["properties"][name]])

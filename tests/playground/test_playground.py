@@ -16,13 +16,12 @@ import pytest
 from matplotlib.image import imread
 from playable import playable
 
-from seqlm.config import DataConfig, ModelConfig, SampleConfig
+from seqlm.config import DRAWING, DataConfig, ModelConfig, SampleConfig
 from seqlm.data.records import read_records
 from seqlm.data.tokenizer import encode_tokens
 from seqlm.data.tokens import class_ids, code_token, read_layout, reading_prompt
 from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import draw
-from seqlm.options import DRAWING
 from seqlm.playground import app as playground
 from seqlm.playground import html as views
 from seqlm.playground import quick

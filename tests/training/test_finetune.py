@@ -11,7 +11,7 @@ import torch
 from transformers import GPT2LMHeadModel, GPT2Tokenizer
 
 from seqlm.cli import main
-from seqlm.config import DataFiles, TrainConfig
+from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, vocabulary_of
@@ -36,7 +36,6 @@ from seqlm.models.resize import (
     sort_new_tokens,
     start_model,
 )
-from seqlm.options import FinetuneOptions
 from seqlm.training import forgetting
 from seqlm.training.finetune import finetune_model, with_vocab
 from seqlm.training.replay import warn_of_shared, with_replay
@@ -103,8 +102,8 @@ def files_of(path) -> DataFiles:
     return DataFiles(path, path)
 
 
-def options_of(start, **more) -> FinetuneOptions:
-    return FinetuneOptions(model_path=start, **more)
+def options_of(start, **more) -> FinetuneConfig:
+    return FinetuneConfig(model_path=start, **more)
 
 
 # --- growing --------------------------------------------------------------------------------------

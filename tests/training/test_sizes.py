@@ -9,11 +9,10 @@ import torch
 import yaml
 
 from seqlm.cli import main
-from seqlm.config import ModelConfig
+from seqlm.config import SIZES, ModelConfig, TrainConfig
 from seqlm.data.tokens import default_vocab
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import build_lm, fit_attention, gpt2_config
-from seqlm.options import SIZES, SizesOptions
 from seqlm.training import sizes
 from seqlm.training.step_timing import TrainingStep
 
@@ -225,14 +224,14 @@ def test_a_size_for_which_memory_is_short_is_weighed_but_not_timed(quick, monkey
 
 
 def test_longer_rows_than_the_default_model_has_room_for_are_timed_too():
-    task = sizes.task_of(SizesOptions(max_length=2000))
+    task = sizes.task_of(TrainConfig(max_length=2000))
     assert task.training_step("nano").config.n_positions == 2000
-    assert sizes.task_of(SizesOptions(max_length=10)).length == 10
+    assert sizes.task_of(TrainConfig(max_length=10)).length == 10
 
 
 def test_real_steps_are_taken(monkeypatch):
     monkeypatch.setattr(sizes, "SIZES", {"tiny": {"n_layer": 1, "n_head": 2, "n_embd": 16}})
-    (found,) = sizes.weigh(sizes.task_of(SizesOptions(max_steps=10)))
+    (found,) = sizes.weigh(sizes.task_of(TrainConfig(max_steps=10)))
     assert found.step.n == 6 and found.step.has_interval
     assert found.seconds == 10 * found.step.value > 0
 

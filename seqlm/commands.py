@@ -1,0 +1,245 @@
+"""The commands of `seqlm`, a function each: its parameters are its flags, its docstring their help.
+
+The fields of a parameter from config.py are flags of their own. Imports stand in the functions, so
+that a command loads only what it needs.
+"""
+
+import sys
+from pathlib import Path
+from typing import Literal
+
+from seqlm.config import (
+    DRAWING,
+    SIZES,
+    DataConfig,
+    DataFiles,
+    FinetuneConfig,
+    ModelConfig,
+    Runtime,
+    SampleConfig,
+    ServeConfig,
+    TrainConfig,
+)
+from seqlm.errors import ConfigError
+
+BEST_MODEL = Path("outputs/best_model")
+
+
+def build(config: DataConfig, output_dir: Path = Path("data/digits")) -> None:
+    """Turn handwritten digits into token sequences: data set, vocabulary and code book.
+
+    Args:
+        output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz.
+    """
+    from seqlm.data.build import build_dataset
+
+    about = build_dataset(config, output_dir)
+    print(f"{about['sentences']:,} sentences of {about['images']} images in {output_dir}/")
+
+
+def train(files: DataFiles, model: ModelConfig, training: TrainConfig) -> None:
+    """Train a language model from scratch on your own sequences, measure it, write a report."""
+    from seqlm.training.runs import train_language_model
+
+    _log_overridden(model)
+    train_language_model(files, model, training)
+
+
+def classify(
+    files: DataFiles, model: ModelConfig, training: TrainConfig, start_from: Path | None = None
+) -> None:
+    """Train a classifier on your own labelled sequences, measure it, write a report.
+
+    Args:
+        start_from: directory of a trained language model; without it, random weights.
+    """
+    from seqlm.training.runs import train_sequence_classifier
+
+    if start_from is not None and model.size is not None:
+        raise ConfigError(
+            f"size: a classifier that starts from {start_from} has that model's own size; leave "
+            "out either --size or --start_from"
+        )
+    _log_overridden(model)
+    train_sequence_classifier(files, model, training, start_from)
+
+
+def _log_overridden(model: ModelConfig) -> None:
+    preset = SIZES.get(model.size, {})
+    other = [f"{k} {getattr(model, k)}" for k, v in preset.items() if getattr(model, k) != v]
+    if other:
+        print(f"size {model.size}, but with {', '.join(other)} as asked for", file=sys.stderr)
+
+
+def sizes(
+    training: TrainConfig,
+    data_path: Path | None = None,
+    vocab_path: Path | None = None,
+    json: bool = False,
+) -> None:
+    """Time the three sizes on this machine, before you choose one to train.
+
+    Args:
+        data_path: JSON lines, one row a line; without it, the digits as `seqlm build` makes them.
+        vocab_path: JSON, token -> id.
+        json: print JSON instead of a table.
+    """
+    from seqlm.training.sizes import show_sizes
+
+    show_sizes(training, data_path, vocab_path, json)
+
+
+def evaluate(
+    files: DataFiles,
+    model_path: Path = BEST_MODEL,
+    split: Literal["val", "test"] = "test",
+    baselines: bool = True,
+    json: bool = False,
+    max_length: int = 1024,
+) -> None:
+    """Measure a trained language model: perplexity with intervals, beside the baselines.
+
+    Args:
+        model_path: directory of a trained language model.
+        split: which rows to measure.
+        baselines: also measure what a model must beat, fitted on the train rows.
+        json: print JSON instead of a table.
+        max_length: longer rows lose codes from the left.
+    """
+    from seqlm.training.runs import evaluate_model
+
+    evaluate_model(
+        files,
+        model_path,
+        split=split,
+        baselines=baselines,
+        as_json=json,
+        max_length=max_length,
+    )
+
+
+def finetune(files: DataFiles, options: FinetuneConfig, training: TrainConfig) -> None:
+    """Go on training a saved model on other data; new tokens are appended, old ids stay."""
+    from seqlm.training.finetune import finetune_model
+
+    finetune_model(files, options, training)
+
+
+def infer(
+    sampling: SampleConfig,
+    model_path: Path = BEST_MODEL,
+    runtime: Runtime = "torch",
+    mode: Literal["interactive", "generate", "classify"] = "interactive",
+    prompt: str | None = None,
+    label: int | None = None,
+    n: int = 1,
+    output: Path | None = None,
+    top: int = 10,
+    data_path: str = "-",
+    batch_size: int = 256,
+    json: bool = False,
+) -> None:
+    """Ask a trained model: next tokens, new sequences, classes.
+
+    Args:
+        model_path: directory of a trained model, or of an exported one.
+        runtime: torch, or onnx for what `seqlm export` wrote.
+        mode: interactive (next-token tables), generate (new sequences), classify (rows to JSONL).
+        prompt: generate: the tokens to go on from, separated by spaces.
+        label: generate: draw this class; stands for the prompt "<CLS> <CLS_k> <IMG>".
+        n: generate: how many sequences.
+        output: generate: also write rows to this .jsonl, or their pictures to this .png.
+        top: interactive: how many next tokens to show.
+        data_path: classify: a JSONL file of rows, or - for standard input.
+        batch_size: classify: rows asked and answered at a time.
+        json: answer in JSON, an object a line (classify always does).
+    """
+    from seqlm.deploy import infer
+
+    if mode == "interactive":
+        infer.interact(model_path, top, json, runtime)
+    elif mode == "generate":
+        infer.generate_rows(model_path, prompt, label, n, sampling, output, json, runtime)
+    else:
+        infer.classify_rows(model_path, data_path, batch_size, runtime)
+
+
+def export(
+    model_path: Path = BEST_MODEL,
+    output_dir: Path = Path("outputs/onnx"),
+    format: Literal["onnx"] = "onnx",
+    cache: bool = True,
+    int8: bool = False,
+    data_path: Path | None = None,
+) -> None:
+    """Write a trained model as ONNX, checked against torch, for other runtimes.
+
+    Args:
+        model_path: directory of a trained language model or classifier.
+        output_dir: folder for the graph and all that belongs to it; an earlier export is replaced.
+        format: onnx.
+        cache: a language model takes and gives keys and values, so that generation reads each
+            token once.
+        int8: weights in 8 bits.
+        data_path: with int8: rows (JSONL) to measure on their val split what that costs.
+    """
+    from seqlm.data.corpus import load_corpus
+    from seqlm.deploy.export import export_model
+    from seqlm.training.runs import fitting
+
+    corpus = None
+    if data_path is not None:
+        files = DataFiles(data_path, model_path / "vocab.json")
+        corpus = load_corpus(files, fitting(model_path))
+    print(export_model(model_path, output_dir, format, cache, int8, corpus))
+
+
+def serve(config: ServeConfig) -> None:
+    """Answer over HTTP what infer answers at the terminal, for many at once."""
+    try:
+        from seqlm.deploy.server import serve_model
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"serving needs the package {error.name}, which is not installed; install seqlm with "
+            'its extra: pip install -e ".[serve]"'
+        ) from error
+    serve_model(config)
+
+
+def report(
+    profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop",
+    force: bool = False,
+    laboratory: bool = False,
+) -> None:
+    """Run the notebooks in order, rebuild every figure, and write the report.
+
+    Args:
+        profile: smoke (a minute or two), laptop (what README shows), original (the user's
+            hyperparameters), gpu.
+        force: run every notebook, also where nothing changed.
+        laboratory: also run the long notebooks: fine-tuning, competing models, few labels.
+    """
+    from seqlm.pipeline import run_pipeline
+    from seqlm.report import build_report
+    from seqlm.workspace import Workspace
+
+    ws = Workspace(profile)
+    run_pipeline(ws, force=force, laboratory=laboratory)
+    for path in build_report(ws).values():
+        print(f"wrote {path}")
+
+
+COMMANDS = {
+    f.__name__: f
+    for f in (build, train, classify, sizes, evaluate, finetune, infer, export, serve, report)
+}
+# Defaults of their own: a trained model is fine-tuned gently, and not for long.
+DEFAULTS = {
+    "classify": {"output_dir": Path("outputs/classifier")},
+    "finetune": {"output_dir": Path("outputs/finetuned"), "learning_rate": 2e-5, "num_epochs": 5.0},
+    "infer": DRAWING,
+}
+# Their `files` are read with the model's own vocabulary: another's ids would mean other tokens.
+WITH_MODEL_VOCABULARY = ("evaluate", "finetune")
+# Interrupted, the same command goes on from its newest checkpoint.
+RESUMING = ("train", "classify", "finetune", "report")
