@@ -17,7 +17,7 @@ FITS = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
 	"$$python" -c '$(FITS)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
-NOTEBOOKS = $(wildcard notebooks/*.ipynb)
+NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help

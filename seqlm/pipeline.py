@@ -1,4 +1,4 @@
-"""The notebooks in order, headlessly, through papermill; then the report.
+"""Run the notebooks in order, headlessly, through papermill.
 
 A notebook whose inputs, parameters and code have not changed since it last ran is skipped.
 """
@@ -9,17 +9,16 @@ import hashlib
 import json
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import nbformat
 import papermill
 import yaml
 
+from seqlm import workspace
 from seqlm.errors import ConfigError, PipelineError
 from seqlm.utils import (
-    PACKAGE,
     format_duration,
     modules_behind,
     read_json,
@@ -27,36 +26,7 @@ from seqlm.utils import (
     write_json,
     write_text,
 )
-from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A notebook, the notebooks it reads from, and the files that prove it has run."""
-
-    number: str
-    needs: tuple[str, ...]
-    makes: tuple[str, ...] = ()
-
-    @property
-    def name(self) -> str:
-        """File name without its ending."""
-        return NOTEBOOKS[self.number]
-
-
-STAGES = (
-    Stage("01", (), ("data/sequences.jsonl", "data/vocab.json", "data/images.npz")),
-    Stage("02", ("01",), ("outputs/tokenizer/tokenizer.json",)),
-    Stage("03", ("01", "02"), ("outputs/best_model/model.safetensors", "outputs/training.json")),
-    Stage("04", ("01", "03")),
-    Stage("05", ("01", "03")),
-    Stage("06", ("01", "03")),
-    Stage("07", ("01", "03")),
-    Stage("08", ("01", "03")),
-    Stage("09", ("01", "03")),
-    Stage("10", ("01", "03", "05")),
-    Stage("11", ("01", "03")),
-)
+from seqlm.workspace import Notebook, Workspace
 
 
 def run_pipeline(
@@ -66,75 +36,65 @@ def run_pipeline(
     laboratory: bool = False,
     log: Callable[[str], None] = print,
 ) -> dict[str, str]:
-    """Run every notebook whose inputs, parameters or code changed. Returns number -> "ran"/"kept".
+    """Run every notebook whose inputs, parameters or code changed. Returns name -> "ran"/"kept".
 
-    The long ones of the laboratory are left out unless `laboratory` asks for them, and what they
-    measured is put aside when something it rests on has changed since.
+    The laboratory runs only when `laboratory` is set; otherwise those of its results that are out
+    of date are put aside. Executed notebooks stand in outputs/<profile>/notebooks/, a failed one
+    included.
 
     Raises ConfigError for a profile that names an unknown notebook or parameter (before anything
-    runs), PipelineError with the failing cell's error when a notebook fails. Executed notebooks are
-    kept in outputs/<profile>/notebooks/, the failed one included.
+    runs), PipelineError with the failing cell's error when a notebook fails.
     """
-    parameters = read_profile(ws)
-    prints: dict[str, str] = {}
+    notebooks = workspace.read_notebooks()
+    profile = read_profile(ws, notebooks)
+    fingerprints: dict[str, str] = {}
     done = {}
-    for stage in STAGES:
-        given = {"profile": ws.profile, **parameters.get(stage.name, {})}
-        before = [prints[number] for number in stage.needs]
-        prints[stage.number] = fingerprint(_source(ws, stage), given, before)
-        asked = laboratory or stage.number not in LABORATORY
-        if not (force and asked) and _is_fresh(ws, stage, prints[stage.number]):
-            log(f"{stage.name}: unchanged, kept")
-            done[stage.number] = "kept"
-            continue
-        if not asked:
-            _set_aside(ws, stage, log)
-            continue
-        log(f"{stage.name}: running …")
-        seconds = _run(ws, stage, given, prints[stage.number])
-        log(f"{stage.name}: done in {format_duration(seconds)}")
-        done[stage.number] = "ran"
+    for name, notebook in notebooks.items():
+        parameters = {"profile": ws.profile, **profile.get(name, {})}
+        inputs = [fingerprints[needed] for needed in notebook.needs]
+        current = fingerprints[name] = fingerprint(notebook.path, parameters, inputs)
+        wanted = laboratory or notebook.part != "laboratory"
+        if not (force and wanted) and _is_fresh(ws, notebook, current):
+            log(f"{name}: unchanged, kept")
+            done[name] = "kept"
+        elif wanted:
+            log(f"{name}: running …")
+            seconds = _run(ws, notebook, parameters, current)
+            log(f"{name}: done in {format_duration(seconds)}")
+            done[name] = "ran"
+        else:
+            _put_aside(ws, notebook, log)
     return done
 
 
-def _set_aside(ws: Workspace, stage: Stage, log: Callable[[str], None]) -> None:
-    """What a laboratory notebook measured on another model must not stand in a report on this."""
-    old = ws.metrics_path(stage.number)
-    if old.is_file():
-        old.replace(old.with_suffix(".old.json"))
-        _forget(ws, stage)
-        log(f"{stage.name}: measured before something changed; put aside, --laboratory runs it")
-
-
-def read_profile(ws: Workspace) -> dict[str, dict]:
+def read_profile(ws: Workspace, notebooks: dict[str, Notebook]) -> dict[str, dict]:
     """Notebook name -> parameters, from notebooks/profiles/<profile>.yaml, every name checked."""
-    path = notebooks_folder() / "profiles" / f"{ws.profile}.yaml"
+    path = workspace.notebooks_folder() / "profiles" / f"{ws.profile}.yaml"
     try:
-        given = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        profile = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{path}: not readable as YAML ({error})") from error
-    if not isinstance(given, dict):
+    if not isinstance(profile, dict):
         raise ConfigError(f"{path}: expected a notebook's name and its parameters below it")
-    known = {stage.name: _source(ws, stage) for stage in STAGES}
-    for name, values in given.items():
-        if name not in known:
-            raise ConfigError(f"{path}: {name}: no such notebook{_meant(name, known)}")
-        check_parameters(f"{path}: {name}", known[name], values or {})
-    return {name: values or {} for name, values in given.items()}
+    for name, parameters in profile.items():
+        if name not in notebooks:
+            raise ConfigError(f"{path}: {name}: no such notebook{_suggestion(name, notebooks)}")
+        check_parameters(f"{path}: {name}", notebooks[name].path, parameters or {})
+    return {name: parameters or {} for name, parameters in profile.items()}
 
 
-def check_parameters(where: str, notebook: Path, values: dict) -> None:
+def check_parameters(where: str, notebook: Path, parameters: dict) -> None:
     """Refuse a parameter the notebook does not have, or of another type than its default.
 
     papermill itself only warns about the first and does not see the second.
     """
     declared = papermill.inspect_notebook(str(notebook))
-    for name, value in values.items():
+    for name, value in parameters.items():
         if name not in declared:
-            raise ConfigError(f"{where}: {name}: no such parameter{_meant(name, declared)}")
+            raise ConfigError(f"{where}: {name}: no such parameter{_suggestion(name, declared)}")
         default = ast.literal_eval(declared[name]["default"])
-        numbers = isinstance(default, int | float) and not isinstance(default, bool)
-        if numbers and (isinstance(value, bool) or not isinstance(value, int | float)):
+        is_number = isinstance(default, int | float) and not isinstance(default, bool)
+        if is_number and (isinstance(value, bool) or not isinstance(value, int | float)):
             raise ConfigError(
                 f"{where}: {name}: expected a number, got {value!r}; in YAML write 1.0e-3, not 1e-3"
             )
@@ -143,70 +103,63 @@ def check_parameters(where: str, notebook: Path, values: dict) -> None:
             raise ConfigError(f"{where}: {name}: expected {kind}, got {value!r}")
 
 
-def _meant(name: str, known) -> str:
+def _suggestion(name: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), list(known), n=1)
     return f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}"
 
 
-def notebooks_folder() -> Path:
-    """Where the notebooks are: beside the package."""
-    folder = PACKAGE.parent / "notebooks"
-    if not folder.is_dir():
-        raise ConfigError(
-            f"{folder} is missing: the report runs the notebooks, which come with a checkout of "
-            "seqlm; install it with `pip install -e .` from there"
-        )
-    return folder
-
-
-def _source(ws: Workspace, stage: Stage) -> Path:
-    return notebooks_folder() / f"{stage.name}.ipynb"
-
-
-def fingerprint(notebook: Path, parameters: dict, before: list[str]) -> str:
+def fingerprint(notebook: Path, parameters: dict, inputs: list[str]) -> str:
     """Changes when the notebook's cells, its parameters, code it imports, or its inputs change."""
     cells = [(cell.cell_type, cell.source) for cell in nbformat.read(notebook, as_version=4).cells]
-    sources = "\n".join(source for kind, source in cells if kind == "code")
-    behind = modules_behind(sources)
-    code = sha256_of(behind) if behind else ""
-    whole = json.dumps([cells, parameters, code, before], sort_keys=True)
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+    imported = modules_behind("\n".join(source for kind, source in cells if kind == "code"))
+    code = sha256_of(imported) if imported else ""
+    everything = json.dumps([cells, parameters, code, inputs], sort_keys=True)
+    return hashlib.sha256(everything.encode()).hexdigest()[:16]
 
 
-def _stamp(ws: Workspace, stage: Stage) -> Path:
-    return ws.outputs / "notebooks" / f"{stage.name}.json"
+def _stamp_path(ws: Workspace, notebook: Notebook) -> Path:
+    return ws.outputs / "notebooks" / f"{notebook.path.stem}.json"
 
 
-def _made(ws: Workspace, stage: Stage) -> list[Path]:
+def _made_files(ws: Workspace, notebook: Notebook) -> list[Path]:
     folders = {"data": ws.data, "outputs": ws.outputs}
-    made = [folders[name.split("/", 1)[0]] / name.split("/", 1)[1] for name in stage.makes]
-    return [ws.metrics_path(stage.number), *made]
+    parts = [name.split("/", 1) for name in notebook.makes]
+    return [folders[folder] / rest for folder, rest in parts]
 
 
-def _is_fresh(ws: Workspace, stage: Stage, current: str) -> bool:
-    """Was it run with these inputs, and does what it made still lie there as it was left?
+def _is_fresh(ws: Workspace, notebook: Notebook, current: str) -> bool:
+    """Was it run with these inputs, and are the files it made unchanged?
 
-    The second matters to those who try other settings in JupyterLab, where a notebook writes to
-    the same places: what they made there is not the profile's.
+    A reader who tries other settings in JupyterLab writes to the same places: those results are
+    not the profile's.
     """
-    made = _made(ws, stage)
-    if not all(path.is_file() for path in (_stamp(ws, stage), *made)):
+    made = _made_files(ws, notebook)
+    if not all(path.is_file() for path in (_stamp_path(ws, notebook), *made)):
         return False
-    stamp = read_json(_stamp(ws, stage))
+    stamp = read_json(_stamp_path(ws, notebook))
     return stamp.get("fingerprint") == current and stamp.get("made") == sha256_of(made)
 
 
-def _run(ws: Workspace, stage: Stage, parameters: dict, current: str) -> float:
-    executed = ws.outputs / "notebooks" / f"{stage.name}.ipynb"
+def _put_aside(ws: Workspace, notebook: Notebook, log: Callable[[str], None]) -> None:
+    """What a laboratory notebook measured on another model must not stand in a report on this."""
+    old = ws.metrics_path(notebook.name)
+    if old.is_file():
+        old.replace(old.with_suffix(".old.json"))
+        _remove_traces(ws, notebook)
+        log(f"{notebook.name}: out of date, put aside; --laboratory runs it again")
+
+
+def _run(ws: Workspace, notebook: Notebook, parameters: dict, current: str) -> float:
+    executed = ws.outputs / "notebooks" / notebook.path.name
     executed.parent.mkdir(parents=True, exist_ok=True)
-    _forget(ws, stage)
+    _remove_traces(ws, notebook)
     started, before = time.perf_counter(), time.time_ns()
     try:
         papermill.execute_notebook(
-            str(_source(ws, stage)),
+            str(notebook.path),
             str(executed),
             parameters,
-            cwd=str(notebooks_folder()),
+            cwd=str(notebook.path.parent),
             kernel_name="python3",
             progress_bar=False,
             # The kernel talks to this process alone; its remark on encryption only alarms people.
@@ -216,32 +169,34 @@ def _run(ws: Workspace, stage: Stage, parameters: dict, current: str) -> float:
         )
     except papermill.PapermillExecutionError as error:
         raise PipelineError(
-            f"{stage.name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
+            f"{notebook.name}: cell {error.exec_count} failed: {error.ename}: {error.evalue}\n"
             f"the notebook as far as it came: {executed}"
         ) from error
     except RuntimeError as error:  # nbclient's DeadKernelError is one
         raise PipelineError(
-            f"{stage.name}: its kernel died ({error}); most often memory ran out: close other "
+            f"{notebook.name}: its kernel died ({error}); most often memory ran out: close other "
             f"programs or lower batch_size\nthe notebook as far as it came: {executed}"
         ) from error
     seconds = time.perf_counter() - started
     write_text(executed.with_suffix(".html"), as_html(executed))
     stamp = {
         "fingerprint": current,
-        "made": sha256_of(_made(ws, stage)),
+        "made": sha256_of(_made_files(ws, notebook)),
         "figures": [p.name for p in ws.figures.glob("*") if p.stat().st_mtime_ns >= before],
         "seconds": round(seconds, 1),
     }
-    write_json(_stamp(ws, stage), stamp)
+    write_json(_stamp_path(ws, notebook), stamp)
     return seconds
 
 
-def _forget(ws: Workspace, stage: Stage) -> None:
-    """Take away the stage's last stamp and figures: a figure it no longer makes must not linger."""
-    if _stamp(ws, stage).is_file():
-        for name in read_json(_stamp(ws, stage)).get("figures", []):
-            (ws.figures / name).unlink(missing_ok=True)
-        _stamp(ws, stage).unlink()
+def _remove_traces(ws: Workspace, notebook: Notebook) -> None:
+    """Remove the stamp and the figures of the last run: a figure no longer made must not stay."""
+    stamp = _stamp_path(ws, notebook)
+    if stamp.is_file():
+        for name in read_json(stamp).get("figures", []):
+            if Path(name).name == name:  # a plain file name: nothing outside figures/ is removed
+                (ws.figures / name).unlink(missing_ok=True)
+        stamp.unlink()
 
 
 def as_html(notebook: Path) -> str:

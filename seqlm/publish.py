@@ -5,14 +5,14 @@ from pathlib import Path
 
 from seqlm.evaluation.tables import OPEN, write_readme_results
 from seqlm.utils import atomic_path, read_text, write_text
-from seqlm.workspace import LABORATORY, Workspace
+from seqlm.workspace import Workspace, read_notebooks
 
 
 def publish(ws: Workspace) -> Path | None:
     """Copy figures, their alt texts, report.md and training_data.json to figures/, file by file.
 
     A figure there that this run did not make goes, with its alt text; other files stay, and so do
-    figures of laboratory notebooks that have not been run here ("10_…" and so on). README's
+    figures of laboratory notebooks that have not been run here. README's
     table of results is written anew between its markers, if it has them. Only for the laptop
     profile, whose results README shows; any other is left where it is (None).
     """
@@ -25,7 +25,8 @@ def publish(ws: Workspace) -> Path | None:
     # There the report lies beside its figures, not above them.
     text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
     write_text(ws.published / "report.md", text)
-    absent = tuple(f"{n}_" for n in LABORATORY if not ws.metrics_path(n).is_file())
+    not_run = [n.path for n in read_notebooks().values() if not ws.metrics_path(n.name).is_file()]
+    absent = "".join(read_text(path) for path in not_run)
     _remove_stale(ws.published, {path.stem for path in figures}, absent)
     readme = ws.root / "README.md"
     if readme.is_file() and OPEN in read_text(readme):
@@ -33,14 +34,14 @@ def publish(ws: Workspace) -> Path | None:
     return ws.published
 
 
-def _remove_stale(folder: Path, current: set[str], absent: tuple[str, ...]) -> None:
+def _remove_stale(folder: Path, current: set[str], absent: str) -> None:
     """Remove the pairs of .png and .txt that are not `current`; one without the other stays.
 
-    So does one whose name starts as those in `absent` do.
+    So does one that the notebooks in `absent` would make.
     """
     for picture in folder.glob("*.png"):
         words = picture.with_suffix(".txt")
-        kept = picture.stem in current or picture.stem.startswith(absent)
+        kept = picture.stem in current or f'\\"{picture.stem}\\"' in absent
         if not kept and words.is_file():
             picture.unlink()
             words.unlink()

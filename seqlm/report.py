@@ -21,7 +21,7 @@ from seqlm.report_lab import laboratory
 from seqlm.training.cards import PROCESS
 from seqlm.training.train import RECORD
 from seqlm.utils import format_duration, read_json, read_text, write_json, write_text
-from seqlm.workspace import NOTEBOOKS, Workspace
+from seqlm.workspace import Workspace, read_notebooks
 
 SUMMARY = "performance_summary"
 
@@ -32,11 +32,11 @@ def build_report(ws: Workspace) -> dict[str, Path]:
     With the laptop profile, also `publish`. Returns what was written, by name. Raises DataError,
     naming the notebook to run, when nothing was trained (03) or evaluated (05) yet.
     """
-    ws.needs("03", "05")
+    ws.check_ran("train_causal_lm", "evaluate")
     record = read_json(ws.outputs / RECORD)
-    metrics = {n: ws.metrics(n) for n in NOTEBOOKS if ws.metrics_path(n).is_file()}
+    metrics = {n: ws.metrics(n) for n in read_notebooks() if ws.metrics_path(n).is_file()}
     values = {number: held["values"] for number, held in metrics.items()}
-    figure = plot_summary(*(values.get(number) for number in ("03", "04", "05", "06")))
+    figure = plot_summary(*(values.get(number) for number in ("train_causal_lm", "classify_sequences", "evaluate", "sample")))
     ws.save_figure(figure, SUMMARY)
     written = {
         "figure": ws.figures / f"{SUMMARY}.png",
@@ -84,7 +84,7 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
         *_trained(record, metrics, values),
         _figures(ws, shown[1:2], 2),
         "## How to read the numbers",
-        *_how_to_read(values["05"]),
+        *_how_to_read(values["evaluate"]),
         *laboratory(values),
         "## What the numbers do not say",
         "\n".join(f"- {limit}" for limit in _limits(ws, values)),
@@ -98,7 +98,7 @@ def _report(ws: Workspace, record: Mapping, metrics: Mapping, values: Mapping) -
 
 def _opening(ws: Workspace, values: Mapping) -> str:
     """The three headlines, each in a sentence."""
-    five, said = values["05"], []
+    five, said = values["evaluate"], []
     below, baseline = as_share(five["below_best_baseline"]), baseline_name(five["best_baseline"])
     verdict = (
         f"It needs fewer nats for a code than the best baseline, {baseline}; it saves {below}."
@@ -108,14 +108,14 @@ def _opening(ws: Workspace, values: Mapping) -> str:
     said.append(
         f"A small GPT-2 learned to read and to draw digits as sentences of codes. {verdict}"
     )
-    if "04" in values:
-        best = values["04"]["best_method"]
-        named = as_estimate(values["04"]["methods"][best]["accuracy"])
+    if "classify_sequences" in values:
+        best = values["classify_sequences"]["best_method"]
+        named = as_estimate(values["classify_sequences"]["methods"][best]["accuracy"])
         said.append(
             f"By the route that val chose ({best}) it names {named} of the test digits right."
         )
-    if "06" in values:
-        name, found = next(iter(values["06"]["drawn"].items()))
+    if "sample" in values:
+        name, found = next(iter(values["sample"]["drawn"].items()))
         judged = as_estimate(found["accuracy"])
         said.append(f"A judge takes {judged} of its drawings ({name}) for the digit asked for.")
     if ws.profile == "smoke":
@@ -125,7 +125,7 @@ def _opening(ws: Workspace, values: Mapping) -> str:
 
 
 def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
-    asked, chosen = metrics["03"].get("parameters") or {}, record["precision"]
+    asked, chosen = metrics["train_causal_lm"].get("parameters") or {}, record["precision"]
     sizes = ", ".join(
         words.format(asked[key])
         for key, words in (("n_layer", "{} layers"), ("n_head", "{} heads"), ("n_embd", "width {}"))
@@ -134,8 +134,8 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
     size = f" ({sizes})" if sizes else ""
     said = [f"The model is a GPT-2 with {record['parameters']:,} parameters{size}. It began with "
             f"random weights and was trained on n = {record['rows']:,} sentences."]  # fmt: skip
-    if "01" in values:
-        one = values["01"]
+    if "explore_data" in values:
+        one = values["explore_data"]
         parts = ", ".join(f"{n:,} {split}" for split, n in one["images"].items())
         said.append(
             f"The sentences come from handwritten digits (images: {parts}). Each is cut into "
@@ -193,8 +193,8 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
         "training run, which would differ a little too.",
         "Checkpoint and route were chosen on val; test was measured once, at the end.",
     ]
-    if "01" in values:
-        one = values["01"]
+    if "explore_data" in values:
+        one = values["explore_data"]
         pixels, redrawn = (as_estimate(one[f"svm_{k}_test"]) for k in ("pixels", "reconstructed"))
         limits.append(
             f"The code book loses something before the model starts: PSNR {one['psnr_test']:.1f} "
@@ -202,15 +202,15 @@ def _limits(ws: Workspace, values: Mapping) -> list[str]:
             f"{redrawn} from pictures re-drawn from their codes: what is lost between the two is "
             "not the model's doing."
         )
-    if "04" in values:
-        rivals, four = values["04"]["baselines"], values["04"]
+    if "classify_sequences" in values:
+        rivals, four = values["classify_sequences"]["baselines"], values["classify_sequences"]
         name = max(rivals, key=lambda rival: rivals[rival]["accuracy"]["value"])
         rival = as_estimate(rivals[name]["accuracy"])
         ours = as_estimate(four["methods"][four["best_method"]]["accuracy"])
         if rival.value >= ours.value:
             limits.append(f"For the class alone no GPT is needed: {name} names {rival} right, at a "
                           "fraction of the cost.")  # fmt: skip
-    return limits + (_drawing_limits(values["06"]) if "06" in values else [])
+    return limits + (_drawing_limits(values["sample"]) if "sample" in values else [])
 
 
 def _drawing_limits(six: Mapping) -> list[str]:
@@ -261,7 +261,7 @@ def _figures(ws: Workspace, paths: Sequence[Path], number: int) -> str:
 
 
 def _again(ws: Workspace, record: Mapping, metrics: Mapping) -> list[str]:
-    seed, data = metrics["03"].get("seed"), metrics["03"].get("data")
+    seed, data = metrics["train_causal_lm"].get("seed"), metrics["train_causal_lm"].get("data")
     chosen = record["precision"]
     timed = (
         f" The precision was chosen by timing (here {chosen['chosen']}); to be sure of the same, "

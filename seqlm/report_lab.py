@@ -10,10 +10,10 @@ from seqlm.evaluation.tables import Row, table_of
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:
     """Paragraphs of Markdown about what notebooks 08 to 11 measured; [] without them."""
     written = {
-        "08": ("## Reported against true", traps_page),
-        "09": ("## Fine-tuned on turned digits", finetuning_page),
-        "10": ("## Rivals that learn", rivals_page),
-        "11": ("## With few labels", few_labels_page),
+        "how_to_be_fooled": ("## Reported against true", traps_page),
+        "fine_tuning": ("## Fine-tuned on turned digits", finetuning_page),
+        "competing_models": ("## Rivals that learn", rivals_page),
+        "label_efficiency": ("## With few labels", few_labels_page),
     }
     parts: list[str] = []
     for number, (heading, page) in written.items():

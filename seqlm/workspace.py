@@ -1,30 +1,74 @@
-"""Where a profile's files lie, and how a notebook reads and leaves them."""
+"""The notebooks, where a profile's files lie, and how a notebook reads and writes them."""
 
 import base64
 import html
 import io
 import os
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
-from seqlm.utils import atomic_path, read_json, sha256_of, versions, write_json, write_text
+from seqlm.utils import PACKAGE, atomic_path, read_json, sha256_of, versions, write_json, write_text
 
-NOTEBOOKS = {
-    "01": "01_explore_data",
-    "02": "02_build_tokenizer",
-    "03": "03_train_causal_lm",
-    "04": "04_classify_sequences",
-    "05": "05_evaluate",
-    "06": "06_sample",
-    "07": "07_playground",
-    "08": "08_how_to_be_fooled",
-    "09": "09_fine_tune",
-    "10": "10_rivals",
-    "11": "11_few_labels",
-}
-LABORATORY = ("09", "10", "11")  # long ones, run only when asked for
+PARTS = ("course", "laboratory", "report")  # in the order they run
+
+
+@dataclass(frozen=True)
+class Notebook:
+    """What a notebook's own metadata says about it, under "seqlm".
+
+    Attributes:
+        path: the notebook's file.
+        title: as in its heading.
+        number: its place within its part.
+        part: "course", "laboratory" (long ones, run only when asked for) or "report".
+        needs: names of the notebooks whose results it reads.
+        makes: files that prove it has run, below "data/" or "outputs/" of a profile.
+        minutes: how long it takes with the laptop profile on two cores.
+    """
+
+    path: Path
+    title: str
+    number: int
+    part: str
+    needs: tuple[str, ...]
+    makes: tuple[str, ...]
+    minutes: float
+
+    @property
+    def name(self) -> str:
+        """The file's name without number and ending: "evaluate" for 05_evaluate.ipynb."""
+        return re.sub(r"^\d+_", "", self.path.stem)
+
+
+def notebooks_folder() -> Path:
+    """Where the notebooks are: beside the package."""
+    folder = PACKAGE.parent / "notebooks"
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is missing: the report runs the notebooks, which come with a checkout of "
+            "seqlm; install it with `pip install -e .` from there"
+        )
+    return folder
+
+
+def read_notebooks(folder: Path | None = None) -> dict[str, Notebook]:
+    """Name -> notebook, in the order they run: the course, the laboratory, the report.
+
+    Raises ConfigError for a notebook whose metadata lacks an entry.
+    """
+    folder = folder or notebooks_folder()
+    notebooks = []
+    for path in [*folder.glob("*.ipynb"), *folder.glob("laboratory/*.ipynb")]:
+        about = read_json(path)["metadata"].get("seqlm", {})
+        try:
+            notebooks.append(Notebook(path, **about))
+        except TypeError as error:
+            raise ConfigError(f"{path}: metadata.seqlm: {error}") from error
+    notebooks.sort(key=lambda notebook: (PARTS.index(notebook.part), notebook.number))
+    return {notebook.name: notebook for notebook in notebooks}
 
 
 def find_root(start: Path | None = None) -> Path:
@@ -62,12 +106,12 @@ class Workspace:
 
     @property
     def data(self) -> Path:
-        """What notebook 01 builds."""
+        """The data set that explore_data builds."""
         return self.root / "data" / self.profile
 
     @property
     def outputs(self) -> Path:
-        """What the other notebooks make."""
+        """What the other notebooks write."""
         return self.root / "outputs" / self.profile
 
     @property
@@ -85,33 +129,37 @@ class Workspace:
         """The committed figures; only the laptop profile writes there."""
         return self.root / "figures"
 
-    def metrics_path(self, number: str) -> Path:
-        """Where notebook `number` ("03") leaves what it measured."""
-        return self.outputs / "metrics" / f"{number}.json"
+    def metrics_path(self, name: str) -> Path:
+        """Where the notebook of this name ("evaluate") writes what it measured."""
+        return self.outputs / "metrics" / f"{name}.json"
 
-    def needs(self, *numbers: str) -> None:
-        """Raise DataError, naming the notebook to run first, unless those have been run."""
-        for number in numbers:
-            if not self.metrics_path(number).is_file():
+    def check_inputs(self, name: str) -> None:
+        """Raise DataError, naming the notebook to run first, unless all that `name` needs ran."""
+        self.check_ran(*read_notebooks()[name].needs)
+
+    def check_ran(self, *names: str) -> None:
+        """Raise DataError, naming the notebook to run, unless these notebooks have been run."""
+        for name in names:
+            if not self.metrics_path(name).is_file():
                 raise DataError(
-                    f"{self.metrics_path(number).relative_to(self.root)} is missing: run notebook "
-                    f"{NOTEBOOKS[number]}.ipynb with profile '{self.profile}' first, or "
+                    f"{self.metrics_path(name).relative_to(self.root)} is missing: run notebook "
+                    f"{read_notebooks()[name].path.name} with profile '{self.profile}' first, or "
                     f"`seqlm report --profile {self.profile}`, which runs them all"
                 )
 
-    def metrics(self, number: str) -> dict:
-        """All that notebook `number` left: notebook, parameters, versions, seconds, values."""
-        self.needs(number)
-        return read_json(self.metrics_path(number))
+    def metrics(self, name: str) -> dict:
+        """What a notebook saved: notebook, parameters, seed, versions, data, seconds, values."""
+        self.check_ran(name)
+        return read_json(self.metrics_path(name))
 
-    def save_metrics(self, number: str, parameters: dict, values: dict, seconds: float) -> Path:
-        """Leave what a notebook measured, with all that is needed to measure it again."""
+    def save_metrics(self, name: str, parameters: dict, values: dict, seconds: float) -> Path:
+        """Write what a notebook measured, with all that is needed to measure it again."""
         sequences = self.data / "sequences.jsonl"
-        path = self.metrics_path(number)
+        path = self.metrics_path(name)
         write_json(
             path,
             {
-                "notebook": NOTEBOOKS[number],
+                "notebook": name,
                 "parameters": parameters,
                 "seed": parameters.get("seed"),
                 "versions": versions(),
@@ -124,13 +172,13 @@ class Workspace:
 
     def save_figure(self, figure, name: str) -> bytes:
         """Write a figure with its alt text beside it; returns the PNG."""
-        held = io.BytesIO()
+        picture = io.BytesIO()
         # Without a fixed date and version the same picture would be another file each run.
-        figure.savefig(held, format="png", dpi=130, metadata={"Software": None})
+        figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
         with atomic_path(self.figures / f"{name}.png") as aside:
-            aside.write_bytes(held.getvalue())
+            aside.write_bytes(picture.getvalue())
         write_text(self.figures / f"{name}.txt", figure.alt + "\n")
-        return held.getvalue()
+        return picture.getvalue()
 
     def show(self, figure, name: str) -> None:
         """Write a figure, and show it in the notebook with its alt text for screen readers."""

@@ -70,7 +70,7 @@ def values(number_of_notebook: str) -> dict:
     """What notebook 01, 03, 04, 05 or 06 might leave; the numbers are invented."""
     positions = [1.1, 3.9, 3.6, 0.9, 2.9, 4.6, 4.4, 2.2, 3.0, 4.5, 4.6, 2.6, 1.2, 3.9, 4.0, 1.4]
     return {
-        "01": {
+        "explore_data": {
             "images": {"train": 1257, "val": 180, "test": 360},
             "sentences": 104154,
             "codes_an_image": 16,
@@ -80,7 +80,7 @@ def values(number_of_notebook: str) -> dict:
             "svm_pixels_test": share(0.992),
             "svm_reconstructed_test": share(0.989),
         },
-        "03": {
+        "train_causal_lm": {
             "parameters_count": 11238912,
             "initial_nll_all": 6.21,
             "ln_vocab": 6.246,
@@ -94,7 +94,7 @@ def values(number_of_notebook: str) -> dict:
             "rows": 103074,
             "stopped_early": False,
         },
-        "04": {
+        "classify_sequences": {
             "methods": {
                 "read off the language model": classes(0.975),
                 "classifier started from the language model": classes(0.985),
@@ -112,7 +112,7 @@ def values(number_of_notebook: str) -> dict:
             },
             "best_method": "classifier started from the language model",
         },
-        "05": {
+        "evaluate": {
             "read": measured(3.41),
             "draw": measured(3.25),
             "baselines": {
@@ -130,7 +130,7 @@ def values(number_of_notebook: str) -> dict:
                 },
             },
         },
-        "06": {
+        "sample": {
             "digit_classifier": {"test": share(0.992), "reconstructed": share(0.989)},
             "settings": {
                 "default": {"strategy": "sample", "temperature": 0.7, "top_k": 0, "top_p": 0.9,
@@ -244,7 +244,7 @@ def sharpened(model):
     return model.eval()
 
 
-def workspace(root, profile="laptop", numbers=("01", "03", "04", "05", "06")) -> Workspace:
+def workspace(root, profile="laptop", numbers=("explore_data", "train_causal_lm", "classify_sequences", "evaluate", "sample")) -> Workspace:
     """A profile whose notebooks have left their (invented) metrics, a record and two figures."""
     ws = Workspace(profile, root)
     for number in numbers:

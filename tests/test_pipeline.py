@@ -3,12 +3,12 @@
 import nbformat
 import pytest
 
-from seqlm import pipeline
+from seqlm import pipeline, workspace
 from seqlm.errors import ConfigError, DataError
-from seqlm.utils import PACKAGE
-from seqlm.workspace import LABORATORY, NOTEBOOKS, Workspace, find_root
+from seqlm.utils import PACKAGE, write_json, write_text
+from seqlm.workspace import Workspace, find_root, notebooks_folder, read_notebooks
 
-TRAIN = "03_train_causal_lm"
+TRAIN = "train_causal_lm"
 
 
 @pytest.fixture
@@ -16,9 +16,9 @@ def profile(tmp_path, monkeypatch):
     """A way to write a profile of one's own, beside copies of the real notebooks."""
     folder = tmp_path / "notebooks"
     (folder / "profiles").mkdir(parents=True)
-    for path in pipeline.notebooks_folder().glob("*.ipynb"):
+    for path in notebooks_folder().glob("*.ipynb"):
         (folder / path.name).write_text(path.read_text())
-    monkeypatch.setattr(pipeline, "notebooks_folder", lambda: folder)
+    monkeypatch.setattr(workspace, "notebooks_folder", lambda: folder)
 
     def write(text: str) -> Workspace:
         (folder / "profiles" / "smoke.yaml").write_text(text)
@@ -34,7 +34,7 @@ def profile(tmp_path, monkeypatch):
         (f"{TRAIN}:\n  learning_rate: 1e-3\n", "write 1.0e-3"),
         (f"{TRAIN}:\n  batch_size: true\n", "expected a number"),
         (f"{TRAIN}:\n  precision: 16\n", "expected str"),
-        ("03_train:\n  batch_size: 3\n", f"did you mean {TRAIN}"),
+        ("train_lm:\n  batch_size: 3\n", f"did you mean {TRAIN}"),
         ("- a\n- b\n", "expected a notebook's name"),
         ("a: [1\n", "not readable as YAML"),
     ],
@@ -48,12 +48,54 @@ def test_a_wrong_profile_is_refused_before_anything_runs(profile, text, said):
 
 @pytest.mark.parametrize("name", ["smoke", "laptop", "original", "gpu"])
 def test_every_profile_names_only_parameters_that_exist(name):
-    assert isinstance(pipeline.read_profile(Workspace(name)), dict)
+    assert isinstance(pipeline.read_profile(Workspace(name), read_notebooks()), dict)
 
 
-def test_every_notebook_is_a_stage_and_every_stage_a_notebook():
-    on_disk = {path.stem for path in pipeline.notebooks_folder().glob("*.ipynb")}
-    assert on_disk == {stage.name for stage in pipeline.STAGES} == set(NOTEBOOKS.values())
+def test_every_notebook_describes_itself_whole():
+    notebooks = read_notebooks()
+    assert len(notebooks) == len(list(notebooks_folder().rglob("[!.]*.ipynb")))
+    earlier = set()
+    for name, notebook in notebooks.items():
+        assert set(notebook.needs) <= earlier, f"{name} needs a notebook that runs after it"
+        earlier.add(name)
+        assert notebook.title and notebook.number > 0 and 0 < notebook.minutes < 60
+        assert all(file.startswith(("data/", "outputs/")) for file in notebook.makes)
+        heading = nbformat.read(notebook.path, as_version=4).cells[0].source.splitlines()[0]
+        number = f"{notebook.number} · " if notebook.part == "course" else ""
+        assert heading == f"# {number}{notebook.title}"
+        assert (notebook.part == "laboratory") == (notebook.path.parent.name == "laboratory")
+        if notebook.part == "course":
+            assert notebook.path.name.startswith(f"{notebook.number:02}_")
+        if notebook.part != "report":
+            assert f"outputs/metrics/{name}.json" in notebook.makes
+
+
+def test_the_course_comes_first_then_the_laboratory_then_the_report():
+    parts = [notebook.part for notebook in read_notebooks().values()]
+    assert parts == sorted(parts, key=workspace.PARTS.index)
+    for part in set(parts):
+        numbers = [n.number for n in read_notebooks().values() if n.part == part]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_a_notebook_that_does_not_describe_itself_is_refused(tmp_path):
+    notebook = nbformat.v4.new_notebook(metadata={"seqlm": {"title": "A", "number": 1}})
+    nbformat.write(notebook, tmp_path / "01_a.ipynb")
+    with pytest.raises(ConfigError, match="01_a.ipynb: metadata.seqlm: .*'part'"):
+        read_notebooks(tmp_path)
+
+
+def test_only_plain_names_of_figures_are_removed(tmp_path):
+    ws, notebook = Workspace("smoke", tmp_path), read_notebooks()["sample"]
+    write_json(
+        ws.outputs / "notebooks" / "06_sample.json",
+        {"figures": ["../kept.png", str(tmp_path / "kept.png"), "old.png"]},
+    )
+    for path in (ws.figures / "old.png", ws.outputs / "kept.png", tmp_path / "kept.png"):
+        write_text(path, "x")
+    pipeline._remove_traces(ws, notebook)
+    assert not (ws.figures / "old.png").exists()
+    assert (ws.outputs / "kept.png").exists() and (tmp_path / "kept.png").exists()
 
 
 def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, monkeypatch):
@@ -74,7 +116,7 @@ def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, m
 
 def test_a_notebook_without_its_inputs_is_told_which_to_run(tmp_path):
     with pytest.raises(DataError, match=r"01_explore_data\.ipynb with profile 'smoke' first"):
-        Workspace("smoke", tmp_path).needs("01")
+        Workspace("smoke", tmp_path).check_inputs("build_tokenizer")
 
 
 def test_the_root_is_found_from_below_and_missed_elsewhere(tmp_path, monkeypatch):
@@ -92,17 +134,17 @@ def test_an_unknown_profile_is_refused(tmp_path):
 
 def test_force_runs_what_was_asked_for_and_leaves_a_fresh_laboratory_alone(tmp_path, monkeypatch):
     ws = Workspace("smoke", tmp_path)
-    for number in LABORATORY:
-        ws.save_metrics(number, {"seed": 1}, {"a": 1}, 1.0)
+    laboratory = [name for name, n in read_notebooks().items() if n.part == "laboratory"]
+    for name in laboratory:
+        ws.save_metrics(name, {"seed": 1}, {"a": 1}, 1.0)
     monkeypatch.setattr(pipeline, "_is_fresh", lambda *stage: True)
     monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
     done = pipeline.run_pipeline(ws, force=True, log=lambda line: None)
-    assert done == {n: "kept" if n in LABORATORY else "ran" for n in NOTEBOOKS}
-    assert all(ws.metrics_path(number).is_file() for number in LABORATORY)
+    assert done == {name: "kept" if name in laboratory else "ran" for name in read_notebooks()}
+    assert all(ws.metrics_path(name).is_file() for name in laboratory)
 
 
 def test_a_fresh_clone_runs_all_but_the_laboratory(tmp_path, monkeypatch):
-    ws = Workspace("laptop", tmp_path)
     monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
-    done = pipeline.run_pipeline(ws, log=lambda line: None)
-    assert done == dict.fromkeys(set(NOTEBOOKS) - set(LABORATORY), "ran")
+    done = pipeline.run_pipeline(Workspace("laptop", tmp_path), log=lambda line: None)
+    assert done == {n: "ran" for n, about in read_notebooks().items() if about.part != "laboratory"}

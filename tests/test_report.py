@@ -45,7 +45,7 @@ def test_the_headline_numbers_come_from_the_metrics_files(built):
     assert "13.2% (95 % interval" in text
     for number in ("3.41", "3.93", "6.25", "11,238,912", "28.7 dB", "103,074"):
         assert number in text
-    ours = values("04")["methods"][values("04")["best_method"]]["accuracy"]["value"]
+    ours = values("classify_sequences")["methods"][values("classify_sequences")["best_method"]]["accuracy"]["value"]
     assert f"{ours:.1%}" in text
 
 
@@ -61,7 +61,7 @@ def test_every_line_of_the_table_has_a_value_an_interval_and_n(built):
 
 
 def test_floors_and_rivals_stand_in_the_same_table_as_the_model():
-    table = tables.results_table({n: values(n) for n in ("04", "05", "06")})
+    table = tables.results_table({n: values(n) for n in ("classify_sequences", "evaluate", "sample")})
     for words in ("the GPT", "baseline: uniform", "rival: RBF-SVM on pixels", "the judge itself"):
         assert words in table
     assert table.index("the GPT, read layout") < table.index("baseline: n-grams by position")
@@ -69,8 +69,8 @@ def test_floors_and_rivals_stand_in_the_same_table_as_the_model():
 
 
 def test_a_model_above_the_floor_is_not_praised(tmp_path):
-    ws = workspace(tmp_path, "smoke", ("03", "05"))
-    poor = values("05")
+    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
+    poor = values("evaluate")
     poor["below_best_baseline"] = {
         "value": -0.1,
         "low": -0.2,
@@ -78,7 +78,7 @@ def test_a_model_above_the_floor_is_not_praised(tmp_path):
         "n": 9,
         "unit": "ratio",
     }
-    ws.save_metrics("05", {"seed": 1}, poor, 1.0)
+    ws.save_metrics("evaluate", {"seed": 1}, poor, 1.0)
     text = report.build_report(ws)["markdown"].read_text()
     assert "does not beat the best baseline" in text
     assert "fewer nats" not in text
@@ -118,22 +118,22 @@ def test_training_data_holds_history_and_metrics_but_no_path_of_this_machine(bui
     held = read_json(written["data"])
     assert held["training"]["history"] and held["training"]["evals"]
     assert held["training"]["settings"]["output_dir"] == "outputs/laptop"
-    assert held["metrics"]["05"]["values"] == values("05")
-    assert held["metrics"]["03"]["parameters"]["cache"] == "data/cache"
+    assert held["metrics"]["evaluate"]["values"] == values("evaluate")
+    assert held["metrics"]["train_causal_lm"]["parameters"]["cache"] == "data/cache"
     for path in (written["data"], written["markdown"], written["html"]):
         assert str(ws.root) not in path.read_text()
 
 
-@pytest.mark.parametrize("missing", ["03", "05"])
+@pytest.mark.parametrize("missing", ["train_causal_lm", "evaluate"])
 def test_a_missing_notebook_is_named(tmp_path, missing):
-    names = {"03": "03_train_causal_lm", "05": "05_evaluate"}
+    names = {"train_causal_lm": "03_train_causal_lm", "evaluate": "05_evaluate"}
     ws = workspace(tmp_path, "smoke", [n for n in names if n != missing])
     with pytest.raises(SeqlmError, match=names[missing]):
         report.build_report(ws)
 
 
 def test_a_figure_without_alt_text_is_refused(tmp_path):
-    ws = workspace(tmp_path, "smoke", ("03", "05"))
+    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
     (ws.figures / "training_process.txt").unlink()
     with pytest.raises(DataError, match="training_process.txt.*no alt text"):
         report.build_report(ws)
@@ -151,14 +151,14 @@ def test_only_the_laptop_profile_publishes(built, tmp_path):
     published = {path.name for path in built[0].published.iterdir()}
     assert {"report.md", "training_data.json", "performance_summary.png"} <= published
     assert "performance_summary.txt" in published
-    ws = workspace(tmp_path, "smoke", ("03", "05"))
+    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
     assert "published" not in report.build_report(ws)
     assert publish(ws) is None
     assert not ws.published.exists()
 
 
 def test_publishing_writes_the_table_of_a_readme_that_has_a_place_for_it(tmp_path):
-    ws = workspace(tmp_path, numbers=("03", "05"))
+    ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
     readme = ws.root / "README.md"
     write_text(readme, "# Top\n\n<!-- results -->\n<!-- /results -->\n")
     report.build_report(ws)
@@ -169,7 +169,7 @@ def test_publishing_writes_the_table_of_a_readme_that_has_a_place_for_it(tmp_pat
 
 
 def test_figures_of_an_earlier_run_go_and_nothing_else(tmp_path):
-    ws = workspace(tmp_path, numbers=("03", "05"))
+    ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
     report.build_report(ws)
     made = {path.name for path in ws.published.iterdir()}
     stale = {"01_long_gone.png", "01_long_gone.txt"}
@@ -223,7 +223,7 @@ def test_the_page_refuses_a_picture_that_is_not_there(tmp_path):
 
 
 def test_values_in_a_table_are_those_of_the_json_files(built):
-    held = json.loads(built[0].metrics_path("06").read_text())["values"]["drawn"]["default"]
+    held = json.loads(built[0].metrics_path("sample").read_text())["values"]["drawn"]["default"]
     value = held["accuracy"]["value"]
     assert np.isclose(value, 0.93)
     assert f"| **default** | {value:.1%} |" in built[1]["markdown"].read_text()

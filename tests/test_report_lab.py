@@ -5,7 +5,7 @@ from samples import workspace
 
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.tables import OURS, results_table
-from seqlm.pipeline import notebooks_folder
+from seqlm.workspace import notebooks_folder
 from seqlm.publish import publish
 from seqlm.report import build_report
 from seqlm.report_lab import comparisons_table, few_labels_page, laboratory, standing_table
@@ -51,11 +51,11 @@ ELEVEN = {"curves": {"from the language model": MEANS, "SVM": MEANS}}
 
 
 def test_without_the_laboratory_the_report_says_nothing_of_it():
-    assert laboratory({"05": {"anything": 1}}) == []
+    assert laboratory({"evaluate": {"anything": 1}}) == []
 
 
 def test_a_trap_stands_with_what_it_reports_and_what_is_true():
-    text = "\n".join(laboratory({"08": EIGHT}))
+    text = "\n".join(laboratory({"how_to_be_fooled": EIGHT}))
     assert "1.09 (1.04 to 1.14, n = 360)" in text and "**143.8 (143.8 to 143.9, n = 360)**" in text
     assert "Padding / is easy." in text, "a bar in a cell would break the table"
     assert "0.004 nats per token" in text, "two decimals would make the gap nought"
@@ -68,7 +68,7 @@ def test_a_difference_that_may_be_chance_is_called_so():
 
 
 def test_fine_tuning_is_told_on_what_is_new_and_on_what_was_known():
-    page = "\n".join(laboratory({"09": NINE}))
+    page = "\n".join(laboratory({"fine_tuning": NINE}))
     assert page.startswith("## Fine-tuned on turned digits")
     assert "upright 27.9 dB, turned 26.3 dB" in page and "n = 360 test pictures" in page
     assert "n = 180 val pictures" in page and "n-grams by position" in page
@@ -89,7 +89,7 @@ def test_every_number_of_labels_has_its_line_and_every_route_its_column():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     ws = workspace(tmp_path_factory.mktemp("lab"))
-    for number, values in (("08", EIGHT), ("10", TEN), ("11", ELEVEN)):
+    for number, values in (("how_to_be_fooled", EIGHT), ("competing_models", TEN), ("label_efficiency", ELEVEN)):
         ws.save_metrics(number, {"seed": 1}, values, 1.0)
     return ws, build_report(ws)["markdown"].read_text()
 
@@ -103,35 +103,35 @@ def test_the_report_holds_the_pages_of_the_notebooks_that_ran(whole):
 
 def test_figures_of_a_laboratory_that_was_not_run_here_stay_published(whole):
     ws = whole[0]
-    for name in ("09_recipes", "10_gone", "gone"):
+    for name in ("rotated_digits", "gone"):
         (ws.published / f"{name}.png").write_bytes(b"x")
         (ws.published / f"{name}.txt").write_text("words")
     publish(ws)
     left = {path.stem for path in ws.published.glob("*.png")}
-    assert "09_recipes" in left, "its notebook has not run here"
-    assert not {"10_gone", "gone"} & left, "these would have been made again"
+    assert "rotated_digits" in left, "its notebook has not run here"
+    assert "gone" not in left, "these would have been made again"
 
 
 def test_what_completions_share_with_the_truth_is_in_the_long_table_only(whole):
-    six = whole[0].metrics("06")["values"]
+    six = whole[0].metrics("sample")["values"]
     six |= {
         "overlap": {
             "by the model": {k: told(0.3, "F1") for k in ("bleu", "rouge1", "rougeL")},
         },
         "nearest_train": {"copies": {"plain, all": {"drawn": told(0.02), "real": told(0.05)}}},
     }
-    long, brief = results_table({"06": six}), results_table({"06": six}, brief=True)
+    long, brief = results_table({"sample": six}), results_table({"sample": six}, brief=True)
     for words in ("BLEU", "ROUGE-L", "near copies of training images (all) | real test images"):
         assert words in long and words not in brief
 
 
 def test_rivals_that_learn_stand_among_the_floors_and_the_model_stands_there_once(whole):
-    values = {n: whole[0].metrics(n)["values"] for n in ("05", "10")}
-    values["10"]["sequence_models"][OURS] = values["10"]["sequence_models"]["LSTM"]
+    values = {n: whole[0].metrics(n)["values"] for n in ("evaluate", "competing_models")}
+    values["competing_models"]["sequence_models"][OURS] = values["competing_models"]["sequence_models"]["LSTM"]
     table = results_table(values)
     assert (
         "rival that learns: LSTM" in table
         and table.count("nats (lower is better) | **the GPT") == 1
     )
-    notebook = (notebooks_folder() / "10_rivals.ipynb").read_text()
+    notebook = (notebooks_folder() / "laboratory/competing_models.ipynb").read_text()
     assert OURS in notebook, "the table would list the GPT among its own rivals"

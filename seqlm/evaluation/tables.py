@@ -8,7 +8,7 @@ from seqlm.errors import SeqlmError
 from seqlm.evaluation.estimates import Numbers, as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.utils import format_duration, read_text, write_text
-from seqlm.workspace import NOTEBOOKS, Workspace
+from seqlm.workspace import Workspace, read_notebooks
 
 OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 HEAD = "| Measure | Whose | Value | 95 % interval | n |\n|---|---|--:|--:|--:|"
@@ -22,18 +22,18 @@ Row = tuple[str, str, Numbers]
 def results_table(values: Mapping[str, Mapping], brief: bool = False) -> str:
     """Every number on test beside its baselines and rivals, as a Markdown table.
 
-    `values` maps notebooks ("04", "05", "06", "10") to the values they left; those missing are left
+    `values` maps notebooks ("classify_sequences", "evaluate", "sample", "competing_models") to the values they left; those missing are left
     out.
     `brief` keeps the headline numbers only, for README.
     """
     rows: list[Row] = []
-    if values.get("05"):
-        rows += _code_rows(values["05"], values.get("10"))
-        rows += [] if brief else _more_code_rows(values["05"])
-    if values.get("04"):
-        rows += _class_rows(values["04"])
-    if values.get("06"):
-        rows += _drawing_rows(values["06"], brief)
+    if values.get("evaluate"):
+        rows += _code_rows(values["evaluate"], values.get("competing_models"))
+        rows += [] if brief else _more_code_rows(values["evaluate"])
+    if values.get("classify_sequences"):
+        rows += _class_rows(values["classify_sequences"])
+    if values.get("sample"):
+        rows += _drawing_rows(values["sample"], brief)
     return table_of(rows)
 
 
@@ -184,9 +184,9 @@ def run_rows(values: Mapping) -> list[Row]:
 
 def readme_results(ws: Workspace) -> str:
     """The results as README shows them: the table, and how they came about in a sentence."""
-    ws.needs("03", "05")
-    values = {n: ws.metrics(n)["values"] for n in NOTEBOOKS if ws.metrics_path(n).is_file()}
-    three = values["03"]
+    ws.check_ran("train_causal_lm", "evaluate")
+    values = {n: ws.metrics(n)["values"] for n in read_notebooks() if ws.metrics_path(n).is_file()}
+    three = values["train_causal_lm"]
     made = (
         f"Profile `{ws.profile}`: {three['parameters_count']:,} parameters, {three['steps']:,} "
         f"steps in {format_duration(three['seconds'])} of training ({three['precision']['chosen']}). "

@@ -274,7 +274,7 @@ def test_an_answer_not_given_yet_is_no_mistake(check, capsys):
 def exercises():
     """(notebook, solution, call of the checker) for every solution in the notebooks."""
     found = []
-    for path in sorted(NOTEBOOKS.glob("*.ipynb")):
+    for path in sorted(NOTEBOOKS.rglob("[!.]*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         calls = [c.source for c in cells if c.cell_type == "code" and "checks." in c.source]
         solutions = [c.source for c in cells if "<summary>Solution</summary>" in c.source]
@@ -284,7 +284,7 @@ def exercises():
 
 
 def test_every_notebook_has_an_exercise_with_a_solution():
-    assert len({name for name, _, _ in exercises()}) == len(list(NOTEBOOKS.glob("*.ipynb")))
+    assert len({name for name, _, _ in exercises()}) == len(list(NOTEBOOKS.rglob("[!.]*.ipynb")))
 
 
 @pytest.mark.parametrize(("name", "call", "solution"), exercises())

@@ -10,11 +10,13 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from seqlm import pipeline
+from seqlm import pipeline, workspace
 from seqlm.errors import PipelineError
 from seqlm.report import build_report
 from seqlm.utils import read_json, write_json
-from seqlm.workspace import NOTEBOOKS, Workspace
+from seqlm.workspace import Workspace, notebooks_folder, read_notebooks
+
+NOTEBOOKS = read_notebooks()
 
 
 @pytest.fixture(scope="module")
@@ -36,8 +38,8 @@ def smoke(tmp_path_factory):
 def test_every_notebook_runs_and_leaves_its_metrics(smoke):
     ws, done, said, _ = smoke
     assert done == dict.fromkeys(NOTEBOOKS, "ran")
-    for number, name in NOTEBOOKS.items():
-        held = ws.metrics(number)
+    for name in NOTEBOOKS:
+        held = ws.metrics(name)
         assert held["notebook"] == name and held["values"] and held["versions"]["torch"]
         assert held["parameters"] and held["seconds"] > 0 and held["data"]
         assert any(name in line and "done in" in line for line in said)
@@ -45,11 +47,12 @@ def test_every_notebook_runs_and_leaves_its_metrics(smoke):
 
 def test_executed_notebooks_are_kept_with_pages_that_open_offline(smoke):
     ws = smoke[0]
-    for name in NOTEBOOKS.values():
-        executed = nbformat.read(ws.outputs / "notebooks" / f"{name}.ipynb", as_version=4)
+    for name, notebook in NOTEBOOKS.items():
+        stem = notebook.path.stem
+        executed = nbformat.read(ws.outputs / "notebooks" / f"{stem}.ipynb", as_version=4)
         code = [cell for cell in executed.cells if cell.cell_type == "code"]
         assert all(cell.execution_count for cell in code)
-        page = (ws.outputs / "notebooks" / f"{name}.html").read_text()
+        page = (ws.outputs / "notebooks" / f"{stem}.html").read_text()
         assert 'src="http' not in page and "cdnjs" not in page
         folded = re.findall(r"<details>.*?</details>", page, re.S)
         solved = [part for part in folded if "return" in part or "my_initial_loss" in part]
@@ -80,34 +83,37 @@ def test_what_has_not_changed_is_not_run_again(smoke):
 def test_the_long_notebooks_are_not_run_unasked_and_old_numbers_of_theirs_are_put_aside(smoke):
     ws, said = smoke[0], []
     assert pipeline.run_pipeline(ws, log=said.append) == dict.fromkeys(NOTEBOOKS, "kept")
-    write_json(ws.metrics_path("10"), {**ws.metrics("10"), "seed": 99})
+    write_json(ws.metrics_path("competing_models"), {**ws.metrics("competing_models"), "seed": 99})
     done = pipeline.run_pipeline(ws, log=said.append)
-    assert done == dict.fromkeys(set(NOTEBOOKS) - {"10"}, "kept")
-    assert not ws.metrics_path("10").exists() and "10_rivals: measured before" in said[-3]
-    assert read_json(ws.outputs / "metrics" / "10.old.json")["seed"] == 99
-    assert not (ws.figures / "10_rivals.png").exists()
+    assert done == dict.fromkeys(set(NOTEBOOKS) - {"competing_models"}, "kept")
+    assert (
+        not ws.metrics_path("competing_models").exists()
+        and "competing_models: out of date" in said[-3]
+    )
+    assert read_json(ws.outputs / "metrics" / "competing_models.old.json")["seed"] == 99
+    assert not (ws.figures / "competing_models.png").exists()
     done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
-    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "10": "ran"}
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "competing_models": "ran"}
 
 
 def test_a_lost_output_is_made_again_and_nothing_else(smoke):
     ws = smoke[0]
-    ws.metrics_path("02").unlink()
+    ws.metrics_path("build_tokenizer").unlink()
     done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
-    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "02": "ran"}
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "build_tokenizer": "ran"}
 
 
 def test_what_a_reader_overwrote_is_made_again(smoke):
     ws = smoke[0]
     extra = ws.figures / "no_longer_made.png"
     extra.write_bytes((ws.figures / "drawn_default.png").read_bytes())
-    write_json(ws.metrics_path("06"), {**ws.metrics("06"), "seed": 99})
+    write_json(ws.metrics_path("sample"), {**ws.metrics("sample"), "seed": 99})
     stamp_path = ws.outputs / "notebooks" / "06_sample.json"
     stamp = read_json(stamp_path)
     write_json(stamp_path, {**stamp, "figures": [*stamp["figures"], extra.name]})
     done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
-    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "06": "ran"}
-    assert ws.metrics("06")["seed"] != 99
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "sample": "ran"}
+    assert ws.metrics("sample")["seed"] != 99
     assert (ws.figures / "drawn_default.png").exists() and not extra.exists()
 
 
@@ -116,30 +122,30 @@ def test_a_failing_cell_is_named_and_the_notebook_kept(smoke, tmp_path, monkeypa
     folder = tmp_path / "notebooks"
     (folder / "profiles").mkdir(parents=True)
     (folder / "profiles" / "smoke.yaml").write_text("")
-    for name in NOTEBOOKS.values():
-        notebook = nbformat.read(pipeline.notebooks_folder() / f"{name}.ipynb", as_version=4)
+    for path in notebooks_folder().glob("*.ipynb"):
+        notebook = nbformat.read(path, as_version=4)
         notebook.cells[1:] = [
             cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])
         ] + [nbformat.v4.new_code_cell("1 / 0")]
-        nbformat.write(notebook, folder / f"{name}.ipynb")
-    monkeypatch.setattr(pipeline, "notebooks_folder", lambda: folder)
+        nbformat.write(notebook, folder / path.name)
+    monkeypatch.setattr(workspace, "notebooks_folder", lambda: folder)
     with pytest.raises(PipelineError, match="ZeroDivisionError: division by zero"):
         pipeline.run_pipeline(ws, log=lambda line: None)
     assert (ws.outputs / "notebooks" / "01_explore_data.ipynb").is_file()
 
 
 def test_a_notebook_opened_first_says_in_one_sentence_what_is_missing(tmp_path):
-    source = "from seqlm.workspace import Workspace\nWorkspace('smoke').needs('03')"
+    source = "from seqlm.workspace import Workspace\nWorkspace('smoke').check_inputs('evaluate')"
     asked = [sys.executable, "-m", "IPython", "--colors=NoColor", "-c", source]
     done = subprocess.run(
         asked, capture_output=True, text=True, env={**os.environ, "SEQLM_HOME": str(tmp_path)}
     )
     said = (done.stdout + done.stderr).strip()
-    assert "run notebook 03_train_causal_lm.ipynb" in said and "Traceback" not in said
+    assert "run notebook 01_explore_data.ipynb" in said and "Traceback" not in said
 
 
 def test_notebooks_are_clean_and_follow_the_template():
-    for path in sorted(pipeline.notebooks_folder().glob("*.ipynb")):
+    for path in sorted(notebooks_folder().rglob("[!.]*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
         code = [cell for cell in cells if cell.cell_type == "code"]
         tagged = [c for c in code if "parameters" in c.metadata.get("tags", [])]
@@ -160,3 +166,9 @@ def test_metrics_are_plain_json_without_paths_of_this_machine(smoke):
         text = ws.metrics_path(number).read_text()
         json.loads(text, parse_constant=pytest.fail)  # NaN and Infinity are no JSON
         assert str(ws.root) not in text, number
+
+
+def test_no_two_notebooks_write_a_figure_of_one_name(smoke):
+    stamps = [smoke[0].outputs / "notebooks" / f"{n.path.stem}.json" for n in NOTEBOOKS.values()]
+    figures = [name for stamp in stamps for name in read_json(stamp)["figures"]]
+    assert len(figures) == len(set(figures)) and not any(name[0].isdigit() for name in figures)

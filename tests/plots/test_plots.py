@@ -80,7 +80,7 @@ FIGURES = {
     "confusion_matrix": lambda: plot_confusion_matrix(classes(0.9)["confusion"], "Reading"),
     "next_token_bars": lambda: plot_next_tokens(TABLE),
     "dots_by_class": lambda: plot_accuracy_by_class(
-        {name: found["per_class"] for name, found in values("06")["drawn"].items()}
+        {name: found["per_class"] for name, found in values("sample")["drawn"].items()}
     ),
     "drawings": lambda: plot_generated(DECODED, LABELS[:100], LABELS[:100] % 9, "Drawn"),
     "completions": lambda: plot_completions(DIGITS[:2], 4, DIGITS[:10].reshape(2, 5, 8, 8)),
@@ -88,7 +88,7 @@ FIGURES = {
         *(values(number) for number in ("03", "04", "05", "06"))
     ),
     "performance_summary, evaluated only": lambda: plot_summary(
-        values("03"), None, values("05"), None
+        values("train_causal_lm"), None, values("evaluate"), None
     ),
 }
 

@@ -14,7 +14,7 @@ from seqlm.training.cards import model_card, run_report
 
 
 def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
-    card = model_card("seqlm digits", record(), values("05"), 516, "1,257 digits")
+    card = model_card("seqlm digits", record(), values("evaluate"), 516, "1,257 digits")
     _, front, body = card.split("---\n", 2)
     held = yaml.safe_load(front)
     assert held["library_name"] == "transformers" and held["license"] == "mit"
@@ -60,7 +60,7 @@ def test_a_classifier_that_does_not_beat_a_rival_is_told_so(tmp_path):
 
 
 def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
-    found = {"draw": values("05")["draw"], **{k: v for k, v in values("05").items()
+    found = {"draw": values("evaluate")["draw"], **{k: v for k, v in values("evaluate").items()
              if k not in ("read", "draw", "layout_compared")}}  # fmt: skip
     written = run_report(tmp_path, record(160, 4), found)
     text = written["markdown"].read_text()
@@ -71,15 +71,15 @@ def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
 
 
 def test_a_run_that_does_not_beat_its_floor_is_told_so(tmp_path):
-    found = {**values("05"), "below_best_baseline": number(-0.1, "ratio")}
+    found = {**values("evaluate"), "below_best_baseline": number(-0.1, "ratio")}
     text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
     assert "does not beat the best baseline" in text and "fewer nats" not in text
-    good = run_report(tmp_path, record(160, 4), values("05"))["markdown"].read_text()
+    good = run_report(tmp_path, record(160, 4), values("evaluate"))["markdown"].read_text()
     assert "fewer nats" in good and "13.2% (95 % interval" in good
 
 
 def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
-    found = {"other": {k: values("05")["read"][k] for k in ("code", "structural", "all")}}
+    found = {"other": {k: values("evaluate")["read"][k] for k in ("code", "structural", "all")}}
     text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
     assert "the GPT, other layout" in text and "baseline" not in text
 
@@ -100,8 +100,8 @@ def results(card: str) -> dict[str, object]:
 
 
 def test_the_hub_reads_what_was_measured_with_interval_and_n():
-    card = model_card("seqlm digits", record(), values("05"), 516, "1,257 digits")
-    found, held = results(card), values("05")
+    card = model_card("seqlm digits", record(), values("evaluate"), 516, "1,257 digits")
+    found, held = results(card), values("evaluate")
     for layout in ("read", "draw"):
         told = found[f"perplexity of a code, {layout} layout"]
         assert told.metric_type == "perplexity" and told.task_type == "text-generation"
@@ -138,7 +138,7 @@ def test_the_hub_reads_a_classifiers_accuracy_and_macro_f1_and_not_its_rivals():
 @pytest.mark.parametrize("file", ["mine.jsonl", "a, measured on test.jsonl", "rows of b: c.jsonl"])
 def test_the_file_and_the_split_are_a_users_own_and_so_is_the_licence(split, named, file):
     note = OWN.replace("mine.jsonl", file).format(split) + "; and more was measured"
-    card = model_card("seqlm language model", record(), values("05"), 516, note)
+    card = model_card("seqlm language model", record(), values("evaluate"), 516, note)
     for each in results(card).values():
         assert (each.dataset_name, each.dataset_split, each.dataset_type) == (file, named, "json")
     assert ModelCard(card).data.license == "unknown"
@@ -153,10 +153,12 @@ def test_before_the_test_the_hub_is_told_no_number():
 
 def test_whose_numbers_they_are_is_told_where_the_two_models_differ():
     held = record()
-    card = model_card("seqlm digits", held, values("05"), 516, "digits")
+    card = model_card("seqlm digits", held, values("evaluate"), 516, "digits")
     assert f"are best_model's, the checkpoint of step {held['best']['step']:,};" in card
     same = {**held, "best": held["evals"][-1]}
-    assert "are best_model's" not in model_card("seqlm digits", same, values("05"), 516, "digits")
+    assert "are best_model's" not in model_card(
+        "seqlm digits", same, values("evaluate"), 516, "digits"
+    )
 
 
 @pytest.fixture(scope="module")
