@@ -27,7 +27,7 @@ def load_run(directory: Path) -> dict:
     record = read_json(directory / RECORD)
     if not record.get("finished"):
         raise DataError(f"{directory / RECORD}: this run is not finished; run it to its end")
-    places = (directory / "metrics" / "05.json", directory / "metrics.json")
+    places = (directory / "metrics" / "evaluate.json", directory / "metrics.json")
     path = next((path for path in places if path.is_file()), None)
     if path is None:
         raise DataError(f"{directory}: not evaluated; run notebook 05_evaluate or `seqlm train`")

@@ -36,7 +36,12 @@ def build_report(ws: Workspace) -> dict[str, Path]:
     record = read_json(ws.outputs / RECORD)
     metrics = {n: ws.metrics(n) for n in read_notebooks() if ws.metrics_path(n).is_file()}
     values = {number: held["values"] for number, held in metrics.items()}
-    figure = plot_summary(*(values.get(number) for number in ("train_causal_lm", "classify_sequences", "evaluate", "sample")))
+    figure = plot_summary(
+        *(
+            values.get(number)
+            for number in ("train_causal_lm", "classify_sequences", "evaluate", "sample")
+        )
+    )
     ws.save_figure(figure, SUMMARY)
     written = {
         "figure": ws.figures / f"{SUMMARY}.png",

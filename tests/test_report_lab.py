@@ -5,10 +5,10 @@ from samples import workspace
 
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.tables import OURS, results_table
-from seqlm.workspace import notebooks_folder
 from seqlm.publish import publish
 from seqlm.report import build_report
 from seqlm.report_lab import comparisons_table, few_labels_page, laboratory, standing_table
+from seqlm.workspace import notebooks_folder
 
 
 def told(value, unit="nats per token"):
