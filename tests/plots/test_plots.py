@@ -85,7 +85,10 @@ FIGURES = {
     "drawings": lambda: plot_generated(DECODED, LABELS[:100], LABELS[:100] % 9, "Drawn"),
     "completions": lambda: plot_completions(DIGITS[:2], 4, DIGITS[:10].reshape(2, 5, 8, 8)),
     "performance_summary": lambda: plot_summary(
-        *(values(number) for number in ("03", "04", "05", "06"))
+        *(
+            values(number)
+            for number in ("train_causal_lm", "classify_sequences", "evaluate", "sample")
+        )
     ),
     "performance_summary, evaluated only": lambda: plot_summary(
         values("train_causal_lm"), None, values("evaluate"), None
