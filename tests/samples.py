@@ -244,7 +244,11 @@ def sharpened(model):
     return model.eval()
 
 
-def workspace(root, profile="laptop", numbers=("explore_data", "train_causal_lm", "classify_sequences", "evaluate", "sample")) -> Workspace:
+def workspace(
+    root,
+    profile="laptop",
+    numbers=("explore_data", "train_causal_lm", "classify_sequences", "evaluate", "sample"),
+) -> Workspace:
     """A profile whose notebooks have left their (invented) metrics, a record and two figures."""
     ws = Workspace(profile, root)
     for number in numbers:

@@ -45,7 +45,9 @@ def test_the_headline_numbers_come_from_the_metrics_files(built):
     assert "13.2% (95 % interval" in text
     for number in ("3.41", "3.93", "6.25", "11,238,912", "28.7 dB", "103,074"):
         assert number in text
-    ours = values("classify_sequences")["methods"][values("classify_sequences")["best_method"]]["accuracy"]["value"]
+    ours = values("classify_sequences")["methods"][values("classify_sequences")["best_method"]][
+        "accuracy"
+    ]["value"]
     assert f"{ours:.1%}" in text
 
 
@@ -61,7 +63,9 @@ def test_every_line_of_the_table_has_a_value_an_interval_and_n(built):
 
 
 def test_floors_and_rivals_stand_in_the_same_table_as_the_model():
-    table = tables.results_table({n: values(n) for n in ("classify_sequences", "evaluate", "sample")})
+    table = tables.results_table(
+        {n: values(n) for n in ("classify_sequences", "evaluate", "sample")}
+    )
     for words in ("the GPT", "baseline: uniform", "rival: RBF-SVM on pixels", "the judge itself"):
         assert words in table
     assert table.index("the GPT, read layout") < table.index("baseline: n-grams by position")

@@ -89,7 +89,11 @@ def test_every_number_of_labels_has_its_line_and_every_route_its_column():
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
     ws = workspace(tmp_path_factory.mktemp("lab"))
-    for number, values in (("how_to_be_fooled", EIGHT), ("competing_models", TEN), ("label_efficiency", ELEVEN)):
+    for number, values in (
+        ("how_to_be_fooled", EIGHT),
+        ("competing_models", TEN),
+        ("label_efficiency", ELEVEN),
+    ):
         ws.save_metrics(number, {"seed": 1}, values, 1.0)
     return ws, build_report(ws)["markdown"].read_text()
 
@@ -127,7 +131,9 @@ def test_what_completions_share_with_the_truth_is_in_the_long_table_only(whole):
 
 def test_rivals_that_learn_stand_among_the_floors_and_the_model_stands_there_once(whole):
     values = {n: whole[0].metrics(n)["values"] for n in ("evaluate", "competing_models")}
-    values["competing_models"]["sequence_models"][OURS] = values["competing_models"]["sequence_models"]["LSTM"]
+    values["competing_models"]["sequence_models"][OURS] = values["competing_models"][
+        "sequence_models"
+    ]["LSTM"]
     table = results_table(values)
     assert (
         "rival that learns: LSTM" in table
