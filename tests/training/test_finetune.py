@@ -284,10 +284,10 @@ def test_the_starting_model_is_never_written_over(started, mine, place, capsys):
         ({"replay": 0.2}, "name their file with --old_data_path"),
         ({"replay": 0.95}, "^replay: must be between 0 and 0.9, got 0.95"),
         ({"lora_rank": -1}, "^lora_rank: must be at least 0, got -1"),
-        ({"lora_rank": 1.5}, "^lora_rank: expected int, got 1.5"),
+        ({"lora_rank": 1.5}, "^lora_rank: must be a valid integer, got 1.5"),
         ({"lora_rank": 33}, "^lora_rank: must be at most n_embd = 32 of .*, got 33$"),
         ({"lora_alpha": 0.0}, "^lora_alpha: must be at least"),
-        ({"task": "both"}, "^task: expected 'lm' or 'classifier' or None, got 'both'"),
+        ({"task": "both"}, "^task: must be 'lm' or 'classifier', got 'both'"),
         ({"grow": False}, "holds 9 tokens that the model does not know: .*--grow true"),
     ],
 )
