@@ -28,6 +28,7 @@ from seqlm.deploy.onnx_model import GRAPH, holds_onnx, load_onnx
 from seqlm.deploy.quantize import quantise
 from seqlm.evaluation.estimates import Estimate, median
 from seqlm.evaluation.scores import score_tokens
+from seqlm.evaluation.tables import markdown_table
 from seqlm.models.generation import draw
 from seqlm.models.gpt2 import fit_attention, load_lm
 
@@ -87,16 +88,13 @@ def compare(directory: Path, folder: Path, rows: int, length: int, rounds: int) 
 
 def table(found: Mapping[str, Mapping[str, Estimate]], threads: int) -> str:
     """Markdown: a row an export, a column a task."""
-    head = "| times as fast as torch | " + " | ".join(found) + " |"
-    lines = [head, "|---" * (len(found) + 1) + "|"]
-    for name in next(iter(found.values())):
-        told = [measured[name] for measured in found.values()]
-        cells = [f"{e.value:.2f} ({e.low:.2f} to {e.high:.2f})" for e in told]
-        lines.append(f"| {name} | " + " | ".join(cells) + " |")
-    n = next(iter(next(iter(found.values())).values())).n
-    lines.append("")
-    lines.append(f"Median of n = {n} rounds, 95 % interval of the sign test; {threads} thread(s).")
-    return "\n".join(lines)
+    first = next(iter(found.values()))
+    rows = [(name, *(measured[name].format() for measured in found.values())) for name in first]
+    n = next(iter(first.values())).n
+    return (
+        f"{markdown_table(('times as fast as torch', *found), rows)}\n\n"
+        f"Median of n = {n} rounds, 95 % interval of the sign test; {threads} thread(s)."
+    )
 
 
 def main() -> None:

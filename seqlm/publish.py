@@ -3,9 +3,12 @@
 import shutil
 from pathlib import Path
 
-from seqlm.evaluation.tables import OPEN, write_readme_results
+from seqlm.errors import SeqlmError
+from seqlm.evaluation.tables import readme_table
 from seqlm.utils import atomic_path, read_text, write_text
 from seqlm.workspace import Workspace, read_notebooks
+
+OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 
 
 def publish(ws: Workspace) -> Path | None:
@@ -45,3 +48,18 @@ def _remove_stale(folder: Path, current: set[str], absent: str) -> None:
         if not kept and words.is_file():
             picture.unlink()
             words.unlink()
+
+
+def write_readme_results(ws: Workspace, readme_path: Path) -> None:
+    """Put README's table of results between the two marks. SeqlmError when they are missing."""
+    ws.check_ran("evaluate")
+    text = read_text(readme_path)
+    start, end = text.find(OPEN), text.find(CLOSE)
+    if start < 0 or end < start or text.count(OPEN) > 1 or text.count(CLOSE) > 1:
+        raise SeqlmError(
+            f"{readme_path}: the results go between '{OPEN}' and '{CLOSE}', each once and in that "
+            "order; add these two lines where the table should stand"
+        )
+    values = {n: ws.metrics(n)["values"] for n in read_notebooks() if ws.metrics_path(n).is_file()}
+    table = readme_table(values, "zh" if readme_path.stem.endswith("zh-CN") else "en")
+    write_text(readme_path, f"{text[:start]}{OPEN}\n\n{table}\n\n{text[end:]}")

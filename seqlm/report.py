@@ -12,7 +12,7 @@ from pathlib import Path
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
-from seqlm.evaluation.tables import escaped, results_table
+from seqlm.evaluation.tables import escape_markdown, results_table
 from seqlm.page import to_html
 from seqlm.plots.summary import plot_summary
 from seqlm.plots.training import MEASURES
@@ -260,7 +260,7 @@ def _figures(ws: Workspace, paths: Sequence[Path], number: int) -> str:
             raise DataError(f"{words}: this figure has no alt text; save it with Workspace.show")
         caption = re.sub(r"^\d+_", "", path.stem).replace("_", " ").capitalize()
         caption = caption.replace("Nll", "NLL")
-        alt = escaped(" ".join(read_text(words).split()))
+        alt = escape_markdown(" ".join(read_text(words).split()))
         parts += [f"![{alt}](figures/{path.name})", f"*Figure {k}. {caption}.*"]
     return "\n\n".join(parts)
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping
 
 from seqlm.evaluation.estimates import Numbers, as_estimate
 from seqlm.evaluation.ngrams import baseline_name
-from seqlm.evaluation.tables import Row, table_of
+from seqlm.evaluation.tables import Row, estimates_table, markdown_table
 
 
 def laboratory(values: Mapping[str, Mapping]) -> list[str]:
@@ -42,13 +42,13 @@ def traps_page(values: Mapping) -> list[str]:
 
 def traps_table(traps: Iterable[Mapping]) -> str:
     """Reported against true, a line a trap (`Trap.to_json`), as a Markdown table."""
-    lines = ["| What was done | What is told | Reported | True | Why |", "|---|---|---|---|---|"]
+    lines = []
     for trap in traps:
         reported, true = (
             as_estimate(trap[key]).format(with_n=True) for key in ("reported", "true")
         )
-        lines.append(_row((trap["name"], trap["quantity"], reported, f"**{true}**", trap["cause"])))
-    return "\n".join(lines)
+        lines.append((trap["name"], trap["quantity"], reported, f"**{true}**", trap["cause"]))
+    return markdown_table(("What was done", "Metric", "Reported", "True", "Why"), lines)
 
 
 def finetuning_page(values: Mapping) -> list[str]:
@@ -77,13 +77,13 @@ def standing_table(models: Mapping[str, Mapping]) -> str:
     """
     kinds = list(next(iter(models.values())))
     heads = [f"{what}, {kind}" for kind in kinds for what in ("NLL of a code", "read off")]
-    lines = [_row(("Model", *heads)), "|---|" + "---|" * len(heads)]
+    lines = []
     for name, found in models.items():
         numbers = [
             found.get(kind, {}).get(key) for kind in kinds for key in ("code_nll", "accuracy")
         ]
-        lines.append(_row((name, *(_with_interval(found) for found in numbers))))
-    return "\n".join(lines)
+        lines.append((name, *(_with_interval(found) for found in numbers)))
+    return markdown_table(("Model", *heads), lines)
 
 
 def rivals_page(values: Mapping) -> list[str]:
@@ -95,44 +95,38 @@ def rivals_page(values: Mapping) -> list[str]:
         comparisons_table(values["comparisons"]),
         "And what a picture costs whom, compressors included. They, too, had read the training "
         "pictures, unless their name says otherwise.",
-        table_of(rows),
+        estimates_table(rows),
     ]
 
 
 def comparisons_table(comparisons: Iterable[Mapping]) -> str:
     """Differences between two models on the same pictures, and whether they are real."""
-    lines = [
-        "| One | less the other | Difference | 95 % interval | n | Real? |",
-        "|---|---|--:|--:|--:|---|",
-    ]
+    lines = []
     for found in comparisons:
         e = as_estimate(found["difference"])
         verdict = "yes" if found["real"] else "may be chance"
         cells = (found["a"], found["b"], e.format_value(), e.format_interval(), f"{e.n:,}", verdict)
-        lines.append(_row(cells))
-    return "\n".join(lines)
+        lines.append(cells)
+    header = ("One", "less the other", "Difference", "95 % interval", "n", "Real?")
+    return markdown_table(header, lines, "llrrr")
 
 
 def few_labels_page(values: Mapping) -> list[str]:
     """Notebook 11: accuracy on test by the number of labelled images a class."""
     curves = values["curves"]
     sizes = list(next(iter(curves.values())))
-    lines = [_row(("Labels a class", *curves)), "|--:|" + "---|" * len(curves)]
+    lines = []
     for size in sizes:
         means = [as_estimate(found[size]["mean"]) for found in curves.values()]
-        lines.append(_row((size, *(e.format() for e in means))))
+        lines.append((size, *(e.format() for e in means)))
     return [
         f"Share of n = {means[0].n:,} test digits classified correctly, mean over seeds, with 95 % "
         "intervals, which cover the draw of the labelled pictures as well as that of the test "
         "pictures. The language model that the first route starts from has read the pictures but "
         "no label.",
-        "\n".join(lines),
+        markdown_table(("Labels a class", *curves), lines, "r"),
     ]
 
 
 def _with_interval(numbers: Numbers | None) -> str:
     return "–" if numbers is None else as_estimate(numbers).format()
-
-
-def _row(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(str(cell).replace('|', '/') for cell in cells)} |"

@@ -1,208 +1,208 @@
-"""What was measured, as Markdown tables: a line a number, with its interval and its n."""
+"""Metrics as Markdown tables: all results, README's eight rows, a run on one's own data."""
 
 import re
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
 
-from seqlm.errors import SeqlmError
 from seqlm.evaluation.estimates import Numbers, as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
-from seqlm.utils import format_duration, read_text, write_text
-from seqlm.workspace import Workspace, read_notebooks
 
-OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
-HEAD = "| Measure | Whose | Value | 95 % interval | n |\n|---|---|--:|--:|--:|"
+NLL = "NLL per code, nats (lower is better)"
+AS_ASKED = "generated digits classified as asked"
+AUC = "real-vs-generated AUC (0.5: cannot be distinguished)"
+OURS = "our GPT"  # the language model's name among the models that notebook competing_models scores
+Row = tuple[str, str, Numbers]  # metric, model, estimate
 
-NLL = "NLL of a code, nats (lower is better)"
-OURS = "our GPT"  # what notebook 10 calls the language model among its rivals
-
-Row = tuple[str, str, Numbers]
-
-
-def results_table(values: Mapping[str, Mapping], brief: bool = False) -> str:
-    """Every number on test beside its baselines and rivals, as a Markdown table.
-
-    `values` maps notebooks ("classify_sequences", "evaluate", "sample", "competing_models") to the values they left; those missing are left
-    out.
-    `brief` keeps the headline numbers only, for README.
-    """
-    rows: list[Row] = []
-    if values.get("evaluate"):
-        rows += _code_rows(values["evaluate"], values.get("competing_models"))
-        rows += [] if brief else _more_code_rows(values["evaluate"])
-    if values.get("classify_sequences"):
-        rows += _class_rows(values["classify_sequences"])
-    if values.get("sample"):
-        rows += _drawing_rows(values["sample"], brief)
-    return table_of(rows)
-
-
-def table_of(rows: Iterable[Row]) -> str:
-    """The Markdown table of `rows`: what was measured, whose number it is, the number."""
-    lines = [HEAD]
-    for measure, of, numbers in rows:
-        e = as_estimate(numbers)
-        cells = (measure, of, e.format_value(), e.format_interval(), f"{e.n:,}")
-        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
-    return "\n".join(lines)
+# README's words in Chinese; longer phrases come before those they contain.
+CHINESE = {
+    "Metric": "指标",
+    "Model": "模型",
+    "Value": "数值",
+    "95 % interval": "95 % 区间",
+    " to ": " 至 ",
+    NLL: "每码负对数似然，nat（越低越好）",
+    AUC: "真实与生成的 AUC（0.5：无法区分）",
+    AS_ASKED: "生成的数字被判为所要的类别",
+    "accuracy": "准确率",
+    "GPT, read layout": "GPT，读布局",
+    "best n-gram baseline": "最强 n-gram 基线",
+    " (n-grams by position)": "（按位置的 n-gram）",
+    "fine-tuned classifier and Bayes' rule": "微调分类器与贝叶斯法则",
+    "fine-tuned classifier": "微调分类器",
+    "classifier from scratch": "从零训练的分类器",
+    "language model at `<CLS>`": "语言模型在 `<CLS>` 处",
+    "Bayes' rule": "贝叶斯法则",
+    " (chosen on val)": "（在验证集上选定）",
+    "RBF-SVM on pixels": "像素上的 RBF-SVM",
+    "default settings": "默认设置",
+    "temperature 1": "温度 1",
+}
 
 
-def escaped(text: str) -> str:
+def markdown_table(header: Sequence[str], rows: Iterable[Sequence], align: str = "") -> str:
+    """A Markdown table; `align` has a letter for each column, l or r, and l where it ends."""
+    rule = "|".join("--:" if side == "r" else "---" for side in align.ljust(len(header), "l"))
+    head, *body = (
+        " | ".join(str(cell).replace("|", "\\|") for cell in cells) for cells in (header, *rows)
+    )
+    return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {line} |" for line in body)])
+
+
+def escape_markdown(text: str) -> str:
     """`text` so that Markdown shows it as it is."""
     return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
 
 
-def _layout(values: Mapping) -> str:
-    """The layout in which the model was held against the baselines."""
-    present = next(name for name in ("read", "draw", "other") if name in values)
-    return values.get("layout_compared") or present
-
-
-def _code_rows(values: Mapping, laboratory: Mapping | None = None) -> list[Row]:
-    """The language model, the rivals that learn, then the baselines, the hardest to beat first."""
-    layout, baselines = _layout(values), values.get("baselines") or {}
-    rows: list[Row] = [(NLL, f"**the GPT, {layout} layout**", values[layout]["code"]["nll"])]
-    for name, found in (laboratory or {}).get("sequence_models", {}).items():
-        rows += [] if name == OURS else [(NLL, f"rival that learns: {name}", found["nll"])]
-    for name in sorted(baselines, key=lambda name: baselines[name]["code"]["nll"]["value"]):
-        rows.append((NLL, f"baseline: {baseline_name(name)}", baselines[name]["code"]["nll"]))
-    if "below_best_baseline" in values:
-        best = baseline_name(values["best_baseline"])
-        below = as_share(values["below_best_baseline"])
-        rows.append((f"how far below the best baseline ({best})", "**the GPT**", below))
-    return rows
-
-
-def _more_code_rows(values: Mapping) -> list[Row]:
-    """The same on other scales, the other layout, and what is no code."""
-    layout, rows = _layout(values), []
-    measures = {
-        "perplexity of a code": "perplexity",
-        "bits per picture": "bits_per_image",
-        "next code guessed at once": "top1",
-        "next code among the first five guesses": "top5",
-    }
-    for measure, key in measures.items():
-        rows.append((measure, f"**the GPT, {layout} layout**", values[layout]["code"][key]))
-        if values.get("best_baseline"):
-            best = values["best_baseline"]
-            rows.append(
-                (
-                    measure,
-                    f"baseline: {baseline_name(best)}",
-                    values["baselines"][best]["code"][key],
-                )
-            )
-    for name in ("read", "draw", "other"):
-        if name in values and name != layout:
-            rows.append((NLL, f"the GPT, {name} layout", values[name]["code"]["nll"]))
-    if "class" in values[layout]:
-        of_class = values[layout]["class"]
-        rows.append(("class guessed at once, among all tokens", "the GPT", of_class["top1"]))
-    rows.append(
-        ("NLL of any token, nats", f"the GPT, {layout} layout", values[layout]["all"]["nll"])
+def estimates_table(rows: Iterable[Row]) -> str:
+    """The Markdown table of `rows`: metric, model, value, 95 % interval, n."""
+    estimates = ((metric, model, as_estimate(numbers)) for metric, model, numbers in rows)
+    cells = (
+        (metric, model, e.format_value(), e.format_interval(), f"{e.n:,}")
+        for metric, model, e in estimates
     )
-    return rows
+    return markdown_table(("Metric", "Model", "Value", "95 % interval", "n"), cells, "llrrr")
 
 
-def _class_rows(values: Mapping) -> list[Row]:
-    routes, rivals, best = (
-        values["methods"],
-        values["baselines"],
-        values.get("best_method"),
-    )
-    named = {name: f"**{name}**" + " (chosen on val)" * (name == best) for name in routes}
-    rows = []
-    for group in (routes, rivals):
-        order = sorted(group, key=lambda name: -group[name]["accuracy"]["value"])
-        rows += [
-            (
-                "digits classified correctly",
-                named.get(name, f"rival: {name}"),
-                group[name]["accuracy"],
-            )
-            for name in order
-        ]
-    measures = {
-        "macro F1 over the classes": "macro_f1",
-        "calibration error: how far sureness lies from truth": "calibration_error",
-    }
-    for measure, key in measures.items():
-        if key in routes.get(best, {}):
-            rows.append((measure, named[best], routes[best][key]))
-    return rows
+def results_table(values: Mapping[str, Mapping]) -> str:
+    """Every metric on test, of our models beside their baselines, as a Markdown table.
 
-
-def _drawing_rows(values: Mapping, brief: bool) -> list[Row]:
-    measure = "drawings judged to be what was asked"
-    rows = []
-    for place, (name, found) in enumerate(values["drawn"].items()):
-        rows.append((measure, f"**{name}**" if place == 0 else name, found["accuracy"]))
-    for name, found in (values.get("completed") or {}).items():
-        rows.append(("completions judged right", name, found["classified_as_asked"]))
-    rows += [] if brief else _more_drawing_rows(values)
-    for name, area in (values.get("real_vs_generated_auc") or {}).items():
-        rows.append(("told from real digits (area; 0.5 is not at all, 1 is always)", name, area))
-    ceilings = {"test": "on real test digits", "reconstructed": "on digits re-drawn from codes"}
-    for name, numbers in (values.get("digit_classifier") or {}).items():
-        rows.append(("the judge itself is right", ceilings.get(name, name), numbers))
-    return rows
-
-
-def _more_drawing_rows(values: Mapping) -> list[Row]:
-    """What completions share with the truth, how near drawings come to training images."""
+    `values` maps a metrics file ("evaluate", "classify_sequences", "sample", "competing_models")
+    to its values; those missing are left out.
+    """
     rows: list[Row] = []
-    for name, found in (values.get("overlap") or {}).items():
-        rows.append(("codes shared with the true half, BLEU (0 to 100)", name, found["bleu"]))
-    for key, unit in (("rouge1", "ROUGE-1"), ("rougeL", "ROUGE-L")):
-        for name, found in (values.get("overlap") or {}).items():
-            rows.append((f"codes shared with the true half, {unit} (0 to 1)", name, found[key]))
-    copies = (values.get("nearest_train") or {}).get("copies") or {}
-    for name, found in copies.items():
-        way, searched = name.split(", ", 1)
-        near = f"near copies of training images ({searched})"
-        rows.append((near, f"drawn, {way}", found["drawn"]))
-        if (near, "real test images", found["real"]) not in rows:
-            rows.append((near, "real test images", found["real"]))
-    return rows
+    if values.get("evaluate"):
+        others = values.get("competing_models", {}).get("sequence_models", {})
+        rows += _lm_rows(values["evaluate"], others)
+    if values.get("classify_sequences"):
+        rows += _classification_rows(values["classify_sequences"])
+    if values.get("sample"):
+        rows += _generation_rows(values["sample"])
+    return estimates_table(rows)
 
 
-def run_rows(values: Mapping) -> list[Row]:
-    """A user's own run: a language model's values, or a classifier's."""
+def run_table(values: Mapping) -> str:
+    """The metrics of a run on one's own data: a language model's, or a classifier's."""
     if "accuracy" not in values:
-        return _code_rows(values) + _more_code_rows(values)
-    measures = {"classes classified correctly": "accuracy", "macro F1 over the classes": "macro_f1"}
-    rows: list[Row] = []
-    for measure, key in measures.items():
-        rows.append((measure, "**the classifier**", values[key]))
-        rows += [
-            (measure, f"rival: {name}", rival[key])
-            for name, rival in (values.get("rivals") or {}).items()
-        ]
+        return estimates_table(_lm_rows(values))
+    models = {"**the classifier**": values}
+    models |= {f"baseline: {name}": v for name, v in (values.get("rivals") or {}).items()}
+    metrics = {"accuracy": "accuracy", "macro F1 over the classes": "macro_f1"}
+    return estimates_table(
+        (metric, name, measured[key])
+        for metric, key in metrics.items()
+        for name, measured in models.items()
+    )
+
+
+def readme_table(values: Mapping[str, Mapping], language: str = "en") -> str:
+    """README's eight rows; `values` as in `results_table`, `language` "en" or "zh".
+
+    A row that was not measured is left out.
+    """
+    lm, classes, generated, others = (
+        values.get(name, {})
+        for name in ("evaluate", "classify_sequences", "sample", "competing_models")
+    )
+    ngrams, method = lm.get("best_baseline", ""), classes.get("best_method", "")
+    best, svm = f"best n-gram baseline ({baseline_name(ngrams)})", "RBF-SVM on pixels"
+    default, plain = "default settings", "temperature 1"
+    places = (
+        (NLL, "**GPT, read layout**", lm, ("read", "code", "nll")),
+        (NLL, "LSTM", others, ("sequence_models", "LSTM", "nll")),
+        (NLL, best, lm, ("baselines", ngrams, "code", "nll")),
+        ("accuracy", f"**{method}** (chosen on val)", classes, ("methods", method, "accuracy")),
+        ("accuracy", svm, classes, ("baselines", svm, "accuracy")),
+        (AS_ASKED, f"**{default}**", generated, ("drawn", "default", "accuracy")),
+        (AS_ASKED, plain, generated, ("drawn", "plain (temperature 1)", "accuracy")),
+        (AUC, default, generated, ("real_vs_generated_auc", "default")),
+    )
+    rows = []
+    for metric, model, place, keys in places:
+        for key in keys:
+            place = place.get(key, {})
+        rows += [(metric, model, place)] if place else []
+    table = estimates_table(rows)
+    for english, chinese in CHINESE.items() if language == "zh" else ():
+        table = table.replace(english, chinese)
+    return table
+
+
+def _lm_rows(values: Mapping, sequence_models: Mapping[str, Mapping] | None = None) -> list[Row]:
+    """The language model, competing models, then the baselines, the hardest to beat first."""
+    layouts = [name for name in ("read", "draw", "other") if name in values]
+    layout = values.get("layout_compared") or layouts[0]
+    ours, gpt = values[layout], f"**GPT, {layout} layout**"
+    baselines = {
+        name: baseline["code"]
+        for name, baseline in sorted(
+            (values.get("baselines") or {}).items(),
+            key=lambda item: item[1]["code"]["nll"]["value"],
+        )
+    }
+    rows: list[Row] = [(NLL, gpt, ours["code"]["nll"])]
+    rows += [(NLL, k, v["nll"]) for k, v in (sequence_models or {}).items() if k != OURS]
+    rows += [(NLL, f"baseline: {baseline_name(k)}", v["nll"]) for k, v in baselines.items()]
+    best = values.get("best_baseline")
+    if "below_best_baseline" in values:
+        metric = f"NLL saved against the best baseline ({baseline_name(best)})"
+        rows.append((metric, gpt, as_share(values["below_best_baseline"])))
+    metrics = {
+        "perplexity per code": "perplexity",
+        "bits per image": "bits_per_image",
+        "top-1 accuracy of the next code": "top1",
+        "top-5 accuracy of the next code": "top5",
+    }
+    for metric, key in metrics.items():
+        rows.append((metric, gpt, ours["code"][key]))
+        if best:
+            rows.append((metric, f"baseline: {baseline_name(best)}", baselines[best][key]))
+    rows += [(NLL, f"GPT, {k} layout", values[k]["code"]["nll"]) for k in layouts if k != layout]
+    if "class" in ours:
+        rows.append(("top-1 accuracy of the class among all tokens", gpt, ours["class"]["top1"]))
+    rows.append(("NLL per token of any kind, nats", gpt, ours["all"]["nll"]))
     return rows
 
 
-def readme_results(ws: Workspace) -> str:
-    """The results as README shows them: the table, and how they came about in a sentence."""
-    ws.check_ran("train_causal_lm", "evaluate")
-    values = {n: ws.metrics(n)["values"] for n in read_notebooks() if ws.metrics_path(n).is_file()}
-    three = values["train_causal_lm"]
-    made = (
-        f"Profile `{ws.profile}`: {three['parameters_count']:,} parameters, {three['steps']:,} "
-        f"steps in {format_duration(three['seconds'])} of training ({three['precision']['chosen']}). "
-        "Every number is on the test split; bold is ours."
-    )
-    return f"{results_table(values, brief=True)}\n\n{made}"
+def _classification_rows(values: Mapping) -> list[Row]:
+    methods, best = values["methods"], values.get("best_method")
+    names = {k: f"**{k}**" + " (chosen on val)" * (k == best) for k in methods}
+    rows: list[Row] = []
+    for group in (methods, values["baselines"]):
+        order = sorted(group, key=lambda k: -group[k]["accuracy"]["value"])
+        rows += [("accuracy", names.get(k, f"baseline: {k}"), group[k]["accuracy"]) for k in order]
+    metrics = {
+        "macro F1 over the classes": "macro_f1",
+        "expected calibration error": "calibration_error",
+    }
+    for metric, key in metrics.items():
+        if key in methods.get(best, {}):
+            rows.append((metric, names[best], methods[best][key]))
+    return rows
 
 
-def write_readme_results(ws: Workspace, readme_path: Path) -> None:
-    """Put `readme_results` between the two marks in a README. SeqlmError when they are missing."""
-    text = read_text(readme_path)
-    start, end = text.find(OPEN), text.find(CLOSE)
-    if start < 0 or end < start or text.count(OPEN) > 1 or text.count(CLOSE) > 1:
-        raise SeqlmError(
-            f"{readme_path}: the results go between '{OPEN}' and '{CLOSE}', each once and in that "
-            "order; add these two lines where the table should stand"
-        )
-    inside = f"{OPEN}\n\n{readme_results(ws)}\n\n"
-    write_text(readme_path, text[:start] + inside + text[end:])
+def _generation_rows(values: Mapping) -> list[Row]:
+    rows: list[Row] = [(AS_ASKED, f"**{k}**", v["accuracy"]) for k, v in values["drawn"].items()]
+    for name, measured in (values.get("completed") or {}).items():
+        rows.append(("completions classified as asked", name, measured["classified_as_asked"]))
+    overlap = values.get("overlap") or {}
+    metrics = {
+        "BLEU (0 to 100)": "bleu",
+        "ROUGE-1 (0 to 1)": "rouge1",
+        "ROUGE-L (0 to 1)": "rougeL",
+    }
+    for metric, key in metrics.items():
+        rows += [
+            (f"completion against the true half, {metric}", k, v[key]) for k, v in overlap.items()
+        ]
+    copies = (values.get("nearest_train") or {}).get("copies") or {}
+    for name, shares in copies.items():
+        setting, searched = name.split(", ", 1)
+        metric = f"near copies of training images ({searched})"
+        rows.append((metric, f"generated, {setting}", shares["drawn"]))
+        if (metric, "real test images", shares["real"]) not in rows:
+            rows.append((metric, "real test images", shares["real"]))
+    for name, area in (values.get("real_vs_generated_auc") or {}).items():
+        rows.append((AUC, name, area))
+    images = {"test": "real test digits", "reconstructed": "digits decoded from their codes"}
+    for name, share in (values.get("digit_classifier") or {}).items():
+        rows.append(("accuracy of the digit classifier", images.get(name, name), share))
+    return rows

@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
-from seqlm.evaluation.tables import escaped, run_rows, table_of
+from seqlm.evaluation.tables import escape_markdown, run_table
 from seqlm.plots.style import DPI
 from seqlm.plots.training import MEASURES, plot_training_process
 from seqlm.utils import atomic_path, format_duration, write_text
@@ -110,7 +110,7 @@ def _licence(own: re.Match[str] | None) -> str:
 
 def _tested(record: Mapping, values: Mapping) -> str:
     best, last = record["best"]["step"], record["steps"]
-    table = table_of(run_rows(values))
+    table = run_table(values)
     if best == last:
         return table
     return (
@@ -209,10 +209,10 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
     text = [
         "# How this run went",
         _verdict(values),
-        table_of(run_rows(values)),
+        run_table(values),
         "## Training",
         _settings(record),
-        f"![{escaped(figure.alt)}]({picture.name})",
+        f"![{escape_markdown(figure.alt)}]({picture.name})",
         "## The baselines" if told else "",
         "\n".join(told),
         "Each number has its 95 % interval and n, the independent rows it rests on; rows that name "

@@ -20,6 +20,7 @@ from seqlm.evaluation.scores import (
     score_tokens,
 )
 from seqlm.evaluation.significance import mcnemar, paired_difference
+from seqlm.evaluation.tables import markdown_table
 from seqlm.models.resize import is_classifier
 from seqlm.training.tasks import classifier_measure, lm_measure
 from seqlm.training.train import Measure
@@ -180,15 +181,14 @@ def change_lines(changes: Mapping[str, Mapping]) -> list[str]:
 
 def change_table(changes: Mapping[str, Mapping]) -> str:
     """The same as a Markdown table."""
-    lines = [
-        "| Rows | Measure | Before | After | After − before | 95 % interval | n |",
-        "|---|---|--:|--:|--:|--:|--:|",
-    ]
+    header = ("Rows", "Metric", "Before", "After", "After − before", "95 % interval", "n")
+    lines = []
     for rows, changed in changes.items():
-        for key, found in changed.items():
-            before, after, gap = (as_estimate(found[k]) for k in ("before", "after", "difference"))
-            cells = [rows, MEASURES[key], before.format_value()]
-            cells += [after.format_value(), gap.format_value()]
-            cells += [gap.format_interval(), f"{gap.n:,}"]
-            lines.append("| " + " | ".join(cell.replace("|", "/") for cell in cells) + " |")
-    return "\n".join(lines)
+        for key, measured in changed.items():
+            before, after, difference = (
+                as_estimate(measured[name]) for name in ("before", "after", "difference")
+            )
+            numbers = (e.format_value() for e in (before, after, difference))
+            interval, n = difference.format_interval(), f"{difference.n:,}"
+            lines.append((rows, MEASURES[key], *numbers, interval, n))
+    return markdown_table(header, lines, "llrrrrr")

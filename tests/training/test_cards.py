@@ -48,8 +48,8 @@ def test_a_classifiers_card_and_report_hold_its_rivals(tmp_path):
     written = run_report(tmp_path, held, found)
     text = written["markdown"].read_text()
     for place in (card, text):
-        assert f"rival: {COMMONEST} | 10.0% | 7.3% to 13.5% | 360 |" in place
-        assert place.count(f"| rival: {SVM} |") == 2  # accuracy and macro F1
+        assert f"baseline: {COMMONEST} | 10.0% | 7.3% to 13.5% | 360 |" in place
+        assert place.count(f"| baseline: {SVM} |") == 2  # accuracy and macro F1
     assert f"names more rows right than the best rival, {SVM}" in text
 
 
@@ -64,7 +64,7 @@ def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
              if k not in ("read", "draw", "layout_compared")}}  # fmt: skip
     written = run_report(tmp_path, record(160, 4), found)
     text = written["markdown"].read_text()
-    assert "the GPT, draw layout" in text and "baseline: unigram" in text
+    assert "GPT, draw layout" in text and "baseline: unigram" in text
     assert "](training_process.png)" in text
     assert written["figure"].read_bytes().startswith(b"\x89PNG")
     assert "n = 103,074" in (tmp_path / "training_process.txt").read_text()
@@ -81,7 +81,7 @@ def test_a_run_that_does_not_beat_its_floor_is_told_so(tmp_path):
 def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
     found = {"other": {k: values("evaluate")["read"][k] for k in ("code", "structural", "all")}}
     text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
-    assert "the GPT, other layout" in text and "baseline" not in text
+    assert "GPT, other layout" in text and "baseline" not in text
 
 
 # ---------------------------------------------------------------- as the Hub reads it

@@ -155,8 +155,8 @@ def test_a_classifier_is_measured_beside_rivals_that_learned_from_the_train_rows
     for name, found in accuracy.items():
         assert found["n"] == 30
         assert f"{name}: accuracy {Estimate.from_json(found)}" in said
-        assert f"rival: {name} | {found['value']:.1%}" in report
-        assert f"rival: {name} | {found['value']:.1%}" in card
+        assert f"baseline: {name} | {found['value']:.1%}" in report
+        assert f"baseline: {name} | {found['value']:.1%}" in card
 
 
 def test_of_many_train_rows_the_rivals_see_a_few_of_every_class_and_say_so(tmp_path, monkeypatch):
