@@ -1,62 +1,43 @@
-"""The playground: a trained model between sliders, in JupyterLab and, through Voila, on its own.
+"""The playground: a trained model with controls, in JupyterLab and, through Voila, as a web page.
 
-Notebook 07_playground shows its panels one by one. Nothing here decides how a token is chosen or a
-class is read: that is sampling.py's and classes.py's, which `player.Player` asks.
+Notebook 07_playground displays its panels one by one.
 """
 
-import os
 import re
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
 
-import ipywidgets as widgets
+import ipywidgets
 
+from seqlm.config import DataConfig
+from seqlm.data.build import CODEBOOK, SEQUENCES, VOCAB, is_built
+from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import SeqlmError
-from seqlm.playground import html as views
-from seqlm.playground.choices import Notice
-from seqlm.playground.controls import Settings
+from seqlm.playground import html, panels
+from seqlm.playground.controls import Job, SamplingControls
 from seqlm.playground.gallery import GalleryPanel
-from seqlm.playground.panels import (
-    WRAPPED,
-    AttentionPanel,
-    CompletePanel,
-    Desk,
-    DrawPanel,
-    PicturePanel,
-)
 from seqlm.playground.player import Player
-from seqlm.playground.quick import SECONDS
+from seqlm.playground.widgets import Notice
+from seqlm.utils import check_folder
 from seqlm.workspace import Workspace
 
 PANELS = ("draw", "picture", "complete", "attention", "gallery")
-MODEL = "model.safetensors"
-
-
-def quick_folder(ws: Workspace) -> Path:
-    """Where the two-minute model lies."""
-    return ws.root / "outputs" / "playground"
-
-
-def find_model(ws: Workspace) -> tuple[Path, Path] | None:
-    """The profile's model and data, else the two-minute one's; None where there is neither.
-
-    A model without a code book is found, too: what it lacks is better said than passed over.
-    """
-    quick = quick_folder(ws)
-    for model, data in ((ws.best_model, ws.data), (quick / "best_model", quick / "data")):
-        if (model / MODEL).is_file():
-            return model, data
-    return None
+MAX_SECONDS = 120  # of training; building the data and evaluation come on top
+DATA = DataConfig(copies=10)
+# Settings of `seqlm train` for the small model.
+SMALL = {
+    "n_layer": 4, "n_head": 4, "n_embd": 192, "n_positions": 64, "dropout": 0.0, "batch_size": 64,
+    "learning_rate": 2e-3, "num_epochs": 4, "evals": 5, "patience": 0,
+}  # fmt: skip
 
 
 class Playground:
-    """All panels. `start` says which model plays; the others fill once there is one.
+    """All panels; they are empty until `start` has a model.
 
-    It plays with the model in `directory`, or with what `find_model` finds. A model that is trained
-    here may learn for `quick_seconds`.
+    The model is that in `directory`, else the profile's, else the small one that was trained here,
+    within `max_seconds`.
 
     Attributes:
         start, draw, picture, complete, attention, gallery: widgets to display, once or often.
@@ -66,145 +47,145 @@ class Playground:
     def __init__(
         self,
         ws: Workspace | None = None,
-        quick_seconds: float = SECONDS,
+        max_seconds: float = MAX_SECONDS,
         directory: str | Path | None = None,
     ):
         self.ws, self.directory = ws or Workspace(), directory
-        self.settings = Settings()
-        self.panels: dict[str, object] = {}
-        self.about = Notice()
-        self.start = widgets.VBox([self.about])
-        self.draw, self.picture, self.complete, self.attention, self.gallery = (
-            widgets.VBox() for _ in PANELS
+        self.folder = self.ws.root / "outputs" / "playground"  # of the small model
+        self.controls, self.message, self.panels = SamplingControls(), Notice(), {}
+        self.training = Training(self.folder, max_seconds, self.load)
+        self.start, self.draw, self.picture, self.complete, self.attention, self.gallery = (
+            ipywidgets.VBox() for _ in ("start", *PANELS)
         )
-        self.training = QuickTraining(quick_folder(self.ws), quick_seconds, self.load)
         self.load()
 
+    def find_model(self) -> tuple[Path, Path] | None:
+        """The directories of the model and its data; None when there is no model."""
+        if self.directory:
+            return Path(self.directory), self.ws.data
+        small = self.folder / "best_model", self.folder / "data"
+        # The small model has its codebook once its training has ended.
+        for file, found in (
+            (self.ws.best_model / "model.safetensors", (self.ws.best_model, self.ws.data)),
+            (small[0] / CODEBOOK, small),
+        ):
+            if file.is_file():
+                return found
+        return None
+
     def load(self) -> None:
-        """Look for a model, and fill the panels; or say how to come by one."""
-        given = self.directory and (Path(self.directory), self.ws.data)
-        found = given or find_model(self.ws)
-        if found is None:
-            self.start.children = [self.about, self.training.box]
-            self._wait()
+        """Load the model and fill the panels; without one, show how to train it."""
+        self.start.children = [self.message]
+        for name in PANELS:
+            note = html.note("This panel needs a model; see above.")
+            getattr(self, name).children = [ipywidgets.HTML(note)]
+        directories = self.find_model()
+        if directories is None:
+            self.message.text = (
+                "There is no trained model yet. `make report`, in a terminal in the project’s "
+                "folder, trains one in about twenty minutes on two cores. Or train a small one "
+                "here in about two minutes: its images are worse, but all panels work with it."
+            )
+            self.start.children = [self.message, self.training.box]
             return
-        self.start.children = [self.about]
         try:
-            player = Player.load(*found)
-            self.panels = self._panels(player)
+            self.player = Player.load(*directories)
+            self._fill_panels()
         except SeqlmError as error:
-            self.about.text = f"This model cannot be played with. {error}"
-            self._wait()
-            return
-        self.about.text = self._about(player)
-        boxes = {name: panel.box for name, panel in self.panels.items()}
-        for name in ("draw", "complete", "gallery"):
-            boxes[name] = widgets.HBox([self.settings.box, boxes[name]], layout=WRAPPED)
-        self._fill(boxes)
+            self.message.text = f"This model cannot be used. {error}"
 
-    def _panels(self, player: Player) -> dict[str, object]:
-        desk = Desk()
-        return {
-            "draw": DrawPanel(player, self.settings, desk),
-            "picture": PicturePanel(player, desk),
-            "complete": CompletePanel(player, self.settings, desk),
-            "attention": AttentionPanel(player, desk),
-            "gallery": GalleryPanel(player, self.settings),
+    def _fill_panels(self) -> None:
+        player, controls, shared = self.player, self.controls, panels.SharedImage()
+        self.panels = {
+            "draw": panels.DrawPanel(player, controls, shared),
+            "picture": panels.PicturePanel(player, shared),
+            "complete": panels.CompletePanel(player, controls, shared),
+            "attention": panels.AttentionPanel(player, shared),
+            "gallery": GalleryPanel(player, controls),
         }
-
-    def _wait(self) -> None:
-        self._fill({name: _say("This panel waits for a model; see above.") for name in PANELS})
-
-    def _fill(self, boxes: dict[str, widgets.Widget]) -> None:
-        for name, box in boxes.items():
-            getattr(self, name).children = [box]
-
-    def _about(self, player: Player) -> str:
-        config, where = player.model.config, player.directory.resolve()
-        if where.is_relative_to(self.ws.root.resolve()):
-            where = where.relative_to(self.ws.root.resolve())
-        quick = quick_folder(self.ws).resolve() in player.directory.resolve().parents
-        more = " `make report` trains a better one, in some twenty minutes." if quick else ""
-        return (
-            f"Playing with {where}: {config.n_layer} layers, {config.n_head} heads, "
-            f"{config.n_embd} wide; {len(player.images)} test pictures to pick from.{more}"
+        for name, panel in self.panels.items():
+            getattr(self, name).children = [panel.box]
+        config, path = player.model.config, player.directory.resolve()
+        if path.is_relative_to(self.ws.root.resolve()):
+            path = path.relative_to(self.ws.root.resolve())
+        small = player.directory == self.folder / "best_model"
+        better = " `make report` trains a better one, in about twenty minutes." if small else ""
+        self.message.text = (
+            f"Model: {path}, {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide; "
+            f"{len(player.images)} test images.{better}"
         )
 
 
-def _say(text: str) -> widgets.HTML:
-    return widgets.HTML(views.note(text))
+class Training(Job):
+    """Train a small model with the commands `seqlm build` and `seqlm train`; then call `done`.
 
-
-class QuickTraining:
-    """What is shown where there is no model: the command that makes one, and a two-minute one.
-
-    `done` is called when it is trained.
+    They are processes of their own. A training that was stopped continues from its last
+    checkpoint.
     """
 
-    def __init__(self, folder: Path, seconds: float, done: Callable[[], None]):
-        self.folder, self.seconds, self.done = folder, seconds, done
+    def __init__(self, folder: Path, max_seconds: float, done: Callable[[], None]):
+        super().__init__("Train a two-minute model", self.train)
+        self.folder, self.max_seconds, self.done = folder, max_seconds, done
         self.process: subprocess.Popen | None = None
-        self.worker: Thread | None = None
-        self.halted = False
-        self.go = widgets.Button(
-            description="Train a two-minute model", button_style="primary", layout={"width": "16em"}
-        )
-        self.stop = widgets.Button(description="Stop", disabled=True)
-        self.progress = widgets.FloatProgress(min=0.0, max=1.0, layout={"width": "16em"})
-        self.status = Notice()
-        self.box = widgets.VBox(
-            [
-                _say(
-                    "There is no trained model yet. In a terminal, in the project's folder, "
-                    "`make report` trains the real one (some twenty minutes on two cores). Or "
-                    "train a small one here, in about two minutes: it draws less well, and "
-                    "everything below works with it."
-                ),
-                widgets.HBox([self.go, self.stop, self.progress], layout=WRAPPED),
-                self.status,
-            ]
-        )
-        self.go.on_click(lambda _: self.begin())
-        self.stop.on_click(lambda _: self.halt())
 
-    def begin(self) -> None:
-        """Train in a process of its own; a thread tells how it goes."""
-        if self.process is not None and self.process.poll() is None:
-            return
-        self.go.disabled, self.stop.disabled, self.halted = True, False, False
-        self.status.text = "starting"
+    def stop(self) -> None:
+        """End the process."""
+        super().stop()
+        if self.process is not None:
+            self.process.terminate()
+
+    def train(self) -> None:
+        """Build the data, train and load the model; show in one sentence what prevents it."""
+        try:
+            self._train()
+        except (SeqlmError, OSError) as error:
+            self.status.text = str(error)
+        else:
+            self.progress.value = 1
+            self.done()
+
+    def _train(self) -> None:
+        import fcntl  # Windows has none, and the playground opens there, too
+
+        data = self.folder / "data"
+        check_folder(self.folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise SeqlmError(
+                    f"{self.folder}: another process trains this model; wait until it is done, "
+                    "then reload the page"
+                ) from error
+            self.status.text = "building the data set"
+            if not is_built(DATA, data):
+                self._run(lock, "build", output_dir=data, copies=DATA.copies)
+            files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
+            settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
+            self._run(lock, "train", **files, **settings)
+        PatchCodebook.load(data / CODEBOOK).save(self.folder / "best_model" / CODEBOOK)
+
+    def _run(self, lock, command: str, **settings) -> None:
+        """Run a command of seqlm; its lines are the status. The lock is held until it ends."""
+        flags = [f"--{name}={value}" for name, value in settings.items()]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "seqlm.playground.quick", str(self.folder), str(self.seconds)],
+            [sys.executable, "-u", "-m", "seqlm", command, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+            pass_fds=[lock.fileno()],
         )
-        self.worker = Thread(target=self._follow, args=(self.process,), daemon=True)
-        self.worker.start()
-
-    def halt(self) -> None:
-        """End the process; what it has learned so far is picked up by the next `begin`."""
-        if self.process is not None:
-            self.halted = True
+        if self.stopping.is_set():  # before there was a process to end
             self.process.terminate()
-
-    def _follow(self, process: subprocess.Popen) -> None:
-        last = ""
-        for line in process.stdout:
-            last = line.strip() or last
-            self.status.text = last
-            step = re.match(r"step ([\d,]+) of ([\d,]+)", last)
+        for line in self.process.stdout:
+            self.status.text = line.strip() or self.status.text
+            step = re.match(r"step ([\d,]+) of ([\d,]+)", line)
             if step:
-                now, most = (int(number.replace(",", "")) for number in step.groups())
-                self.progress.value = now / most
-        code = process.wait()
-        self.stop.disabled = True
-        if code == 0:
-            self.progress.value = 1.0
-            self.done()
-        elif self.halted:
-            self.status.text = "stopped; the button goes on from the last checkpoint"
-        else:
-            self.status.text = f"this did not work: {last or f'it ended with code {code}'}"
-        self.go.disabled = False
+                now, last = (int(number.replace(",", "")) for number in step.groups())
+                self.progress.value = now / last
+        code = self.process.wait()
+        if code and self.stopping.is_set():
+            raise SeqlmError("stopped; the button continues from the last checkpoint")
+        if code:
+            raise SeqlmError(f"training failed with exit code {code}: {self.status.text}")

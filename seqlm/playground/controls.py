@@ -1,87 +1,133 @@
-"""How the next token is chosen, as controls; every panel of the playground reads the same ones."""
+"""Controls that several panels use: the sampling settings, and buttons that run a long job."""
 
 from collections.abc import Callable
+from threading import Event, Thread
 
-import ipywidgets as widgets
+import ipywidgets
 
-from seqlm.config import DRAWING, SampleConfig
-from seqlm.playground.choices import Choice
-from seqlm.playground.sliders import Slider
+from seqlm.config import SampleConfig
+from seqlm.options import DRAWING
+from seqlm.playground.widgets import Choice, Notice, Slider
 
+WRAPPED = {"flex_flow": "row wrap", "grid_gap": "0 1.5em"}
+WIDE = {"flex": "1 1 38em", "width": "auto"}  # as wide as the page allows
 STRATEGIES = {
     "sample: draw at random": "sample",
-    "greedy: always the likeliest": "greedy",
-    "beam: look for the likeliest whole picture": "beam",
+    "greedy: always the most probable token": "greedy",
+    "beam: search for the most probable image": "beam",
 }
-# Which controls a strategy heeds.
-HEEDED = {
+# The settings that a strategy uses.
+USED = {
     "sample": {"temperature", "top_k", "top_p", "guidance", "seed"},
     "greedy": {"guidance"},
     "beam": {"guidance", "num_beams"},
 }
 
 
-class Settings:
-    """Buttons for the strategy and a slider for each setting; they begin as README draws."""
+def beside(left: ipywidgets.Widget, *right: ipywidgets.Widget) -> ipywidgets.HBox:
+    """Widgets in a column at the right of another; below it on a narrow page."""
+    column = ipywidgets.VBox(right, layout=WIDE)
+    return ipywidgets.HBox([left, column], layout=WRAPPED)
+
+
+class SamplingControls:
+    """Buttons for the strategy, a slider for each setting; the defaults are README's."""
 
     def __init__(self):
         self.strategy = Choice("strategy", STRATEGIES)
         self.sliders = {
             "temperature": Slider(
-                label="temperature", value=1.0, min=0.1, max=3.0, step=0.05,
+                label="temperature", min=0.1, max=3.0, step=0.05,
                 help="below 1 sharpens the probabilities, above 1 flattens them",
             ),
             "top_k": Slider(
-                label="top-k", value=0, min=0, max=100, step=1, special={"0": "all"},
-                help="only the k likeliest tokens may come",
+                label="top-k", min=0, max=100, step=1, special={"0": "all"},
+                help="only the k most probable tokens can be drawn",
             ),
             "top_p": Slider(
-                label="top-p", value=1.0, min=0.05, max=1.0, step=0.05,
-                help="only the smallest set that holds this much probability (the nucleus)",
+                label="top-p", min=0.05, max=1.0, step=0.05,
+                help="only the smallest set of tokens with this total probability (the nucleus)",
             ),
             "guidance": Slider(
-                label="guidance", value=1.0, min=0.0, max=5.0, step=0.25,
-                help="how far the digit that was asked for is exaggerated; 1 is the model itself",
+                label="guidance", min=0.0, max=5.0, step=0.25,
+                help="strength of classifier-free guidance; 1 is the model itself",
             ),
             "num_beams": Slider(
-                label="beams", value=SampleConfig.num_beams, min=1, max=16, step=1,
-                help="how many pictures beam search keeps at a time",
+                label="beams", min=1, max=16, step=1,
+                help="how many partial images beam search keeps",
             ),
             "seed": Slider(
-                label="seed", value=SampleConfig.seed, min=0, max=999, step=1,
-                help="the same seed draws the same picture",
+                label="seed", min=0, max=999, step=1,
+                help="the same seed draws the same image",
             ),
         }  # fmt: skip
-        for name, value in DRAWING.items():
-            self.sliders[name].value = value
-        self.strategy.observe(self._grey_out, "index")
-        self._grey_out()
-
-    @property
-    def box(self) -> widgets.Widget:
-        """All controls, one below the other."""
-        return widgets.VBox([self.strategy, *self.sliders.values()], layout={"max_width": "27em"})
+        for name, slider in self.sliders.items():
+            slider.value = getattr(SampleConfig(**DRAWING), name)
+        self.box = ipywidgets.VBox(
+            [self.strategy, *self.sliders.values()], layout={"max_width": "27em"}
+        )
+        self.strategy.observe(self._disable_unused, "index")
+        self._disable_unused()
 
     def config(self) -> SampleConfig:
-        """What the controls say now."""
-        whole = ("top_k", "num_beams", "seed")
+        """The current settings."""
         values = {
-            name: slider.whole if name in whole else slider.value
+            name: slider.whole if slider.step == 1 else slider.value
             for name, slider in self.sliders.items()
         }
         return SampleConfig(strategy=self.strategy.value, **values)
 
     def next_seed(self) -> None:
-        """One further; after the last comes the first."""
+        """Add one to the seed; the first follows the last."""
         seed = self.sliders["seed"]
         seed.value = (seed.whole + 1) % (int(seed.max) + 1)
 
     def observe(self, call: Callable[[], None]) -> None:
-        """`call` after every change of a control."""
+        """Call `call` after every change of a control."""
         self.strategy.observe(lambda change: call(), "index")
         for slider in self.sliders.values():
             slider.observe(lambda change: call(), "value")
 
-    def _grey_out(self, change=None) -> None:
+    def _disable_unused(self, change=None) -> None:
         for name, slider in self.sliders.items():
-            slider.disabled = name not in HEEDED[self.strategy.value]
+            slider.disabled = name not in USED[self.strategy.value]
+
+
+class Job:
+    """A button that runs `work` in a thread, one that stops it, a progress bar and a status line.
+
+    `work` reports to `progress` (0 to 1) and `status`, and ends early once `stopping` is set.
+    """
+
+    def __init__(self, description: str, work: Callable[[], None]):
+        self.work, self.stopping, self.thread = work, Event(), None
+        self.start_button = ipywidgets.Button(
+            description=description, button_style="primary", layout={"width": "16em"}
+        )
+        self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
+        self.progress = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "16em"})
+        self.status = Notice()
+        buttons = [self.start_button, self.stop_button, self.progress]
+        self.box = ipywidgets.VBox([ipywidgets.HBox(buttons, layout=WRAPPED), self.status])
+        self.start_button.on_click(lambda _: self.start())
+        self.stop_button.on_click(lambda _: self.stop())
+
+    def start(self) -> None:
+        """Run the work in a thread, so that all controls still respond; one run at a time."""
+        if self.thread is None or not self.thread.is_alive():
+            self.stopping.clear()
+            self.start_button.disabled, self.stop_button.disabled = True, False
+            self.progress.value = 0
+            self.thread = Thread(target=self._run, daemon=True)
+            self.thread.start()
+
+    def stop(self) -> None:
+        """Ask the work to end."""
+        self.stopping.set()
+        self.status.text = "stopping"
+
+    def _run(self) -> None:
+        try:
+            self.work()
+        finally:
+            self.start_button.disabled, self.stop_button.disabled = False, True

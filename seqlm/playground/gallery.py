@@ -1,22 +1,18 @@
-"""The gallery: rows of drawings, to look at as a whole and to take along."""
+"""The gallery: rows of generated images of every digit, to look at and to download."""
 
 import io
 import time
 from dataclasses import asdict, replace
-from threading import Event, Thread
 
-import ipywidgets as widgets
+import ipywidgets
 import numpy as np
 
-from seqlm.config import SampleConfig
 from seqlm.data.records import Record, as_line
 from seqlm.data.tokens import draw_layout
-from seqlm.playground import html as views
-from seqlm.playground.choices import Notice
-from seqlm.playground.controls import Settings
-from seqlm.playground.panels import BESIDE, WRAPPED
+from seqlm.playground import html
+from seqlm.playground.controls import Job, SamplingControls, beside
 from seqlm.playground.player import Player
-from seqlm.playground.sliders import Slider
+from seqlm.playground.widgets import Slider
 from seqlm.plots.images import plot_images
 from seqlm.utils import format_duration
 
@@ -24,107 +20,76 @@ MOST_ROWS = 20
 
 
 def gallery_png(images: np.ndarray, titles: list[str]) -> bytes:
-    """The grid as a PNG."""
-    held = io.BytesIO()
-    plot_images(images, titles, heading="Drawn in the playground").savefig(held, format="png")
-    return held.getvalue()
+    """The images as one PNG."""
+    buffer = io.BytesIO()
+    plot_images(images, titles, heading="Drawn in the playground").savefig(buffer, format="png")
+    return buffer.getvalue()
 
 
 def gallery_jsonl(codes: np.ndarray, labels: list[int], settings: list[dict]) -> bytes:
-    """The grid as rows of the data contract, each with the settings it was drawn with."""
+    """The images as rows of the data contract, each with its sampling settings."""
     rows = [
-        Record(draw_layout(row, label), label, {"drawn": True, **how})
-        for row, label, how in zip(codes, labels, settings, strict=True)
+        Record(draw_layout(row, label), label, {"drawn": True, **used})
+        for row, label, used in zip(codes, labels, settings, strict=True)
     ]
     return "".join(as_line(row) + "\n" for row in rows).encode()
 
 
 class GalleryPanel:
-    """Every digit several times: nothing is picked, and what is shown can be saved."""
+    """Every digit several times, none selected; all of it can be downloaded."""
 
-    def __init__(self, player: Player, settings: Settings):
-        self.player, self.settings = player, settings
+    def __init__(self, player: Player, controls: SamplingControls):
+        self.player, self.controls = player, controls
         self.rows = Slider(
-            label="rows", min=1, max=MOST_ROWS, step=1, value=3, help="drawings of each digit"
+            label="rows", min=1, max=MOST_ROWS, step=1, value=3, help="images of each digit"
         )
-        self.go = widgets.Button(description="Draw the gallery", button_style="primary")
-        self.stop = widgets.Button(description="Stop", disabled=True)
-        self.progress = widgets.IntProgress(min=0, max=1, layout={"width": "16em"})
-        self.status, self.shown, self.saved = Notice(), widgets.HTML(), widgets.HTML()
-        self.box = widgets.VBox(
-            [
-                self.rows,
-                widgets.HBox([self.go, self.stop, self.progress], layout=WRAPPED),
-                self.status,
-                self.saved,
-                self.shown,
-            ],
-            layout=BESIDE,
-        )
-        self.go.on_click(lambda _: self.start())
-        self.stop.on_click(lambda _: self.end())
-        self.halt, self.worker = Event(), None
+        self.job = Job("Draw the gallery", self.draw)
+        self.downloads, self.output = ipywidgets.HTML(), ipywidgets.HTML()
+        self.box = beside(controls.box, self.rows, self.job.box, self.downloads, self.output)
 
-    def start(self) -> None:
-        """Draw in a thread of its own, so that Stop and all other controls still answer."""
-        if self.worker is not None and self.worker.is_alive():
-            return
-        self.halt.clear()
-        self.go.disabled, self.stop.disabled, self.saved.value = True, False, ""
-        config = self.settings.config()
-        # Where chance plays no part every row would be the first one again.
-        rows = self.rows.whole if config.strategy == "sample" else 1
-        self.progress.value, self.progress.max = 0, rows
-        self.status.text = f"drawing row 1 of {rows}"
-        self.worker = Thread(target=self._draw, args=(rows, config), daemon=True)
-        self.worker.start()
-
-    def end(self) -> None:
-        """Draw no further row."""
-        self.halt.set()
-        self.status.text = "stopping after this row"
-
-    def _draw(self, rows: int, config: SampleConfig) -> None:
+    def draw(self) -> None:
+        """Draw row after row, until all are there or the job is stopped."""
+        config, status = self.controls.config(), self.job.status
+        # Without randomness all rows would be equal.
+        n_rows = self.rows.whole if config.strategy == "sample" else 1
         labels, started = list(range(self.player.n_classes)), time.perf_counter()
-        codes, says, settings = [], [], []
-        try:
-            for row in range(rows):
-                if self.halt.is_set():
-                    break
-                # A seed a row: within one, each digit has random numbers of its own.
-                now = replace(config, seed=config.seed + row)
-                codes.append(self.player.draw(labels, now))
-                says += self.player.classes(codes[-1]).argmax(1).tolist()
-                settings += [{**asdict(now), "number": k} for k in labels]
-                self.progress.value = row + 1
-                left = (time.perf_counter() - started) / (row + 1) * (rows - row - 1)
-                more = f", about {format_duration(left)} left" if row + 1 < rows else ""
-                self.status.text = f"{row + 1} of {rows} rows drawn{more}"
-                self._show(np.concatenate(codes), says)
-            if codes:
-                self._offer(np.concatenate(codes), labels * len(codes), settings)
-            alike = "" if config.strategy == "sample" else f"; {config.strategy} draws no other"
-            self.status.text = (
-                f"{'stopped after' if len(codes) < rows else 'done:'} {len(codes)} of {rows} rows, "
-                f"{len(codes) * len(labels)} drawings{alike}"
-            )
-        finally:
-            self.go.disabled, self.stop.disabled = False, True
+        rows, classes, settings = [], [], []
+        self.downloads.value, status.text = "", f"drawing row 1 of {n_rows}"
+        while len(rows) < n_rows and not self.job.stopping.is_set():
+            # One seed per row: within a row, each digit has random numbers of its own.
+            used = replace(config, seed=config.seed + len(rows))
+            rows.append(self.player.draw(labels, used))
+            classes += self.player.classify(rows[-1]).argmax(1).tolist()
+            settings += [{**asdict(used), "number": k} for k in labels]
+            self.job.progress.value = len(rows) / n_rows
+            left = (time.perf_counter() - started) / len(rows) * (n_rows - len(rows))
+            status.text = f"{len(rows)} of {n_rows} rows, about {format_duration(left)} left"
+            images = self.player.book.decode(np.concatenate(rows))
+            self.show(images, classes)
+        if rows:
+            self.offer_downloads(np.concatenate(rows), images, labels * len(rows), settings)
+        done = "done" if len(rows) == n_rows else "stopped"
+        equal = "" if config.strategy == "sample" else f"; {config.strategy} has only one result"
+        status.text = (
+            f"{done}: {len(rows)} of {n_rows} rows, {len(rows) * len(labels)} images{equal}"
+        )
 
-    def _show(self, codes: np.ndarray, says: list[int]) -> None:
-        images = self.player.book.decode(codes)
-        asked = np.arange(len(codes)) % self.player.n_classes
+    def show(self, images: np.ndarray, classes: list[int]) -> None:
+        """Show the images with their digits, and the classification where it differs."""
+        labels = np.arange(len(images)) % self.player.n_classes
         captions = [
-            f"{k}" if k == read else f"{k}, read as {read}"
-            for k, read in zip(asked, says, strict=True)
+            f"{label}" if label == k else f"{label}, classified as {k}"
+            for label, k in zip(labels, classes, strict=True)
         ]
-        self.shown.value = views.page(views.gallery(images, captions, self.player.n_classes))
+        self.output.value = html.page(html.gallery(images, captions, self.player.n_classes))
 
-    def _offer(self, codes: np.ndarray, labels: list[int], settings: list[dict]) -> None:
-        images = self.player.book.decode(codes)
+    def offer_downloads(
+        self, codes: np.ndarray, images: np.ndarray, labels: list[int], settings: list[dict]
+    ) -> None:
+        """Show links to the images as PNG and as JSONL."""
         png = gallery_png(images, [str(label) for label in labels])
         jsonl = gallery_jsonl(codes, labels, settings)
-        self.saved.value = views.page(
-            views.download("gallery.png", png, "image/png", "Download PNG"),
-            views.download("gallery.jsonl", jsonl, "application/x-ndjson", "Download JSONL"),
+        self.downloads.value = html.page(
+            html.download_link("gallery.png", png, "image/png", "Download PNG"),
+            html.download_link("gallery.jsonl", jsonl, "application/x-ndjson", "Download JSONL"),
         )

@@ -1,7 +1,7 @@
-"""Pictures, tables and maps as HTML: what the playground shows between two clicks.
+"""HTML and SVG for the playground: images, maps and tables, each with a text for screen readers.
 
-Quicker than figures, sharp at any size, and each with words of its own for screen readers. Colours
-follow the theme of JupyterLab where there is one; ink is black on white paper in every theme.
+They are faster than figures and sharp at any size. Colours follow JupyterLab's theme; ink is black
+on white paper in every theme.
 """
 
 import base64
@@ -13,255 +13,203 @@ import numpy as np
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokens import code_token
 from seqlm.models.tracing import Candidate
+from seqlm.playground.widgets import STATIC
 
-SIDE = 176  # of a picture, in the page's pixels
-STYLE = """<style>
-.seqlm { color: var(--jp-ui-font-color1, #222); line-height: 1.4;
-  font: 13px var(--jp-ui-font-family, system-ui, sans-serif); }
-.seqlm figure { margin: 0; display: inline-block; vertical-align: top; }
-.seqlm figcaption { max-width: 15em; margin-top: .25em; font-size: .93em; }
-.widget-html-content:has(> .seqlm) { min-width: 0; }
-.seqlm .row { display: flex; flex-wrap: wrap; gap: .9em 1.4em; align-items: flex-start; }
-.seqlm .tiles { display: grid; gap: .4em .7em; font-size: .9em; }
-.seqlm .tiles svg { max-width: 100%; height: auto; box-sizing: border-box; }
-.seqlm svg { border: 1px solid var(--jp-border-color1, #999); background: #fff; }
-.seqlm table { border-collapse: collapse; }
-.seqlm caption { text-align: left; font-weight: 600; padding: 0 0 .3em; }
-.seqlm th, .seqlm td { text-align: left; padding: 1px .55em 1px 0; font-weight: 400;
-  white-space: nowrap; }
-.seqlm thead th { font-size: .88em; color: var(--jp-ui-font-color2, #555); }
-.seqlm td.bar { width: 11em; } .seqlm td svg { display: block; }
-.seqlm .bar span { display: inline-block; height: .8em; margin-right: .4em; background: #0072b2;
-  vertical-align: -1px; }
-.seqlm .bar.after span {
-  background: repeating-linear-gradient(135deg, #d55e00 0 3px, #f3b58a 3px 5px); }
-.seqlm tr.chosen th { font-weight: 700; }
-.seqlm tr.chosen th::before { content: "▸ "; content: "▸ " / ""; }
-@media (max-width: 40em) { .seqlm th { white-space: normal; } .seqlm td.bar { width: 6em; }
-  .seqlm .bar span { font-size: .35em; height: 2.3em; } }
-.seqlm .note { max-width: 46em; }
-.seqlm a.get { display: inline-block; padding: .3em .8em; margin-right: .6em; color: inherit;
-  border: 1px solid var(--jp-border-color1, #888); border-radius: 3px; text-decoration: none; }
-.seqlm a.get:focus-visible { outline: 2px solid #0072b2; outline-offset: 2px; }
-</style>"""
+SIDE = 176  # of an image, in the page's pixels
+FRAME = "#d55e00"
+STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
 
 
 def page(*parts: str) -> str:
-    """Parts beside each other, under the playground's style."""
+    """Parts beside each other, in the playground's style."""
     return f'{STYLE}<div class="seqlm"><div class="row">{"".join(parts)}</div></div>'
 
 
 def note(text: str) -> str:
-    """A sentence or two; `text` may hold no markup."""
-    return f'{STYLE}<div class="seqlm"><p class="note">{escape(text)}</p></div>'
+    """A paragraph of plain text."""
+    return f'{STYLE}<div class="seqlm">{_tag("p", escape(text), class_="note")}</div>'
 
 
-def figure(drawn: str, caption: str, again: bool = False) -> str:
-    """Something drawn with its caption below.
-
-    `again` where the caption says just what the drawing's own words do: once is enough for ears.
-    """
-    hidden = ' aria-hidden="true"' if again else ""
-    role = ' role="none"' if again else ""
-    return f"<figure{role}>{drawn}<figcaption{hidden}>{escape(caption)}</figcaption></figure>"
+def image_figure(image: np.ndarray, caption: str, side: float = SIDE) -> str:
+    """An image (H, W) in 0..1, dark on light; `side` is that of its longer side on the page."""
+    pixel = side / max(image.shape)
+    return _figure(caption, image.shape[1] * pixel, image.shape[0] * pixel, _ink(image, pixel))
 
 
-def picture(image: np.ndarray, alt: str, pixel: float | None = None) -> str:
-    """A picture (H, W) in 0..1, dark on light. `alt` says what it is."""
-    pixel = pixel or SIDE / max(image.shape)
-    return _svg(image.shape, pixel, alt, _ink(image, pixel))
-
-
-def patch_map(
+def patch_figure(
     image: np.ndarray,
     values: np.ndarray,
-    alt: str,
+    caption: str,
     decimals: int = 1,
     marked: int | None = None,
     full: float | None = None,
-    pixel: float | None = None,
 ) -> str:
-    """`values` (rows, columns), one for each patch of `image` (H, W), over its faded ink.
+    """A map of `values` (rows, columns), one per patch of `image` (H, W), over its faded ink.
 
-    Each stands there as a number and as a shade, the darkest being `full` (the largest unless it is
-    given); NaN is left out. The patch `marked`, counted row by row, has a frame.
+    Each patch shows its value as a number and as a shade, darkest at `full` (by default the
+    largest value). NaN is left out. The patch `marked`, counted row by row, has a frame.
     """
-    rows, columns = values.shape
-    pixel = pixel or SIDE / max(image.shape)
-    side = image.shape[0] // rows * pixel
+    pixel = SIDE / max(image.shape)
+    side = image.shape[0] // len(values) * pixel
     full = full or np.nanmax(values, initial=1e-9)
     parts = [_ink(image * 0.25, pixel)]
-    for place, value in enumerate(values.ravel()):
-        y, x = (part * side for part in divmod(place, columns))
+    for index, value in enumerate(values.ravel()):
+        y, x = (side * place for place in divmod(index, values.shape[1]))
         if not np.isnan(value):
-            share = min(1.0, max(0.0, value / full))
-            parts.append(_shade(x, y, side, share) + _number(x, y, side, value, decimals, share))
-        if place == marked:
+            share = np.clip(value / full, 0, 1)
+            parts.append(_shade(x, y, side, share))
             parts.append(
-                f'<rect x="{x + 1.5}" y="{y + 1.5}" width="{side - 3}" height="{side - 3}" '
-                'fill="none" stroke="#d55e00" stroke-width="3"/>'
-            )
-    said = "; ".join(
+                _tag(
+                    "text", f"{value:.{decimals}f}", x=x + side / 2, y=y + side / 2,
+                    fill="#fff" if share > 0.55 else "#111", font_size=side / 3.2,
+                    text_anchor="middle", dominant_baseline="central",
+                )
+            )  # fmt: skip
+        if index == marked:
+            parts.append(_frame(x + 1.5, y + 1.5, side - 3, side - 3, FRAME, 3))
+    rows = "; ".join(
         ", ".join("–" if np.isnan(v) else f"{v:.{decimals}f}" for v in row) for row in values
     )
-    return _svg(image.shape, pixel, f"{alt} Row by row: {said}.", "".join(parts))
+    height, width = (n * pixel for n in image.shape)
+    return _figure(caption, width, height, "".join(parts), f". Row by row: {rows}.")
 
 
-def surprisal_map(
-    image: np.ndarray,
-    surprisal: np.ndarray,
-    grid: tuple[int, int],
-    alt: str,
-    caption: str,
-    most: float,
-    marked: int | None = None,
+def surprisal_figure(
+    image: np.ndarray, surprisal: np.ndarray, grid: tuple[int, int], n: int | None = None
 ) -> str:
-    """`surprisal` (P,) in nats over `image`, NaN left out; as dark as ink at `most`, or at 8."""
-    drawn = patch_map(
-        image, surprisal.reshape(grid), alt, marked=marked, full=max(8.0, float(most))
-    )
-    return figure(drawn, f"{caption}; {np.nansum(surprisal):.1f} together")
+    """The first `n` (by default all) values of `surprisal` (P,) in nats over `image`.
 
-
-def candidates(
-    found: Sequence[Candidate], book: PatchCodebook, caption: str, settings: bool = True
-) -> str:
-    """A table of next tokens: patch, name, bar of the model's probability, bar after the settings.
-
-    `settings=False` leaves the last column out.
+    All steps of an image have one scale: full shade is the largest value, or 8 nats if it is less.
     """
-    of_token = {code_token(code): code for code in range(book.n_codes)}
-    most = max([*(c.probability for c in found), *(c.after * settings for c in found), 1e-9])
-    lines = []
-    for c in found:
-        code = of_token.get(c.token)
-        patch = "" if code is None else _patch(book, code)
-        chosen = ' class="chosen"' if c.chosen else ""
-        here = " (stands here)" if c.chosen else ""
-        lines.append(
-            f'<tr{chosen}><td aria-hidden="true">{patch}</td>'
-            f'<th scope="row">{escape(c.token)}{here}</th>'
-            + _bar(c.probability, most)
-            + (_bar(c.after, most, " after") if settings else "")
-            + "</tr>"
-        )
-    after = '<th scope="col">after the settings</th>' if settings else ""
-    return (
-        f'<table><caption>{escape(caption)}</caption><thead><tr><td aria-hidden="true"></td>'
-        f'<th scope="col">token</th><th scope="col">the model’s own</th>{after}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table>"
+    first = np.where(np.arange(surprisal.size) < (n or surprisal.size), surprisal, np.nan)
+    caption = f"Surprisal per code in nats (−ln p); total {np.nansum(first):.1f}"
+    full = max(8.0, surprisal.max())
+    return patch_figure(image, first.reshape(grid), caption, marked=n and n - 1, full=full)
+
+
+def candidate_table(candidates: Sequence[Candidate], book: PatchCodebook, caption: str) -> str:
+    """Next tokens: patch, name, the model's probability and that after the sampling settings."""
+    codes = {code_token(code): code for code in range(book.n_codes)}
+    most = max([*(c.probability for c in candidates), *(c.after for c in candidates)])
+    rows = []
+    for c in candidates:
+        patch = _patch(book, codes[c.token]) if c.token in codes else ""
+        name = escape(c.token) + (" (chosen)" if c.chosen else "")
+        cells = _bar(c.probability, most) + _bar(c.after, most, "bar after")
+        rows.append(_row(_tag("td", patch, aria_hidden="true"), name, cells, c.chosen))
+    return _table(
+        caption, ("token", "model", "after sampling settings"), rows, '<td aria-hidden="true"></td>'
     )
 
 
-def classes(probabilities: np.ndarray, caption: str) -> str:
-    """A table of class probabilities (C,), the likeliest marked."""
+def class_table(probabilities: np.ndarray, caption: str) -> str:
+    """Class probabilities (C,), the largest marked."""
     best = int(probabilities.argmax())
-    lines = [
-        f'<tr{" class=chosen" if k == best else ""}><th scope="row">{k}</th>{_bar(p, 1.0)}</tr>'
-        for k, p in enumerate(probabilities)
-    ]
-    return (
-        f'<table><caption>{escape(caption)}</caption><thead><tr><th scope="col">digit</th>'
-        f'<th scope="col">probability</th></tr></thead><tbody>{"".join(lines)}</tbody></table>'
-    )
+    rows = [_row("", str(k), _bar(p, 1.0), k == best) for k, p in enumerate(probabilities)]
+    return _table(caption, ("digit", "probability"), rows)
 
 
 def gallery(
     images: Sequence[np.ndarray], captions: Sequence[str], columns: int | None = None
 ) -> str:
-    """Pictures (H, W) with their captions, which also say what they are; `columns` in a row."""
-    side = 112 if columns is None else 64  # of a picture, in the page's pixels
-    pixel = side / max(images[0].shape)
-    tiles = [
-        figure(picture(image, caption, pixel), caption, again=True)
-        for image, caption in zip(images, captions, strict=True)
-    ]
-    if columns is None:
-        return "".join(tiles)
-    return (
-        f'<div class="tiles" style="grid-template-columns: repeat({columns}, '
-        f'minmax(2em, {side}px))">{"".join(tiles)}</div>'
-    )
+    """Images (H, W) with captions; in a grid of so many `columns`, if they are fixed."""
+    side = 64 if columns else 112
+    tiles = "".join(image_figure(*each, side) for each in zip(images, captions, strict=True))
+    style = f"grid-template-columns: repeat({columns}, minmax(2em, {side}px))"
+    return _tag("div", tiles, class_="tiles", style=style) if columns else tiles
 
 
-def heads(weights: np.ndarray, chosen: tuple[int, int], alt: str, side: float = 34) -> str:
-    """A small map for every head, each by its own most: `weights` (n_layer, n_head, rows, columns).
+def heads_figure(weights: np.ndarray, chosen: tuple[int, int], caption: str) -> str:
+    """A small map for every head: `weights` (n_layer, n_head, rows, columns).
 
-    Layers downwards, heads across; the `chosen` (layer, head) has a frame. `alt` says what it is.
+    Layers are rows, heads columns; each map has a scale of its own, and the `chosen` (layer, head)
+    a frame.
     """
     n_layer, n_head, rows, columns = weights.shape
-    gap, left, top = 5, 18, 16
-    parts = [
-        f'<text x="{left + h * (side + gap) + side / 2}" y="11" font-size="10" '
-        f'text-anchor="middle">{h + 1}</text>'
-        for h in range(n_head)
-    ]
+    side, gap, left, top, cell = 34, 5, 18, 16, 34 / max(rows, columns)
+    parts = []
     for layer, head in np.ndindex(n_layer, n_head):
         x, y = left + head * (side + gap), top + layer * (side + gap)
-        if not head:
-            parts.append(f'<text x="5" y="{y + side / 2 + 3}" font-size="10">{layer + 1}</text>')
-        grid = weights[layer, head] / max(weights[layer, head].max(), 1e-9)
-        cell = side / max(rows, columns)
-        parts += [_shade(x + c * cell, y + r * cell, cell, v) for (r, c), v in np.ndenumerate(grid)]
-        width, colour = (2.5, "#d55e00") if (layer, head) == chosen else (0.7, "#888")
-        parts.append(
-            f'<rect x="{x}" y="{y}" width="{columns * cell}" height="{rows * cell}" fill="none" '
-            f'stroke="{colour}" stroke-width="{width}"/>'
-        )
+        if layer == 0:
+            parts.append(_tag("text", str(head + 1), x=x + side / 2 - 3, y=11, font_size=10))
+        if head == 0:
+            parts.append(_tag("text", str(layer + 1), x=5, y=y + side / 2 + 3, font_size=10))
+        shares = weights[layer, head] / max(weights[layer, head].max(), 1e-9)
+        parts += [
+            _shade(x + c * cell, y + r * cell, cell, v) for (r, c), v in np.ndenumerate(shares)
+        ]
+        style = (FRAME, 2.5) if (layer, head) == chosen else ("#888", 0.7)
+        parts.append(_frame(x, y, columns * cell, rows * cell, *style))
     width, height = left + n_head * (side + gap), top + n_layer * (side + gap)
-    return _svg((height, width), 1, alt, "".join(parts))
+    return _figure(caption, width, height, "".join(parts))
 
 
-def download(name: str, content: bytes, kind: str, text: str) -> str:
-    """A link that saves `content` as the file `name`; it lies in the page itself."""
-    held = base64.b64encode(content).decode()
-    return (
-        f'<a class="get" download="{escape(name)}" href="data:{kind};base64,{held}">'
-        f"{escape(text)}</a>"
-    )
+def download_link(name: str, content: bytes, kind: str, text: str) -> str:
+    """A link that saves `content` as the file `name`; the page itself holds the bytes."""
+    data = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    return _tag("a", escape(text), class_="get", download=name, href=data)
 
 
-def _svg(shape, pixel: float, alt: str, body: str) -> str:
-    width, height = shape[1] * pixel, shape[0] * pixel
-    return (
-        f'<svg role="img" aria-label="{escape(alt)}" width="{width}" height="{height}" '
-        f'viewBox="0 0 {width} {height}" shape-rendering="crispEdges">{body}</svg>'
-    )
+def _tag(name: str, *content: str, **attributes) -> str:
+    """An element of markup `content`; `font_size=10` is font-size="10", None is left out."""
+    pairs = ""
+    for key, value in attributes.items():
+        if value is not None:
+            value = f"{value:.5g}" if isinstance(value, float) else escape(str(value))
+            pairs += f' {key.rstrip("_").replace("_", "-")}="{value}"'
+    return f"<{name}{pairs}>{''.join(content)}</{name}>"
+
+
+def _svg(width: float, height: float, body: str, **attributes) -> str:
+    box = f"0 0 {width:.5g} {height:.5g}"
+    attributes |= {"width": width, "height": height, "viewBox": box}
+    return _tag("svg", body, shape_rendering="crispEdges", **attributes)
+
+
+def _figure(caption: str, width: float, height: float, body: str, details: str = "") -> str:
+    # The caption is the image's label, too, and hidden from screen readers: they read it once.
+    svg = _svg(width, height, body, role="img", aria_label=caption + details)
+    below = _tag("figcaption", escape(caption), aria_hidden="true")
+    return _tag("figure", svg, below, role="none")
 
 
 def _ink(image: np.ndarray, pixel: float) -> str:
     return "".join(
-        f'<rect x="{x * pixel:.5g}" y="{y * pixel:.5g}" width="{pixel:.5g}" height="{pixel:.5g}" '
-        f'fill-opacity="{ink:.2f}"/>'
+        _tag("rect", x=x * pixel, y=y * pixel, width=pixel, height=pixel, fill_opacity=f"{ink:.2f}")
         for (y, x), ink in np.ndenumerate(np.clip(image, 0, 1))
         if ink > 0.005
     )
 
 
 def _shade(x: float, y: float, side: float, share: float) -> str:
-    return (
-        f'<rect x="{x}" y="{y}" width="{side}" height="{side}" fill="#004b80" '
-        f'fill-opacity="{0.06 + 0.84 * share:.2f}"/>'
-    )
+    opacity = f"{0.06 + 0.84 * share:.2f}"
+    return _tag("rect", x=x, y=y, width=side, height=side, fill="#004b80", fill_opacity=opacity)
 
 
-def _number(x: float, y: float, side: float, value: float, decimals: int, share: float) -> str:
-    return (
-        f'<text x="{x + side / 2}" y="{y + side / 2}" fill="{"#fff" if share > 0.55 else "#111"}" '
-        f'font-size="{side / 3.2}" text-anchor="middle" dominant-baseline="central">'
-        f"{value:.{decimals}f}</text>"
-    )
+def _frame(x: float, y: float, width: float, height: float, colour: str, stroke: float) -> str:
+    return _tag(
+        "rect", x=x, y=y, width=width, height=height, fill="none", stroke=colour,
+        stroke_width=stroke,
+    )  # fmt: skip
 
 
 def _patch(book: PatchCodebook, code: int) -> str:
     center = book.centers[code].reshape(book.patch, book.patch)
-    side = 16
-    return (
-        f'<svg width="{side}" height="{side}" viewBox="0 0 {book.patch} {book.patch}" '
-        f'shape-rendering="crispEdges">{_ink(center, 1)}</svg>'
+    return _svg(16, 16, _ink(center, 16 / book.patch))
+
+
+def _table(caption: str, columns: Sequence[str], rows: Sequence[str], corner: str = "") -> str:
+    head = corner + "".join(_tag("th", name, scope="col") for name in columns)
+    body = _tag("thead", _tag("tr", head)) + _tag("tbody", *rows)
+    return _tag("table", _tag("caption", escape(caption)), body)
+
+
+def _row(first: str, name: str, cells: str, marked: bool) -> str:
+    return _tag(
+        "tr", first, _tag("th", name, scope="row"), cells, class_="chosen" if marked else None
     )
 
 
-def _bar(value: float, most: float, kind: str = "") -> str:
-    width = 7 * value / most
-    return f'<td class="bar{kind}"><span style="width:{width:.2f}em"></span>{value:.1%}</td>'
+def _bar(value: float, most: float, kind: str = "bar") -> str:
+    bar = _tag("span", style=f"width:{7 * value / most:.2f}em")
+    return _tag("td", f"{bar}{value:.1%}", class_=kind)

@@ -1,287 +1,246 @@
-"""The panels of the playground that look at one picture: draw, read, complete, attend.
+"""The panels of the playground that show one image: draw, paint, complete, attention.
 
-Each is a thin shell: its controls ask a `Player`, its pictures come from views.py.
+Each asks a `Player` what its controls say and shows the answer as HTML.
 """
 
-import ipywidgets as widgets
+import ipywidgets
 import numpy as np
 import traitlets
 
 from seqlm.models.tracing import first_patches
-from seqlm.playground import html as views
-from seqlm.playground.choices import Choice, Notice
-from seqlm.playground.controls import Settings
-from seqlm.playground.painting import FULL, PEN, PaintGrid
+from seqlm.playground import html
+from seqlm.playground.controls import WRAPPED, SamplingControls, beside
 from seqlm.playground.player import Player
-from seqlm.playground.sliders import Slider
+from seqlm.playground.widgets import FULL, PEN, Choice, Notice, PaintGrid, Slider
 
-ANY = "any"
-BESIDE = {"flex": "1 1 38em", "width": "auto"}  # the settings, as wide as the page allows
-WRAPPED = {"flex_flow": "row wrap", "grid_gap": "0 1.5em"}
-WAYS = 5  # in which half a picture is completed
+COMPLETIONS = 5
 
 
-class Desk(traitlets.HasTraits):
-    """The picture that all panels talk about: the last one drawn, painted or picked.
+class SharedImage(traitlets.HasTraits):
+    """The image that all panels show: the last one drawn, painted or selected.
 
     Attributes:
-        codes: (P,) int64; None before there is one.
-        origin: what it is, in words.
+        codes: (P,) int64.
+        description: what it is, in words.
     """
 
-    codes = traitlets.Any(None, allow_none=True)
-    origin = traitlets.Unicode()
+    codes = traitlets.Any()
+    description = traitlets.Unicode()
 
-    def put(self, codes: np.ndarray, origin: str) -> None:
-        """Another picture takes the place of the one before."""
-        with self.hold_trait_notifications():
-            self.origin = origin
-            self.codes = codes
-
-
-def digits(player: Player, label: str, first: int = -1) -> Choice:
-    """Every class, and a last one for none; the one at `first` is chosen to begin with."""
-    return Choice(label, {**{str(k): k for k in range(player.n_classes)}, ANY: None}, first)
+    def set(self, codes: np.ndarray, description: str) -> None:
+        """Replace the image."""
+        self.description = description
+        self.codes = codes
 
 
-def read_as(opinion: np.ndarray) -> str:
-    """The likeliest of the class probabilities (C,), in words."""
-    return f"The model says {opinion.argmax()} ({opinion.max():.0%})"
+def class_choice(player: Player, label: str, index: int = -1) -> Choice:
+    """Radio buttons for every class, and a last one, "any", for none."""
+    return Choice(label, {**{str(k): k for k in range(player.n_classes)}, "any": None}, index)
+
+
+def classified_as(probabilities: np.ndarray) -> str:
+    """The most probable of the classes (C,), in words."""
+    return f"classified as {probabilities.argmax()} ({probabilities.max():.0%})"
 
 
 class DrawPanel:
-    """Ask for a digit, and see it drawn code by code."""
+    """Draw a digit, and step through its codes."""
 
-    def __init__(self, player: Player, settings: Settings, desk: Desk):
-        self.player, self.settings, self.desk = player, settings, desk
-        self.digit = digits(player, "digit", 7 % player.n_classes)
-        self.again = widgets.Button(description="Draw", button_style="primary")
-        self.other = widgets.Button(
+    def __init__(self, player: Player, controls: SamplingControls, shared: SharedImage):
+        self.player, self.controls, self.shared = player, controls, shared
+        n = player.book.n_patches
+        self.label = class_choice(player, "digit", 7 % player.n_classes)
+        self.draw_button = ipywidgets.Button(description="Draw", button_style="primary")
+        self.next_button = ipywidgets.Button(
             description="Draw another (next seed)", layout={"width": "15em"}
         )
-        last = player.book.n_patches
-        self.place = Slider(
-            label="code", min=1, max=last, step=1, value=last, playable=True,
-            help=f"of {last}; step through them, or play",
+        self.step = Slider(
+            label="code", min=1, max=n, step=1, value=n, playable=True,
+            help=f"of {n}; step through them, or play",
         )  # fmt: skip
-        self.told, self.shown = Notice(), widgets.HTML()
-        self.box = widgets.VBox(
-            [
-                self.digit,
-                widgets.HBox([self.again, self.other], layout=WRAPPED),
-                self.place,
-                self.told,
-                self.shown,
-            ],
-            layout=BESIDE,
-        )
-        self.again.on_click(lambda _: self.draw(replay=True))
-        self.other.on_click(lambda _: self.settings.next_seed())
-        self.digit.observe(lambda _: self.draw(), "index")
-        self.settings.observe(self.draw)
-        self.place.observe(lambda _: self.show(), "value")
+        self.message, self.output = Notice(), ipywidgets.HTML()
+        buttons = ipywidgets.HBox([self.draw_button, self.next_button], layout=WRAPPED)
+        self.box = beside(controls.box, self.label, buttons, self.step, self.message, self.output)
+        self.draw_button.on_click(lambda _: self.draw(replay=True))
+        self.next_button.on_click(lambda _: self.controls.next_seed())
+        self.label.observe(lambda _: self.draw(), "index")
+        self.controls.observe(self.draw)
+        self.step.observe(lambda _: self.show_step(), "value")
         self.draw()
 
     def draw(self, replay: bool = False) -> None:
-        """Draw anew with what the controls say; `replay` shows it code by code."""
-        label, config = self.digit.value, self.settings.config()
+        """Draw with the current settings; `replay` shows it code by code."""
+        label, config = self.label.value, self.controls.config()
         (self.codes,) = self.player.draw([label], config)
-        self.trace = self.player.traced(self.codes, label, config)
+        self.trace = self.player.trace_drawing(self.codes, label, config)
         (self.image,) = self.player.book.decode(self.codes[None])
-        (self.opinion,) = self.player.classes(self.codes[None])
-        asked = "a digit of its own choice" if label is None else f"a {label}"
-        self.told.text = f"Drawn: {asked}, seed {config.seed}. {read_as(self.opinion)}."
-        self.desk.put(self.codes, f"the model’s drawing of {asked}")
+        (self.classes,) = self.player.classify(self.codes[None])
+        digit = "any digit" if label is None else f"a {label}"
+        self.name = f"drawing of {digit}"
+        seed, result = config.seed, classified_as(self.classes)
+        self.message.text = f"{self.name.capitalize()}, seed {seed}; {result}."
+        self.shared.set(self.codes, self.name)
         if replay:
-            self.place.playing = False
-            self.place.value = 1
-            self.place.playing = True
-        self.show()
+            self.step.playing = False
+            self.step.value = 1
+            self.step.playing = True
+        self.show_step()
 
-    def show(self) -> None:
-        """The picture as far as the slider says, and what might have come there."""
-        done, (rows, columns) = self.place.whole, self.player.book.grid
-        surprisal = self.trace.surprisal
-        so_far = first_patches(self.image, done, self.player.book.patch)
-        label = self.digit.value
-        asked = "of any digit" if label is None else f"of a {label}"
-        self.shown.value = views.page(
-            views.figure(
-                views.picture(so_far, f"The model’s drawing {asked}, {done} codes of it."),
-                f"the first {done} of {rows * columns} codes",
-            ),
-            views.surprisal_map(
-                so_far, np.where(np.arange(rows * columns) < done, surprisal, np.nan),
-                (rows, columns), "Surprisal of each code in nats.",
-                "surprisal of each code, −ln p in nats", surprisal.max(), marked=done - 1,
-            ),
-            views.classes(self.opinion, "How the model reads it"),
-            views.candidates(
-                self.trace.candidates(done - 1), self.player.book,
-                f"What might have come as code {done}",
-            ),
-        )  # fmt: skip
+    def show_step(self) -> None:
+        """Show the image as far as the slider says, and the next-token probabilities there."""
+        n, book = self.step.whole, self.player.book
+        image = first_patches(self.image, n, book.patch)
+        candidates = self.trace.candidates(n - 1)
+        self.output.value = html.page(
+            html.image_figure(image, f"{self.name}, first {n} of {book.n_patches} codes"),
+            html.surprisal_figure(image, self.trace.surprisal, book.grid, n),
+            html.class_table(self.classes, "Classification"),
+            html.candidate_table(candidates, book, f"Next-token probabilities, code {n}"),
+        )
 
 
 class PicturePanel:
-    """Paint a picture, or pick one that the model has never seen; see how the model reads it."""
+    """Paint an image, or select a test image; see how the model classifies it."""
 
-    def __init__(self, player: Player, desk: Desk):
-        self.player, self.desk = player, desk
+    def __init__(self, player: Player, shared: SharedImage):
+        self.player, self.shared = player, shared
         height, width = player.book.image_shape
-        # The pen's width was chosen for digits of 8 by 8.
-        pen = PEN * max(height, width) / 8
+        pen = PEN * max(height, width) / 8  # it was measured on images of 8 by 8
         self.grid = PaintGrid(height=height, width=width, label="Paint a digit", pen=pen)
         n = len(player.images)
         self.number = Slider(
-            label="test picture", min=0, max=max(1, n - 1), step=1,
-            help=f"{n} pictures that were kept from the model; the grid shows it, paint over it",
+            label="test image", min=0, max=max(1, n - 1), step=1,
+            help=f"{n} images not used in training; the grid shows the image, paint over it",
         )  # fmt: skip
-        self.told, self.shown = Notice(), widgets.HTML()
-        left = widgets.VBox([*([self.number] if n else []), self.grid])
-        right = widgets.VBox([self.told, self.shown], layout=BESIDE)
-        self.box = widgets.HBox([left, right], layout=WRAPPED)
+        self.message, self.output = Notice(), ipywidgets.HTML()
+        left = ipywidgets.VBox([self.number, self.grid] if n else [self.grid])
+        self.box = beside(left, self.message, self.output)
         if n:
             self.grid.show(player.images[0])
-        self.look()
-        self.grid.observe(lambda _: self.look(taken=True), "value")
-        self.number.observe(lambda _: self.pick(), "value")
+        self.classify()
+        self.grid.observe(lambda _: self.classify(share=True), "value")
+        self.number.observe(lambda _: self.select(), "value")
 
-    def pick(self) -> None:
-        """The test picture of that number goes into the grid."""
+    def select(self) -> None:
+        """Put the test image of the slider's number into the grid."""
         before = self.grid.value
         self.grid.show(self.player.images[self.number.whole])
-        if self.grid.value == before:  # it was there already, so nothing has told the desk
-            self.look(taken=True)
+        if self.grid.value == before:  # then the grid reports no change
+            self.classify(share=True)
 
-    def look(self, taken: bool = False) -> None:
-        """Encode what is in the grid and show how it is read; if `taken`, put it on the desk."""
-        image, origin = self.grid.image(), "your painting"
+    def classify(self, share: bool = False) -> None:
+        """Encode and classify the image in the grid; with `share` all panels show it."""
+        image, description = self.grid.image(), "your painting"
         if len(self.player.images):
-            index = self.number.whole
-            picked = self.player.images[index]
-            if np.array_equal(np.rint(picked * FULL), np.rint(image * FULL)):
-                image = picked  # the grid may know fewer levels
-                origin = f"test picture {index}, labelled {self.player.labels[index]}"
+            number = self.number.whole
+            original = self.player.images[number]
+            if np.array_equal(np.rint(original * FULL), np.rint(image * FULL)):
+                image = original  # the grid may have fewer levels
+                description = f"test image {number}, labelled {self.player.labels[number]}"
         (codes,) = self.player.book.encode(image[None])
-        if taken:
-            self.desk.put(codes, origin)
-        (seen,) = self.player.book.decode(codes[None])
-        (opinion,) = self.player.classes(codes[None])
-        surprisal = self.player.read_along(codes).surprisal
-        self.told.text = f"{read_as(opinion)}."
-        self.shown.value = views.page(
-            views.figure(
-                views.picture(seen, f"What the code book makes of {origin}."),
-                f"{origin}, through the code book: what the model is given",
-            ),
-            views.surprisal_map(
-                seen, surprisal, self.player.book.grid,
-                "Surprisal of each code in nats, read in this order.",
-                "surprisal of each code in nats", surprisal.max(),
-            ),
-            views.classes(opinion, "How the model reads it"),
-        )  # fmt: skip
+        if share:
+            self.shared.set(codes, description)
+        (decoded,) = self.player.book.decode(codes[None])
+        (classes,) = self.player.classify(codes[None])
+        surprisal = self.player.trace_reading(codes).surprisal
+        self.message.text = f"{classified_as(classes).capitalize()}."
+        caption = f"{description}, encoded and decoded: the model’s input"
+        self.output.value = html.page(
+            html.image_figure(decoded, caption),
+            html.surprisal_figure(decoded, surprisal, self.player.book.grid),
+            html.class_table(classes, "Classification"),
+        )
 
 
 class CompletePanel:
-    """Half a picture in, five ways to go on out."""
+    """Keep the upper half of the image and draw the lower half several times."""
 
-    def __init__(self, player: Player, settings: Settings, desk: Desk):
-        self.player, self.settings, self.desk = player, settings, desk
-        self.digit = digits(player, "as a")
-        self.go = widgets.Button(
-            description="Complete five ways", button_style="primary", layout={"width": "13em"}
+    def __init__(self, player: Player, controls: SamplingControls, shared: SharedImage):
+        self.player, self.controls, self.shared = player, controls, shared
+        self.label = class_choice(player, "class")
+        self.button = ipywidgets.Button(
+            description=f"Draw {COMPLETIONS} completions",
+            button_style="primary",
+            layout={"width": "13em"},
         )
-        self.about, self.told, self.shown = widgets.HTML(), Notice(), widgets.HTML()
-        self.box = widgets.VBox(
-            [self.about, self.digit, self.go, self.told, self.shown], layout=BESIDE
+        self.source, self.message, self.output = ipywidgets.HTML(), Notice(), ipywidgets.HTML()
+        self.box = beside(
+            controls.box, self.source, self.label, self.button, self.message, self.output
         )
-        self.go.on_click(lambda _: self.complete())
-        desk.observe(lambda _: self.announce(), "codes")
-        self.announce()
+        self.button.on_click(lambda _: self.complete())
+        shared.observe(lambda _: self.reset(), "codes")
+        self.reset()
 
-    def announce(self) -> None:
-        """Say whose upper half it would be."""
-        origin = self.desk.origin or "nothing yet: draw, paint or pick a picture first"
-        self.about.value = views.note(f"The upper half of: {origin}.")
-        self.go.disabled = self.desk.codes is None
-        self.told.text = self.shown.value = ""
+    def reset(self) -> None:
+        """Name the image whose upper half is kept, and clear the last completions."""
+        self.source.value = html.note(f"Upper half of: {self.shared.description}.")
+        self.message.text = self.output.value = ""
 
     def complete(self) -> None:
-        """Keep the upper half, draw the lower one five times, and read each."""
-        whole, label, config = self.desk.codes, self.digit.value, self.settings.config()
-        ways = WAYS if config.strategy == "sample" else 1
-        codes = self.player.complete(whole, label, config, ways)
-        images = self.player.book.decode(np.concatenate([[whole], codes]))
-        says = self.player.classes(codes)
+        """Draw the lower half several times, and classify each result."""
+        original, config = self.shared.codes, self.controls.config()
+        n = COMPLETIONS if config.strategy == "sample" else 1
+        codes = self.player.complete(original, self.label.value, config, n)
+        images = self.player.book.decode(np.concatenate([[original], codes]))
+        classes = self.player.classify(codes)
         half = first_patches(images[0], self.player.half[0], self.player.book.patch)
-        alone = "" if ways > 1 else f" {config.strategy.capitalize()} knows one way only."
-        self.told.text = f"Read as {', '.join(str(p.argmax()) for p in says)}.{alone}"
-        captions = ["the upper half", "what it was"]
-        captions += [f"{i + 1}: read as {p.argmax()} ({p.max():.0%})" for i, p in enumerate(says)]
-        self.shown.value = views.page(views.gallery([half, *images], captions))
+        single = "" if n > 1 else f" {config.strategy.capitalize()} search has only one result."
+        digits = ", ".join(str(digit) for digit in classes.argmax(1))
+        self.message.text = f"Classified as {digits}.{single}"
+        captions = ["upper half", "original"]
+        captions += [f"{i}: {classified_as(p)}" for i, p in enumerate(classes, 1)]
+        self.output.value = html.page(html.gallery([half, *images], captions))
 
 
 class AttentionPanel:
-    """Where a head looks while the model reads the picture."""
+    """Attention weights while the model classifies the image."""
 
-    def __init__(self, player: Player, desk: Desk):
-        self.player, self.desk = player, desk
-        config = player.model.config
+    def __init__(self, player: Player, shared: SharedImage):
+        self.player, self.shared = player, shared
+        config, n = player.model.config, player.book.n_patches + 3  # <IMG> codes </IMG> <CLS>
         self.layer = Slider(label="layer", min=1, max=config.n_layer, step=1, value=1)
         self.head = Slider(label="head", min=1, max=config.n_head, step=1, value=1)
-        last = player.book.n_patches + 3  # <IMG> codes </IMG> <CLS>
         self.token = Slider(
-            label="token", min=1, max=last, step=1, value=last,
-            help=f"which of the {last} tokens looks; the last, <CLS>, is where the digit is named",
+            label="token", min=1, max=n, step=1, value=n,
+            help=f"the query, of {n} tokens; at the last, <CLS>, the model predicts the class",
         )  # fmt: skip
-        self.shown = widgets.HTML()
-        self.box = widgets.VBox([self.layer, self.head, self.token, self.shown])
-        for control in (self.layer, self.head, self.token):
-            control.observe(lambda _: self.show(), "value")
-        desk.observe(lambda _: self.attend(), "codes")
-        self.attend()
+        self.output = ipywidgets.HTML()
+        self.box = ipywidgets.VBox([self.layer, self.head, self.token, self.output])
+        for slider in (self.layer, self.head, self.token):
+            slider.observe(lambda _: self.show_head(), "value")
+        shared.observe(lambda _: self.compute(), "codes")
+        self.compute()
 
-    def attend(self) -> None:
-        """Read the picture on the desk and keep where every head looked."""
-        if self.desk.codes is None:
-            self.shown.value = views.note("Draw, paint or pick a picture first.")
-            return
-        self.weights = self.player.attention(self.desk.codes)  # (L, H, T, T)
-        (self.image,) = self.player.book.decode(self.desk.codes[None])
-        self.show()
+    def compute(self) -> None:
+        """Compute the attention weights of all heads for the shared image."""
+        self.weights = self.player.attention(self.shared.codes)  # (n_layer, n_head, T, T)
+        (self.image,) = self.player.book.decode(self.shared.codes[None])
+        self.show_head()
 
-    def show(self) -> None:
-        """The chosen head over the picture, the rest of its attention in words, all heads small."""
-        if self.desk.codes is None:
-            return
-        tokens = self.player.reading(self.desk.codes)
+    def show_head(self) -> None:
+        """Show the chosen head over the image, its other weights in words, and all heads small."""
+        tokens, n = self.player.prompt(self.shared.codes), self.player.book.n_patches
         layer, head, query = (s.whole - 1 for s in (self.layer, self.head, self.token))
-        (rows, columns), n = self.player.book.grid, self.player.book.n_patches
-        over = self.weights[:, :, query, 1 : 1 + n].reshape(*self.weights.shape[:2], rows, columns)
-        mine = self.weights[layer, head, query]
-        seen = np.where(np.arange(n) <= query - 1, mine[1 : 1 + n], np.nan).reshape(rows, columns)
-        beside = [0, *range(1 + n, len(tokens))]
-        told = ", ".join(f"{mine[i]:.0%} to {tokens[i]}" for i in beside if i <= query)
-        who = f"layer {layer + 1}, head {head + 1}, {tokens[query]}"
-        place = query - 1 if 0 < query <= n else None
-        self.shown.value = views.page(
-            views.figure(
-                views.picture(self.image, self.desk.origin), self.desk.origin, again=True
+        weights = self.weights[:, :, query]  # (n_layer, n_head, T)
+        maps = weights[..., 1 : 1 + n].reshape(*weights.shape[:2], *self.player.book.grid)
+        seen = np.arange(n).reshape(self.player.book.grid) < query
+        others = [
+            f"{weights[layer, head, i]:.0%} to {tokens[i]}"
+            for i in (0, *range(1 + n, len(tokens)))
+            if i <= query
+        ]
+        attention = f"Attention of layer {layer + 1}, head {head + 1}, from {tokens[query]}"
+        self.output.value = html.page(
+            html.image_figure(self.image, self.shared.description),
+            html.patch_figure(
+                self.image,
+                np.where(seen, 100 * maps[layer, head], np.nan),
+                f"{attention} to each code, in percent; {', '.join(others)}",
+                decimals=0,
+                marked=query - 1 if 0 < query <= n else None,
             ),
-            views.figure(
-                views.patch_map(
-                    self.image, 100 * seen, f"Attention of {who} to each code, in percent.",
-                    decimals=0, marked=place,
-                ),
-                f"{who}: attention to each code, %; {told}",
-            ),
-            views.figure(
-                views.heads(
-                    over, (layer, head), f"Small maps of all heads for {tokens[query]}; the chosen "
-                    "one is framed."
-                ),
-                "all heads, each shaded by its own most: layers down, heads across",
+            html.heads_figure(
+                maps, (layer, head), f"All heads, from {tokens[query]}: layers are rows, heads "
+                "columns; each map has its own scale, and the chosen one a frame",
             ),
         )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A trained model with all that one needs to play with it: no widgets here, they stand on this."""
+"""A trained model with its codebook and test images, and every question the playground asks it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -9,19 +9,10 @@ from threading import RLock
 import numpy as np
 
 from seqlm.config import SampleConfig
+from seqlm.data import tokens
 from seqlm.data.build import CODEBOOK, IMAGES, load_pictures
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
-from seqlm.data.tokens import (
-    IMG,
-    KIND_CODE,
-    class_ids,
-    code_token,
-    drawing_prompt,
-    read_layout,
-    reading_prompt,
-    token_kinds,
-)
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import TokenScores, class_probabilities, score_tokens
 from seqlm.models.generation import draw
@@ -29,28 +20,28 @@ from seqlm.models.gpt2 import load_lm
 from seqlm.models.tracing import Trace, attention_weights, trace
 
 
-def _alone(ask):
-    """One question at a time: attention changes how the model computes while it is looked at."""
+def _locked(method):
+    """One call at a time: reading attention weights changes how the model computes meanwhile."""
 
-    @wraps(ask)
-    def asked(self, *args, **kwargs):
+    @wraps(method)
+    def call(self, *args, **kwargs):
         with self.lock:
-            return ask(self, *args, **kwargs)
+            return method(self, *args, **kwargs)
 
-    return asked
+    return call
 
 
 @dataclass(frozen=True, eq=False)
 class Player:
-    """A language model of pictures, which several threads may ask.
+    """A language model of images, for use from several threads.
 
     Attributes:
-        directory: where the model lies.
+        directory: the model's.
         model: a GPT2LMHeadModel.
         vocab: token -> id.
-        book: the code book its codes come from.
-        images: (N, H, W) pictures it has not learned from; there may be none.
-        labels: (N,) what they show.
+        book: the codebook of its codes.
+        images: (N, H, W) test images, not used in training; there may be none.
+        labels: (N,) their classes.
     """
 
     directory: Path
@@ -63,43 +54,44 @@ class Player:
 
     @classmethod
     def load(cls, directory: Path, data: Path | None = None) -> "Player":
-        """The model in `directory`, and the test pictures of the data set in `data`.
+        """The model in `directory`, and the test images of the data set in `data`.
 
-        Raises DataError when there is no such model, no code book lies beside it, the book has
-        more codes than the model knows, or its pictures are too long for the model or of another
-        size than those in `data`.
+        Raises DataError when there is no such model, no codebook lies beside it, the codebook has
+        more codes than the model's vocabulary, or its images are too long for the model or of
+        another size than those in `data`.
         """
         directory = Path(directory)
         model, vocab = load_lm(directory), vocabulary_of(load_tokenizer(directory))
         book = PatchCodebook.load(directory / CODEBOOK)
-        known = int((token_kinds(vocab) == KIND_CODE).sum())
-        if book.n_codes > known or not class_ids(vocab):
+        n_codes = int((tokens.token_kinds(vocab) == tokens.KIND_CODE).sum())
+        n_classes = len(tokens.class_ids(vocab))
+        if book.n_codes > n_codes or not n_classes:
             raise DataError(
-                f"{directory}: its code book has {book.n_codes} codes and its vocabulary {known}, "
-                f"with {len(class_ids(vocab))} classes; the playground wants a model of pictures "
-                "with classes, as `make report` makes one"
+                f"{directory}: its codebook has {book.n_codes} codes and its vocabulary {n_codes}, "
+                f"with {n_classes} classes; the playground needs a model of images with classes, "
+                "as `make report` trains it"
             )
         length, most = book.n_patches + 3, model.config.n_positions  # <IMG> codes </IMG> <CLS>
         if length > most:
             raise DataError(
-                f"{directory}: a picture of its code book takes {length} tokens to read and the "
-                f"model reads at most {most}; train one with n_positions of {length} or more"
+                f"{directory}: to classify an image takes {length} tokens and the model reads at "
+                f"most {most}; train one with n_positions of {length} or more"
             )
         images, labels = np.zeros((0, *book.image_shape), np.float32), np.zeros(0, np.int64)
         if data is not None and (Path(data) / IMAGES).is_file():
             images, labels = load_pictures(data).of("test")
             if images.shape[1:] != book.image_shape:
-                given, known = ("x".join(map(str, s)) for s in (images.shape[1:], book.image_shape))
+                sizes = ("x".join(map(str, s)) for s in (images.shape[1:], book.image_shape))
                 raise DataError(
-                    f"{Path(data) / IMAGES}: its pictures are {given} pixels and the model draws "
-                    f"{known}; give the data set that the model was trained with"
+                    f"{Path(data) / IMAGES}: its images are {next(sizes)} pixels and the model's "
+                    f"{next(sizes)}; use the data set that the model was trained with"
                 )
         return cls(directory, model, vocab, book, images, labels)
 
     @property
     def n_classes(self) -> int:
-        """C, how many kinds of picture the model knows."""
-        return len(class_ids(self.vocab))
+        """The number of classes the model knows."""
+        return len(tokens.class_ids(self.vocab))
 
     @property
     def half(self) -> tuple[int, int]:
@@ -107,57 +99,54 @@ class Player:
         rows, columns = self.book.grid
         return columns * (rows // 2), self.book.patch * (rows // 2)
 
-    @_alone
+    @_locked
     def draw(
-        self,
-        labels: Sequence[int | None],
-        config: SampleConfig,
-        begun: np.ndarray | None = None,
+        self, labels: Sequence[int | None], config: SampleConfig, start: np.ndarray | None = None
     ) -> np.ndarray:
-        """A picture for each label, after the codes `begun` (N, p) if there are any. (N, P)"""
+        """An image for each label, continuing the codes `start` (N, p) if there are any. (N, P)"""
         n_patches, n_codes = self.book.n_patches, self.book.n_codes
-        return draw(self.model, self.vocab, labels, n_patches, config, begun, n_codes)
+        return draw(self.model, self.vocab, labels, n_patches, config, start, n_codes)
 
     def complete(
         self, codes: np.ndarray, label: int | None, config: SampleConfig, n: int = 5
     ) -> np.ndarray:
-        """The upper half of `codes` (P,) completed in `n` ways. (n, P)
+        """The upper half of `codes` (P,), continued `n` times. (n, P)
 
-        Greedy and beam search know one way only, so there the n are alike.
+        With greedy and beam search all n are equal.
         """
-        begun = np.tile(codes[: self.half[0]], (n, 1))
-        return self.draw([label] * n, config, begun)
+        return self.draw([label] * n, config, np.tile(codes[: self.half[0]], (n, 1)))
 
-    @_alone
-    def traced(self, codes: np.ndarray, label: int | None, config: SampleConfig) -> Trace:
-        """What the model expected at each place while it drew `codes` (P,)."""
-        return trace(self.model, self.vocab, drawing_prompt(label), codes, config)
+    @_locked
+    def trace_drawing(self, codes: np.ndarray, label: int | None, config: SampleConfig) -> Trace:
+        """The next-token probabilities from which each of `codes` (P,) was drawn."""
+        return trace(self.model, self.vocab, tokens.drawing_prompt(label), codes, config)
 
-    @_alone
-    def read_along(self, codes: np.ndarray) -> Trace:
-        """What the model expects at each place of `codes` (P,) that it is given to read."""
-        return trace(self.model, self.vocab, (IMG,), codes)
+    @_locked
+    def trace_reading(self, codes: np.ndarray) -> Trace:
+        """The next-token probabilities at each of `codes` (P,) in the read layout."""
+        return trace(self.model, self.vocab, (tokens.IMG,), codes)
 
-    @_alone
-    def scores(self, codes: np.ndarray, labels: Sequence[int | None]) -> TokenScores:
-        """What each code of `codes` (N, P) costs the model, told what each picture shows."""
+    @_locked
+    def score(self, codes: np.ndarray, labels: Sequence[int | None]) -> TokenScores:
+        """The NLL of each code of `codes` (N, P) in the draw layout."""
         rows = [
-            encode_tokens([*drawing_prompt(label), *map(code_token, row)], self.vocab)
+            encode_tokens([*tokens.drawing_prompt(label), *map(tokens.code_token, row)], self.vocab)
             for row, label in zip(codes, labels, strict=True)
         ]
-        return score_tokens(self.model, rows).of_kind(token_kinds(self.vocab), KIND_CODE)
+        kinds = tokens.token_kinds(self.vocab)
+        return score_tokens(self.model, rows).of_kind(kinds, tokens.KIND_CODE)
 
-    @_alone
-    def classes(self, codes: np.ndarray) -> np.ndarray:
-        """Which digit is it? Read off after ``<CLS>``, for codes (N, P). (N, C), sums to 1."""
-        prompts = [encode_tokens(self.reading(row), self.vocab) for row in codes]
-        return class_probabilities(self.model, prompts, class_ids(self.vocab))
+    @_locked
+    def classify(self, codes: np.ndarray) -> np.ndarray:
+        """Class probabilities after ``<CLS>``, for codes (N, P). (N, C), rows sum to 1"""
+        prompts = [encode_tokens(self.prompt(row), self.vocab) for row in codes]
+        return class_probabilities(self.model, prompts, tokens.class_ids(self.vocab))
 
-    def reading(self, codes: np.ndarray) -> tuple[str, ...]:
-        """The sentence that asks which digit `codes` (P,) show, up to its ``<CLS>``."""
-        return reading_prompt(read_layout(codes, 0))
+    def prompt(self, codes: np.ndarray) -> tuple[str, ...]:
+        """The tokens that ask for the class of `codes` (P,): ``<IMG> codes </IMG> <CLS>``."""
+        return tokens.reading_prompt(tokens.read_layout(codes, 0))
 
-    @_alone
+    @_locked
     def attention(self, codes: np.ndarray) -> np.ndarray:
-        """Where every head looks while the model reads `codes` (P,). (n_layer, n_head, T, T)"""
-        return attention_weights(self.model, encode_tokens(self.reading(codes), self.vocab))
+        """Attention weights of every head over `prompt(codes)`. (n_layer, n_head, T, T)"""
+        return attention_weights(self.model, encode_tokens(self.prompt(codes), self.vocab))
