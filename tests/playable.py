@@ -1,27 +1,25 @@
-"""A project's folder with a data set and a model to play with, for the tests of the playground."""
+"""A project's folder with a data set and an untrained model, for the tests of the playground."""
 
 import shutil
 from pathlib import Path
 
-from seqlm.config import ModelConfig
 from seqlm.data.build import CODEBOOK
-from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokenizer import build_tokenizer, save_tokenizer
-from seqlm.data.tokens import default_vocab
-from seqlm.models.gpt2 import build_lm
 from seqlm.workspace import Workspace
 
 
-def playable(root: Path, data: Path, size: ModelConfig) -> Workspace:
-    """`root` with `data` as its laptop data set and an untrained model of opinions beside it."""
+def save_model(model, vocab: dict[str, int], directory: Path, book=None) -> Path:
+    """Save a model as training does, with a codebook if there is one."""
+    model.save_pretrained(directory)
+    save_tokenizer(build_tokenizer(vocab), directory)
+    if book is not None:
+        book.save(directory / CODEBOOK)
+    return directory
+
+
+def playable(root: Path, built, model, vocab: dict[str, int]) -> Workspace:
+    """`root` with the data set `built` and `model` as those of the laptop profile."""
     ws = Workspace("laptop", root)
-    shutil.copytree(data, ws.data)
-    book = PatchCodebook.load(data / CODEBOOK)
-    vocab = default_vocab(book.n_codes)
-    model = build_lm(size, vocab, seed=3)
-    for weight in (p for p in model.parameters() if p.ndim == 2):
-        weight.data.mul_(4)
-    model.save_pretrained(ws.best_model)
-    save_tokenizer(build_tokenizer(vocab), ws.best_model)
-    book.save(ws.best_model / CODEBOOK)
+    shutil.copytree(built.directory, ws.data)
+    save_model(model, vocab, ws.best_model, built.book)
     return ws

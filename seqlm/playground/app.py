@@ -4,6 +4,7 @@ Notebook 07_playground displays its panels one by one.
 """
 
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,6 @@ import ipywidgets
 
 from seqlm.config import DataConfig
 from seqlm.data.build import CODEBOOK, SEQUENCES, VOCAB, is_built
-from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import SeqlmError
 from seqlm.playground import html, panels
 from seqlm.playground.controls import Job, SamplingControls
@@ -63,14 +63,11 @@ class Playground:
         """The directories of the model and its data; None when there is no model."""
         if self.directory:
             return Path(self.directory), self.ws.data
-        small = self.folder / "best_model", self.folder / "data"
-        # The small model has its codebook once its training has ended.
-        for file, found in (
-            (self.ws.best_model / "model.safetensors", (self.ws.best_model, self.ws.data)),
-            (small[0] / CODEBOOK, small),
-        ):
-            if file.is_file():
-                return found
+        if (self.ws.best_model / "model.safetensors").is_file():
+            return self.ws.best_model, self.ws.data
+        small = self.folder / "best_model"
+        if (small / CODEBOOK).is_file():  # else its training has not ended
+            return small, self.folder / "data"
         return None
 
     def load(self) -> None:
@@ -160,13 +157,13 @@ class Training(Job):
                 ) from error
             self.status.text = "building the data set"
             if not is_built(DATA, data):
-                self._run(lock, "build", output_dir=data, copies=DATA.copies)
+                self._run_command(lock, "build", output_dir=data, copies=DATA.copies)
             files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
             settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
-            self._run(lock, "train", **files, **settings)
-        PatchCodebook.load(data / CODEBOOK).save(self.folder / "best_model" / CODEBOOK)
+            self._run_command(lock, "train", **files, **settings)
+        shutil.copy(data / CODEBOOK, self.folder / "best_model")
 
-    def _run(self, lock, command: str, **settings) -> None:
+    def _run_command(self, lock, command: str, **settings) -> None:
         """Run a command of seqlm; its lines are the status. The lock is held until it ends."""
         flags = [f"--{name}={value}" for name, value in settings.items()]
         self.process = subprocess.Popen(

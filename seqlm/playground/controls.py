@@ -5,8 +5,7 @@ from threading import Event, Thread
 
 import ipywidgets
 
-from seqlm.config import SampleConfig
-from seqlm.options import DRAWING
+from seqlm.config import DRAWING, SampleConfig
 from seqlm.playground.widgets import Choice, Notice, Slider
 
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "0 1.5em"}

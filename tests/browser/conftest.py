@@ -129,13 +129,13 @@ def jupyter_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, s
 @pytest.fixture(scope="session")
 def browser() -> Iterator["Browser"]:  # noqa: F821
     """Chromium or Chrome, as this machine has it; without one the test is skipped."""
-    found = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if found is None:
+    program = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if program is None:
         pytest.skip(f"no browser here: none of {', '.join(BROWSERS)} is installed")
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     with playwright.sync_playwright() as driver:
         chromium = driver.chromium.launch(
-            executable_path=found, args=["--no-sandbox", "--disable-gpu"]
+            executable_path=program, args=["--no-sandbox", "--disable-gpu"]
         )
         yield chromium
         chromium.close()
@@ -229,7 +229,7 @@ def run_all_cells() -> Callable[["Page"], None]:  # noqa: F821
             "jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel?.status === 'idle'"
         )
         # While the notebook is still being put on the screen the command finds none to run, and
-        # does nothing: so it is given until the first cell is on its way. A cell that waits or
+        # does nothing: so it is repeated until the first cell is on its way. A cell that waits or
         # runs shows [*], one that has never been run [ ].
         deadline = time.monotonic() + PATIENCE
         first = page.locator(".jp-CodeCell .jp-InputPrompt").first

@@ -1,4 +1,4 @@
-"""The grid is painted as a person would, under Voila and in JupyterLab; Python sees the same."""
+"""The paint grid, used as a person would, under Voila and in JupyterLab; Python sees the same."""
 
 import json
 import time
@@ -12,29 +12,29 @@ import pytest
 from seqlm.data.images import load_digits, split_indices
 from seqlm.evaluation.image_quality import train_digit_classifier
 
-# `told` shows what Python holds; the buttons let the page ask Python to change the grid.
+# `state` shows the value in Python; the buttons let the page ask Python to change the grid.
 NOTEBOOK = """
 import ipywidgets, json
 import numpy as np
-from seqlm.playground.painting import PaintGrid
+from seqlm.playground.widgets import PaintGrid
 
 grid = PaintGrid(label="A digit of yours")
-told = ipywidgets.HTML()
+state = ipywidgets.HTML()
 changes = 0
 
-def tell(change=None):
+def show_state(change=None):
     global changes
     changes += change is not None
-    state = {"value": grid.value, "changes": changes}
-    told.value = f'<code id="told">{json.dumps(state)}</code>'
+    values = {"value": grid.value, "changes": changes}
+    state.value = f'<code id="state">{json.dumps(values)}</code>'
 
-grid.observe(tell, names="value")
-tell()
+grid.observe(show_state, names="value")
+show_state()
 show = ipywidgets.Button(description="Show a ramp")
 show.on_click(lambda _: grid.show(np.arange(64).reshape(8, 8) // 4 / 16))
 wipe = ipywidgets.Button(description="Wipe it")
 wipe.on_click(lambda _: grid.clear())
-ipywidgets.VBox([grid, told, show, wipe])
+ipywidgets.VBox([grid, state, show, wipe])
 """
 RAMP = [cell // 4 for cell in range(64)]
 # Strokes as a hand makes them, in cells: [x, y] corners.
@@ -57,7 +57,7 @@ DIGITS = {
 
 
 class Painter:
-    """A person before the grid: every method does what a hand or an eye does."""
+    """A person who paints: every method does what a hand or an eye does."""
 
     def __init__(self, page) -> None:
         self.page, self.mouse, self.keyboard = page, page.mouse, page.keyboard
@@ -91,20 +91,20 @@ class Painter:
         ]
         return [int(name.partition("ink ")[2].removesuffix(" of 16")) for name in names]
 
-    def told(self) -> dict:
-        return json.loads(self.page.locator("#told").inner_text())
+    def state(self) -> dict:
+        return json.loads(self.page.locator("#state").inner_text())
 
     def agreed(self) -> list[int]:
         """The levels, once Python and the page hold the same."""
         self.page.wait_for_function(
             """() => {
-              const told = JSON.parse(document.querySelector("#told").textContent).value;
+              const state = JSON.parse(document.querySelector("#state").textContent).value;
               const names = [...document.querySelectorAll("[role=gridcell]")]
                 .map(cell => cell.ariaLabel ?? cell.getAttribute("aria-label"));
-              return told.every((level, i) => names[i].endsWith(`: ink ${level} of 16`));
+              return state.every((level, i) => names[i].endsWith(`: ink ${level} of 16`));
             }"""
         )
-        assert self.seen() == self.told()["value"]
+        assert self.seen() == self.state()["value"]
         return self.seen()
 
     def status(self) -> str:
@@ -139,7 +139,7 @@ def voila_address(voila, folder) -> str:
 
 @pytest.fixture(scope="module", params=["voila", "lab"])
 def opened_page(request, opened, run_all_cells, folder) -> Iterator:
-    """The notebook's page under one framework; all tests of the module paint on it in turn."""
+    """The notebook's page under one framework; all tests of the module use it."""
     if request.param == "voila":
         with opened(request.getfixturevalue("voila_address")) as seen:
             yield seen
@@ -152,7 +152,7 @@ def opened_page(request, opened, run_all_cells, folder) -> Iterator:
 
 @pytest.fixture
 def painter(opened_page) -> Iterator[Painter]:
-    """Blank paper, and no error of ours in the console when the test is done."""
+    """A blank grid; after the test, no error of ours in the console."""
     person = Painter(opened_page.page)
     person.button("Clear").click()
     assert person.agreed() == [0] * 64
@@ -177,17 +177,17 @@ def test_a_click_inks_a_cell_and_a_little_of_its_neighbours(painter):
 
 
 def test_a_drag_paints_a_line_and_python_sees_it(painter):
-    before = painter.told()["changes"]
+    before = painter.state()["changes"]
     painter.drag((3.5, 0.5), (3.5, 7.5), steps=1)  # one event: no cell on the way may be skipped
     levels = np.reshape(painter.agreed(), (8, 8))
     assert (levels[:, 3] == 16).all()
     assert (levels[1:7, [2, 4]] == levels[1, 2]).all() and 0 < levels[1, 2] < 8
     assert not levels[:, [0, 1, 5, 6, 7]].any()
     assert painter.status() == "Painted: 24 of 64 cells have ink."
-    assert painter.told()["changes"] > before
+    assert painter.state()["changes"] > before
 
 
-def test_a_stroke_never_lessens_what_is_there(painter):
+def test_a_stroke_never_reduces_ink(painter):
     painter.drag((1.5, 4.5), (6.5, 4.5))
     before = painter.agreed()
     painter.drag((3.8, 1), (4.2, 7))
@@ -195,21 +195,21 @@ def test_a_stroke_never_lessens_what_is_there(painter):
     assert all(new >= old for old, new in zip(before, after, strict=True)) and after != before
 
 
-def test_a_slow_stroke_is_told_on_the_way_but_not_with_every_move(painter):
-    before, began, moves = painter.told()["changes"], time.monotonic(), 60
+def test_a_slow_stroke_is_sent_while_it_goes_on_but_not_with_every_move(painter):
+    before, began, moves = painter.state()["changes"], time.monotonic(), 60
     painter.mouse.move(*painter.at(0.5, 0.5))
     painter.mouse.down()
     for step in range(moves + 1):
         painter.mouse.move(*painter.at(0.5 + 6 * step / moves, 0.5 + 6 * step / moves))
         painter.page.wait_for_timeout(5)
     painter.page.wait_for_function(
-        f"JSON.parse(document.querySelector('#told').textContent).changes > {before}"
+        f"JSON.parse(document.querySelector('#state').textContent).changes > {before}"
     )
     painter.mouse.up()
     # Python's answers to the first messages came while the stroke went on, and took nothing back.
     assert (np.diag(np.reshape(painter.agreed(), (8, 8)))[:7] == 16).all()
-    told, seconds = painter.told()["changes"] - before, time.monotonic() - began
-    assert 2 <= told <= 10 * seconds + 2
+    n_changes, seconds = painter.state()["changes"] - before, time.monotonic() - began
+    assert 2 <= n_changes <= 10 * seconds + 2
 
 
 def test_what_is_painted_looks_like_a_digit_to_a_judge_of_real_ones(painter, judge):

@@ -1,5 +1,5 @@
-"""Each control of the playground is moved as a person would, under Voila and in JupyterLab, and
-what the page then says is what the same settings give in Python."""
+"""Every control of the playground, used as a person would, under Voila and in JupyterLab: the page
+shows what the same settings give in Python."""
 
 import base64
 import json
@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from playable import playable
 
-from seqlm.config import DRAWING, ModelConfig, SampleConfig
+from seqlm.config import DRAWING, SampleConfig
 from seqlm.data.tokens import draw_layout
 from seqlm.playground.player import Player
 
@@ -59,7 +59,7 @@ def expect(what, **options):
 
 
 class Visitor:
-    """A person before the playground, who finds everything by its name."""
+    """A person who uses the page and finds everything by its name."""
 
     def __init__(self, page) -> None:
         self.page = page
@@ -85,27 +85,26 @@ class Visitor:
         for key in keys:
             self.page.keyboard.press(key)
 
-    def says(self, text: str | re.Pattern, n: int = 1) -> None:
+    def sees(self, text: str | re.Pattern, n: int = 1) -> None:
         """Wait until `text` stands on the page."""
         expect(self.page.get_by_text(text)).to_have_count(n)
 
     def shows(self, name: str, value: str) -> None:
-        """Wait until a slider says `value`, to eyes and to ears."""
+        """Wait until a slider shows `value`, on the page and to screen readers."""
         expect(self.slider(name)).to_have_attribute("aria-valuetext", value)
         beside = self.slider(name).locator("xpath=following-sibling::span")
         expect(beside).to_have_text(value)
 
 
 @pytest.fixture(scope="module")
-def home(built, tmp_path_factory) -> Path:
-    """A project's folder with a model to play with."""
-    size = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64)
-    return playable(tmp_path_factory.mktemp("home"), built.directory, size).root
+def home(built, opinionated, vocab, tmp_path_factory) -> Path:
+    """A project's folder with an untrained model."""
+    return playable(tmp_path_factory.mktemp("home"), built, opinionated(), vocab).root
 
 
 @pytest.fixture(scope="module")
 def player(home) -> Player:
-    """The same model, for what the page should say."""
+    """The same model, for what the page should show."""
     return Player.load(home / "outputs/laptop/best_model", home / "data/laptop")
 
 
@@ -116,7 +115,7 @@ def voila_address(voila, home) -> str:
 
 @pytest.fixture(scope="module", params=["voila", "lab"])
 def opened_page(request, opened, run_all_cells, home, tmp_path_factory) -> Iterator:
-    """The playground under one framework; all tests of the module visit it in turn."""
+    """The playground under one framework; all tests of the module use this page."""
     if request.param == "voila":
         with opened(request.getfixturevalue("voila_address"), **SCREEN) as seen:
             yield seen
@@ -131,7 +130,7 @@ def opened_page(request, opened, run_all_cells, home, tmp_path_factory) -> Itera
 
 @pytest.fixture
 def visitor(opened_page, player) -> Iterator[Visitor]:
-    """A seven drawn as README draws, and no error of ours in the console when the test is done."""
+    """A 7 drawn with the default settings; after the test, no error of ours in the console."""
     person = Visitor(opened_page.page)
     expect(person.button("Draw the gallery")).to_be_visible()
     person.strategy("sample").check()
@@ -151,37 +150,39 @@ def visitor(opened_page, player) -> Iterator[Visitor]:
 
 
 def drawn(player: Player, label: int | None = 7, **changes) -> tuple[str, str]:
-    """What the page says of a drawing: what was drawn, and how surprising it was."""
+    """What the page shows of a drawing: its digit, seed and class, and its surprisal."""
     config = replace(SampleConfig(**DRAWING), **changes)
     (codes,) = player.draw([label], config)
-    (opinion,) = player.classes(codes[None])
-    asked = "a digit of its own choice" if label is None else f"a {label}"
-    total = player.traced(codes, label, config).surprisal.sum()
-    said = f"The model says {opinion.argmax()} ({opinion.max():.0%})."
+    (classes,) = player.classify(codes[None])
+    digit = "any digit" if label is None else f"a {label}"
+    total = player.trace_drawing(codes, label, config).surprisal.sum()
+    result = f"classified as {classes.argmax()} ({classes.max():.0%})."
     return (
-        f"Drawn: {asked}, seed {config.seed}. {said}",
-        f"surprisal of each code, −ln p in nats; {total:.1f} together",
+        f"Drawing of {digit}, seed {config.seed}; {result}",
+        f"Surprisal per code in nats (−ln p); total {total:.1f}",
     )
 
 
 def drawing_shows(visitor: Visitor, player: Player, label: int | None = 7, **changes) -> None:
-    for sentence in drawn(player, label, **changes):
-        visitor.says(sentence)
+    message, caption = drawn(player, label, **changes)
+    visitor.sees(message)
+    expect(visitor.page.get_by_text(caption).first).to_be_visible()
 
 
-# --- what a drawing is asked for ------------------------------------------------------------------
+# --- draw ------------------------------------------------------------------------------------------
 
 
-def test_it_begins_with_a_seven_and_says_what_model_plays(visitor, player):
-    visitor.says(re.compile("Playing with outputs/laptop/best_model: 2 layers, 2 heads, 32 wide"))
+def test_it_begins_with_a_seven_and_names_the_model(visitor, player):
+    visitor.sees(re.compile("Model: outputs/laptop/best_model, 2 layers, 2 heads, 32 wide"))
     drawing_shows(visitor, player)
-    expect(visitor.page.get_by_role("img", name="The model’s drawing of a 7, 16")).to_be_visible()
+    image = visitor.page.get_by_role("img", name="drawing of a 7, first 16")
+    expect(image).to_be_visible()
     expect(
-        visitor.page.get_by_role("table", name="What might have come as code 16")
+        visitor.page.get_by_role("table", name="Next-token probabilities, code 16")
     ).to_be_visible()
 
 
-def test_every_digit_can_be_asked_for_with_the_mouse_and_with_arrow_keys(visitor, player):
+def test_every_digit_can_be_chosen_with_the_mouse_and_with_arrow_keys(visitor, player):
     visitor.digit("3").click()
     expect(visitor.digit("3")).to_be_checked()
     drawing_shows(visitor, player, 3)
@@ -191,7 +192,7 @@ def test_every_digit_can_be_asked_for_with_the_mouse_and_with_arrow_keys(visitor
     drawing_shows(visitor, player, 4)
     visitor.digit("any").click()
     drawing_shows(visitor, player, None)
-    expect(visitor.digit("any", "as a")).to_be_checked()  # the other row has a mind of its own
+    expect(visitor.digit("any", "class")).to_be_checked()  # another row
 
 
 @pytest.mark.parametrize(
@@ -205,17 +206,17 @@ def test_every_digit_can_be_asked_for_with_the_mouse_and_with_arrow_keys(visitor
         ("seed", ["ArrowRight", "ArrowRight"], "44", {"seed": 44}),
     ],
 )
-def test_a_slider_that_is_moved_by_keyboard_draws_anew(visitor, player, name, keys, shown, changes):
+def test_a_slider_moved_by_keyboard_draws_again(visitor, player, name, keys, shown, changes):
     visitor.press(name, *keys)
     visitor.shows(name, shown)
     drawing_shows(visitor, player, **changes)
 
 
-def test_top_k_of_none_is_said_in_a_word(visitor):
+def test_top_k_of_0_shows_as_all(visitor):
     visitor.shows("top-k", "all")
 
 
-def test_a_strategy_greys_out_what_it_does_not_heed(visitor, player):
+def test_a_strategy_disables_what_it_does_not_use(visitor, player):
     expect(visitor.slider("beams")).to_be_disabled()
     visitor.strategy("greedy").check()
     drawing_shows(visitor, player, strategy="greedy")
@@ -246,24 +247,24 @@ def test_draw_plays_the_codes_from_the_first_and_can_be_paused(visitor):
 
 def test_the_code_slider_shows_the_drawing_so_far_and_play_goes_on_to_the_end(visitor, player):
     (codes,) = player.draw([7], SampleConfig(**DRAWING))
-    trace = player.traced(codes, 7, SampleConfig(**DRAWING))
+    trace = player.trace_drawing(codes, 7, SampleConfig(**DRAWING))
     visitor.press("code", "Home", "ArrowRight", "ArrowRight")
-    visitor.says("the first 3 of 16 codes")
-    visitor.says(f"surprisal of each code, −ln p in nats; {trace.surprisal[:3].sum():.1f} together")
-    table = visitor.page.get_by_role("table", name="What might have come as code 3")
+    visitor.sees("drawing of a 7, first 3 of 16 codes")
+    visitor.sees(f"Surprisal per code in nats (−ln p); total {trace.surprisal[:3].sum():.1f}")
+    table = visitor.page.get_by_role("table", name="Next-token probabilities, code 3")
     for candidate in trace.candidates(2):
         row = table.get_by_role("row").filter(has_text=candidate.token)
         expect(row.get_by_role("cell")).to_have_text(
             [f"{candidate.probability:.1%}", f"{candidate.after:.1%}"]
         )
-    expect(table.get_by_role("row").filter(has_text="(stands here)")).to_have_count(1)
+    expect(table.get_by_role("row").filter(has_text="(chosen)")).to_have_count(1)
     visitor.press("code", "End", "ArrowLeft")
     visitor.button("Play code").click()
-    visitor.says("the first 16 of 16 codes")
+    visitor.sees("drawing of a 7, first 16 of 16 codes")
     expect(visitor.button("Play code")).to_be_visible()  # it has stopped by itself
 
 
-def test_the_strategy_and_the_buttons_answer_to_the_keyboard(visitor, player):
+def test_the_strategy_and_the_buttons_work_by_keyboard(visitor, player):
     visitor.strategy("sample").focus()
     visitor.page.keyboard.press("ArrowRight")
     expect(visitor.strategy("greedy")).to_be_checked()
@@ -277,18 +278,17 @@ def test_the_strategy_and_the_buttons_answer_to_the_keyboard(visitor, player):
         drawing_shows(visitor, player, seed=seed)
 
 
-# --- a picture, half of it, attention -------------------------------------------------------------
+# --- paint, complete, attention -----------------------------------------------------------------
 
 
-def picture_shows(visitor: Visitor, player: Player, image: np.ndarray, origin: str) -> None:
+def image_shows(visitor: Visitor, player: Player, image: np.ndarray, description: str) -> None:
     (codes,) = player.book.encode(image[None])
-    opinion, total = player.classes(codes[None])[0], player.read_along(codes).surprisal.sum()
-    visitor.says(f"{origin}, through the code book: what the model is given")
-    visitor.says(f"surprisal of each code in nats; {total:.1f} together")
-    expect(
-        visitor.page.get_by_text(f"The model says {opinion.argmax()} ({opinion.max():.0%}).").last
-    ).to_be_visible()
-    visitor.says(f"The upper half of: {origin}.")
+    classes, total = player.classify(codes[None])[0], player.trace_reading(codes).surprisal.sum()
+    visitor.sees(f"{description}, encoded and decoded: the model’s input")
+    visitor.sees(f"Surprisal per code in nats (−ln p); total {total:.1f}")
+    result = f"Classified as {classes.argmax()} ({classes.max():.0%})."
+    expect(visitor.page.get_by_text(result, exact=True)).to_be_visible()
+    visitor.sees(f"Upper half of: {description}.")
 
 
 def ink(visitor: Visitor) -> np.ndarray:
@@ -300,15 +300,15 @@ def ink(visitor: Visitor) -> np.ndarray:
     return np.array(levels, np.float32).reshape(8, 8) / 16
 
 
-def test_a_test_picture_is_picked_by_keyboard(visitor, player):
-    visitor.press("test picture", "Home", "ArrowRight", "ArrowRight")
-    picture_shows(visitor, player, player.images[2], f"test picture 2, labelled {player.labels[2]}")
+def test_a_test_image_is_selected_by_keyboard(visitor, player):
+    visitor.press("test image", "Home", "ArrowRight", "ArrowRight")
+    image_shows(visitor, player, player.images[2], f"test image 2, labelled {player.labels[2]}")
     assert np.allclose(ink(visitor), player.images[2])
 
 
-def test_what_is_painted_with_the_mouse_is_read(visitor, player):
-    visitor.press("test picture", "Home", "ArrowRight")
-    visitor.says(f"The upper half of: test picture 1, labelled {player.labels[1]}.")
+def test_an_image_painted_with_the_mouse_is_classified(visitor, player):
+    visitor.press("test image", "Home", "ArrowRight")
+    visitor.sees(f"Upper half of: test image 1, labelled {player.labels[1]}.")
     visitor.button("Clear").click()
     box = visitor.page.get_by_role("grid", name="Paint a digit").bounding_box()
     x, y = (box[side] + box[size] / 2 for side, size in (("x", "width"), ("y", "height")))
@@ -319,10 +319,10 @@ def test_what_is_painted_with_the_mouse_is_read(visitor, player):
     expect(visitor.page.get_by_role("gridcell", name="row 2, column 4: ink 0 of 16")).to_have_count(
         0
     )
-    picture_shows(visitor, player, ink(visitor), "your painting")
+    image_shows(visitor, player, ink(visitor), "your painting")
 
 
-def test_what_is_painted_by_keyboard_is_read(visitor, player):
+def test_an_image_painted_by_keyboard_is_classified(visitor, player):
     visitor.button("Clear").click()
     visitor.button("Hard brush").click()
     cell = visitor.page.get_by_role("gridcell", name="row 1, column 1: ink 0 of 16")
@@ -330,64 +330,63 @@ def test_what_is_painted_by_keyboard_is_read(visitor, player):
     for key in ("Space", *["Shift+ArrowDown"] * 4, *["Shift+ArrowRight"] * 3):
         visitor.page.keyboard.press(key)
     expect(visitor.page.get_by_role("gridcell", name=re.compile("ink 16 of 16"))).to_have_count(8)
-    picture_shows(visitor, player, ink(visitor), "your painting")
+    image_shows(visitor, player, ink(visitor), "your painting")
 
 
 @pytest.mark.parametrize("name", ["any", "4"])
-def test_half_a_picture_is_completed_five_ways(visitor, player, name):
-    visitor.press("test picture", "Home", "ArrowRight", "ArrowRight", "ArrowRight")
-    visitor.says(f"The upper half of: test picture 3, labelled {player.labels[3]}.")
-    visitor.digit(name, "as a").check()
-    visitor.button("Complete five ways").click()
+def test_half_an_image_is_completed_five_times(visitor, player, name):
+    visitor.press("test image", "Home", "ArrowRight", "ArrowRight", "ArrowRight")
+    visitor.sees(f"Upper half of: test image 3, labelled {player.labels[3]}.")
+    visitor.digit(name, "class").check()
+    visitor.button("Draw 5 completions").click()
     (codes,) = player.book.encode(player.images[3:4])
     label = None if name == "any" else int(name)
-    says = player.classes(player.complete(codes, label, SampleConfig(**DRAWING)))
-    for i, opinion in enumerate(says):
-        visitor.says(f"{i + 1}: read as {opinion.argmax()} ({opinion.max():.0%})")
-    visitor.says(f"Read as {', '.join(str(opinion.argmax()) for opinion in says)}.")
-    visitor.says("what it was")
+    classes = player.classify(player.complete(codes, label, SampleConfig(**DRAWING)))
+    for i, p in enumerate(classes, 1):
+        visitor.sees(f"{i}: classified as {p.argmax()} ({p.max():.0%})")
+    visitor.sees(f"Classified as {', '.join(str(digit) for digit in classes.argmax(1))}.")
+    visitor.sees("original")
 
 
 def test_the_sliders_of_attention_choose_layer_head_and_token(visitor, player):
     visitor.digit("2").check()
     drawing_shows(visitor, player, 2)
     (codes,) = player.draw([2], SampleConfig(**DRAWING))
-    weights, tokens = player.attention(codes), player.reading(codes)
+    weights, tokens = player.attention(codes), player.prompt(codes)
 
     def caption(layer: int, head: int, token: int) -> str:
-        mine = weights[layer - 1, head - 1, token - 1]
-        told = [i for i in (0, 17, 18) if i < token]
-        beside = ", ".join(f"{mine[i]:.0%} to {tokens[i]}" for i in told)
-        who = f"layer {layer}, head {head}, {tokens[token - 1]}"
-        return f"{who}: attention to each code, %; {beside}"
+        row = weights[layer - 1, head - 1, token - 1]
+        others = ", ".join(f"{row[i]:.0%} to {tokens[i]}" for i in (0, 17, 18) if i < token)
+        name = f"layer {layer}, head {head}, from {tokens[token - 1]}"
+        return f"Attention of {name} to each code, in percent; {others}"
 
     for name in ("layer", "head"):
         visitor.press(name, "Home")
     visitor.press("token", "End")
-    visitor.says(caption(1, 1, 19))
+    visitor.sees(caption(1, 1, 19))
     visitor.press("layer", "ArrowRight")
-    visitor.says(caption(2, 1, 19))
+    visitor.sees(caption(2, 1, 19))
     visitor.press("head", "End")
-    visitor.says(caption(2, 2, 19))
+    visitor.sees(caption(2, 2, 19))
     visitor.press("token", "Home", *["ArrowRight"] * 4)
-    visitor.says(caption(2, 2, 5))
+    visitor.sees(caption(2, 2, 5))
 
 
 # --- the gallery ----------------------------------------------------------------------------------
 
 
 def saved(visitor: Visitor, name: str) -> bytes:
-    """What a link downloads; it lies in the page."""
+    """What a link downloads; the page holds the bytes."""
     link = visitor.page.get_by_role("link", name=f"Download {name}")
     expect(link).to_be_visible()
     return base64.b64decode(link.get_attribute("href").partition("base64,")[2])
 
 
-def test_a_gallery_is_drawn_and_can_be_taken_along(visitor, player):
+def test_a_gallery_is_drawn_and_can_be_downloaded(visitor, player):
     visitor.press("rows", "Home", "ArrowRight")
     visitor.shows("rows", "2")
     visitor.button("Draw the gallery").click()
-    visitor.says("done: 2 of 2 rows, 20 drawings")
+    visitor.sees("done: 2 of 2 rows, 20 images")
     assert saved(visitor, "PNG").startswith(b"\x89PNG\r\n\x1a\n")
     rows = [json.loads(line) for line in saved(visitor, "JSONL").decode().splitlines()]
     codes = player.draw(range(10), SampleConfig(**DRAWING))
@@ -397,17 +396,17 @@ def test_a_gallery_is_drawn_and_can_be_taken_along(visitor, player):
     expect(visitor.button("Stop")).to_be_disabled()
 
 
-def test_a_long_gallery_tells_how_far_it_is_and_can_be_stopped(visitor):
+def test_a_long_gallery_shows_its_progress_and_can_be_stopped(visitor):
     visitor.press("rows", "End")
     visitor.shows("rows", "20")
     for _ in range(5):  # a fast machine may be done before a hand reaches the button
         visitor.button("Draw the gallery").click()
-        visitor.says(re.compile(r"^\d+ of 20 rows drawn, about .+ left$"))
+        visitor.sees(re.compile(r"^\d+ of 20 rows, about .+ left$"))
         visitor.button("Stop").dispatch_event("click")  # does not wait for it to be enabled
-        visitor.says(re.compile(r"^(stopped after|done:) \d+ of 20 rows, \d+ drawings$"))
-        if visitor.page.get_by_text(re.compile("^stopped after")).count():
+        visitor.sees(re.compile(r"^(stopped|done): \d+ of 20 rows, \d+ images$"))
+        if visitor.page.get_by_text(re.compile("^stopped:")).count():
             break
-    visitor.says(re.compile(r"^stopped after \d+ of 20 rows, \d+ drawings$"))
+    visitor.sees(re.compile(r"^stopped: \d+ of 20 rows, \d+ images$"))
     assert len(saved(visitor, "JSONL").splitlines()) % 10 == 0
     expect(visitor.button("Draw the gallery")).to_be_enabled()
 
@@ -440,11 +439,11 @@ def test_every_control_has_a_name(visitor):
     controls = []
     for area in visitor.page.locator(".jp-OutputArea-output").all():
         area.evaluate("area => { window.area = area; }")
-        held = session.send("Runtime.evaluate", {"expression": "window.area"})["result"]
+        node = session.send("Runtime.evaluate", {"expression": "window.area"})["result"]
         for role in ROLES:
-            asked = {"objectId": held["objectId"], "role": role}
-            found = session.send("Accessibility.queryAXTree", asked)["nodes"]
-            controls += [(role, node["name"]["value"].strip()) for node in found]
+            query = {"objectId": node["objectId"], "role": role}
+            nodes = session.send("Accessibility.queryAXTree", query)["nodes"]
+            controls += [(role, node["name"]["value"].strip()) for node in nodes]
     assert set(ROLES) == {role for role, _ in controls}
     assert len(controls) > 60 and [role for role, name in controls if not name] == []
 
@@ -493,7 +492,7 @@ def test_texts_can_be_read_in_jupyterlabs_dark_theme(visitor):
 
 @pytest.fixture(scope="module")
 def telephone(opened, voila_address) -> Iterator:
-    """The application on a narrow screen, in the dark."""
+    """The application on a narrow screen, in the dark theme."""
     screen = {"viewport": {"width": 400, "height": 900}}
     with opened(f"{voila_address}?theme=dark", **screen) as seen:
         expect(Visitor(seen.page).button("Draw the gallery")).to_be_visible()
@@ -527,7 +526,7 @@ def test_the_application_has_a_name_and_asks_no_other_host(telephone):
 # --- no model yet ---------------------------------------------------------------------------------
 
 
-def test_without_a_model_one_is_trained_here_and_the_panels_fill(voila, opened, tmp_path):
+def test_without_a_model_one_can_be_trained_and_then_the_panels_fill(voila, opened, tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source, n = re.subn(r"quick_seconds = \d+", "quick_seconds = 2", parameters.source)
@@ -538,21 +537,21 @@ def test_without_a_model_one_is_trained_here_and_the_panels_fill(voila, opened, 
     )
     with opened(address, **SCREEN) as seen:
         visitor = Visitor(seen.page)
-        visitor.says(re.compile("`make report` trains the real one"))
-        visitor.says("This panel waits for a model; see above.", 5)
+        visitor.sees(re.compile("There is no trained model yet"))
+        visitor.sees("This panel needs a model; see above.", 5)
         train, stop = visitor.button("Train a two-minute model"), visitor.button("Stop")
         expect(stop).to_be_disabled()
         train.click()
         expect(train).to_be_disabled()
-        visitor.says(re.compile("turning the digits into sentences"))
+        visitor.sees(re.compile("building the data set"))
         stop.click()
-        visitor.says("stopped; the button goes on from the last checkpoint")
+        visitor.sees("stopped; the button continues from the last checkpoint")
         expect(stop).to_be_disabled()
         train.click()
-        visitor.says(re.compile("Playing with outputs/playground/best_model"))
-        visitor.says(re.compile("`make report` trains a better one"))
+        visitor.sees(re.compile("Model: outputs/playground/best_model"))
+        visitor.sees(re.compile("`make report` trains a better one"))
         expect(visitor.button("Draw the gallery")).to_be_visible()
-        visitor.says(re.compile(r"^Drawn: a 7, seed 42\."))
+        visitor.sees(re.compile(r"^Drawing of a 7, seed 42;"))
         visitor.press("seed", "Home")
         visitor.shows("seed", "0")
         assert seen.our_errors == []

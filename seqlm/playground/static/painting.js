@@ -1,4 +1,4 @@
-// The page's side of seqlm/painting.py: a grid of cells to paint on.
+// The page's side of seqlm/playground/widgets.py: a grid of cells to paint on.
 //
 // The digits of scikit-learn were bitmaps four times finer than their 8x8 pixels, and a pixel says
 // how many of its 4x4 points had ink. The soft brush does the same: a round pen inks fine points,
@@ -208,7 +208,7 @@ class View {
     this.undoButton.setAttribute("aria-disabled", String(!this.past.length));
   }
 
-  say(text) {
+  announce(text) {
     this.status.textContent = text;
   }
 
@@ -257,7 +257,7 @@ class View {
       this.draw();
       this.send(true);
     }
-    this.say(sentence());
+    this.announce(sentence());
   }
 
   clear() {
@@ -266,11 +266,11 @@ class View {
   }
 
   undo() {
-    if (!this.past.length) return this.say("There is nothing to undo.");
+    if (!this.past.length) return this.announce("There is nothing to undo.");
     this.picture.set(this.past.pop());
     this.draw();
     this.send(true);
-    this.say(`Undone: ${this.inked()}.`);
+    this.announce(`Undone: ${this.inked()}.`);
   }
 
   choose(tool) {
@@ -290,7 +290,7 @@ class View {
     this.remember();
     this.picture.set(value);
     this.draw();
-    this.say(`New picture: ${this.inked()}.`);
+    this.announce(`New picture: ${this.inked()}.`);
   }
 
   // ------------------------------------------------------------------ mouse, pen, finger
@@ -318,7 +318,7 @@ class View {
 
   move(event) {
     if (event.pointerId !== this.stroke?.pointer) return;
-    // Between two frames a quick hand makes several events; each bends the stroke a little.
+    // Between two frames a quick hand makes several events; each turns the stroke a little.
     const events = event.getCoalescedEvents?.() ?? [];
     for (const each of events.length ? events : [event]) this.paintTo(this.point(each));
   }
@@ -338,7 +338,7 @@ class View {
     if (!same(before, this.picture.levels)) this.remember(before);
     this.draw();
     this.send(true);
-    this.say(`${tool === "erase" ? "Erased" : "Painted"}: ${this.inked()}.`);
+    this.announce(`${tool === "erase" ? "Erased" : "Painted"}: ${this.inked()}.`);
   }
 
   // ------------------------------------------------------------------ keyboard
@@ -362,16 +362,16 @@ class View {
   paint(from, to) {
     const ends = [this.picture.centre(from), this.picture.centre(to)];
     const pen = this.model.get("pen");
-    this.change(() => this.picture.line(this.tool, ...ends, pen), () => this.tell(to));
+    this.change(() => this.picture.line(this.tool, ...ends, pen), () => this.sentence(to));
   }
 
   setLevel(level) {
     const levels = [...this.picture.levels];
     levels[this.here] = Math.min(FULL, Math.max(0, level));
-    this.change(() => this.picture.set(levels), () => this.tell(this.here));
+    this.change(() => this.picture.set(levels), () => this.sentence(this.here));
   }
 
-  tell(cell) {
+  sentence(cell) {
     const words = this.describe(cell);
     return `${words[0].toUpperCase()}${words.slice(1)}.`;
   }

@@ -1,6 +1,5 @@
-// One labelled <input type="range">, with what it says at the moment beside it; and, where it can be
-// played, a button that lets it run to its end. The slider itself tells a screen reader its value, so
-// what stands beside it is only for the eye: an <output> would say it a second time.
+// A labelled <input type="range"> with its value beside it; a playable one has a button that runs it
+// to its end. Screen readers get the value from the input: the text beside it is hidden from them.
 
 const BEAT = 450; // milliseconds between two values
 
@@ -21,10 +20,10 @@ function render({ model, el }) {
 
   // As many decimals as the step has: 0.9, not 0.9000000000000001.
   const decimals = () => (String(model.get("step")).split(".")[1] ?? "").length;
-  const inWords = (value) => model.get("special")[String(value)] ?? value.toFixed(decimals());
+  const nameOf = (value) => model.get("special")[String(value)] ?? value.toFixed(decimals());
 
-  function say() {
-    shown.textContent = inWords(Number(input.value));
+  function showValue() {
+    shown.textContent = nameOf(Number(input.value));
     input.setAttribute("aria-valuetext", shown.textContent);
   }
 
@@ -63,11 +62,11 @@ function render({ model, el }) {
     play.hidden = !model.get("playable");
     play.textContent = model.get("playing") ? "Pause" : "Play";
     play.setAttribute("aria-label", `${play.textContent} ${model.get("label")}`);
-    say();
+    showValue();
   }
 
   const showAndRun = () => run(model.get("playing"));
-  input.addEventListener("input", say); // while it is dragged only the number follows
+  input.addEventListener("input", showValue); // while it is dragged only the number follows
   input.addEventListener("change", () => keep(Number(input.value)));
   play.addEventListener("click", () => (model.get("playing") ? stop() : start()));
   model.on("change", show);

@@ -1,4 +1,4 @@
-"""The grid holds pictures of seventeen levels, takes good ones and refuses others in a sentence."""
+"""Sliders, choices and the paint grid: their values, limits and refusals."""
 
 import shutil
 import subprocess
@@ -12,26 +12,47 @@ from traitlets import TraitError
 
 from seqlm.data.images import load_digits
 from seqlm.errors import DataError
-from seqlm.playground.painting import PaintGrid
+from seqlm.playground.widgets import Choice, Notice, PaintGrid, Slider
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_a_new_grid_is_a_blank_sheet_of_8_by_8():
+def test_a_slider_stays_within_its_limits():
+    slider = Slider(label="rows", min=1, max=5, step=1, value=3)
+    for value, kept in ((9, 5), (-2, 1), (4, 4)):
+        slider.value = value
+        assert slider.whole == kept
+
+
+def test_the_options_of_a_choice_stand_for_values_and_none_is_one():
+    choice = Choice("digit", {"0": 0, "1": 1, "any": None}, -1)
+    assert (choice.index, choice.value, choice.names) == (2, None, ["0", "1", "any"])
+    for index, value in ((1, 1), (9, None), (-1, 0)):
+        choice.index = index
+        assert choice.value == value
+
+
+@pytest.mark.parametrize("widget", [Slider, Choice, Notice, PaintGrid])
+def test_the_scripts_and_styles_of_the_widgets_need_no_network(widget):
+    outside = ("http:", "https:", "import ", "url(")
+    assert [word for word in outside if word in f"{widget._esm}{widget._css}"] == []
+
+
+def test_a_new_grid_is_blank_with_8_by_8_cells():
     grid = PaintGrid()
     assert (grid.height, grid.width, grid.value) == (8, 8, [0] * 64)
     image = grid.image()
     assert image.shape == (8, 8) and image.dtype == np.float32 and not image.any()
 
 
-def test_every_real_digit_comes_back_exactly_as_it_was_shown():
+def test_every_real_digit_is_returned_exactly_as_it_was_shown():
     grid = PaintGrid()
     for digit in load_digits()[0][:20]:
         grid.show(digit)
         assert np.array_equal(grid.image(), digit)
 
 
-def test_rows_come_one_after_another():
+def test_the_values_run_row_by_row():
     grid = PaintGrid(height=2, width=3)
     grid.show([[0, 0.5, 1], [0.25, 0, 0]])
     assert grid.value == [0, 8, 16, 4, 0, 0]
@@ -44,13 +65,13 @@ def test_ink_between_two_levels_is_rounded():
     assert grid.value == [8, 8]
 
 
-def test_clear_blanks_the_sheet():
+def test_clear_blanks_the_grid():
     grid = PaintGrid(value=[3] * 64)
     grid.clear()
     assert grid.value == [0] * 64
 
 
-def test_whole_numbers_of_numpy_are_kept_as_plain_ones():
+def test_whole_numbers_of_numpy_become_ints():
     grid = PaintGrid(height=1, width=2, value=list(np.array([3, 16])))
     assert grid.value == [3, 16] and {type(level) for level in grid.value} == {int}
 
@@ -66,14 +87,14 @@ def test_whole_numbers_of_numpy_are_kept_as_plain_ones():
         (["1"] + [0] * 63, "row 1, column 1 is '1'"),
     ],
 )
-def test_a_value_that_is_no_picture_is_refused_and_the_old_one_stays(value, sentence):
+def test_an_invalid_value_is_refused_and_the_old_one_stays(value, sentence):
     grid = PaintGrid(value=[5] * 64)
     with pytest.raises(TraitError, match=sentence):
         grid.value = value
     assert grid.value == [5] * 64
 
 
-def test_what_a_page_sends_is_checked_too():
+def test_values_from_the_page_are_checked_too():
     grid = PaintGrid()
     grid.set_state({"value": [1] * 64})
     with pytest.raises(TraitError, match="64"):
@@ -91,7 +112,7 @@ def test_what_a_page_sends_is_checked_too():
         ([[0, 0], [0]], "something that is not a number"),
     ],
 )
-def test_an_image_that_does_not_fit_is_refused_in_one_sentence(image, sentence):
+def test_an_invalid_image_is_refused_in_one_sentence(image, sentence):
     grid = PaintGrid(value=[5] * 64)
     with pytest.raises(DataError, match=sentence) as refused:
         grid.show(image)
@@ -99,37 +120,29 @@ def test_an_image_that_does_not_fit_is_refused_in_one_sentence(image, sentence):
     assert grid.value == [5] * 64
 
 
-@pytest.mark.parametrize("setting", [{"height": 0}, {"width": 65}, {"pen": 0.0}, {"pen": np.nan}])
-def test_a_size_or_a_pen_that_cannot_be_is_refused(setting):
+@pytest.mark.parametrize("setting", [{"height": 0}, {"width": 65}, {"pen": 0.0}, {"pen": 65.0}])
+def test_an_invalid_size_or_pen_is_refused(setting):
     with pytest.raises(TraitError, match=next(iter(setting))):
         PaintGrid(**setting)
 
 
-def test_another_size_is_a_blank_sheet_unless_its_value_comes_with_it():
+def test_another_size_blanks_the_grid_unless_its_value_comes_with_it():
     grid = PaintGrid(value=[1] * 64)
     grid.height = 4
     assert grid.value == [0] * 32
     assert PaintGrid(height=2, width=2, value=[1, 2, 3, 4]).value == [1, 2, 3, 4]
 
 
-def test_whoever_watches_hears_of_a_change_once():
-    grid, heard = PaintGrid(), []
-    grid.observe(lambda change: heard.append(change["new"][0]), names="value")
+def test_observers_are_called_once_per_change():
+    grid, calls = PaintGrid(), []
+    grid.observe(lambda change: calls.append(change["new"][0]), names="value")
     grid.show(np.ones((8, 8)))
     grid.show(np.ones((8, 8)))
     grid.clear()
-    assert heard == [16, 0]
+    assert calls == [16, 0]
 
 
-def test_the_page_gets_the_script_and_the_style_and_neither_needs_a_network():
-    grid = PaintGrid()
-    outside = ("http:", "https:", "import ", "url(")
-    for name, text in (("painting.js", str(grid._esm)), ("painting.css", str(grid._css))):
-        assert text == (ROOT / "seqlm/playground/static" / name).read_text(encoding="utf-8")
-        assert [word for word in outside if word in text] == []
-
-
-def test_a_wheel_holds_the_script_and_the_style(tmp_path):
+def test_a_wheel_holds_the_scripts_and_styles(tmp_path):
     # From a copy: setuptools leaves a build folder beside the sources.
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         (tmp_path / name).write_bytes((ROOT / name).read_bytes())
@@ -139,5 +152,6 @@ def test_a_wheel_holds_the_script_and_the_style(tmp_path):
         [sys.executable, "-c", build], cwd=tmp_path, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    held = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    assert {f"seqlm/playground/static/painting.{end}" for end in ("js", "css")} <= set(held)
+    files = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
+    static = (ROOT / "seqlm/playground/static").iterdir()
+    assert {str(path.relative_to(ROOT)) for path in static} <= set(files)
