@@ -30,7 +30,7 @@ def load_run(directory: Path) -> dict:
     places = (directory / "metrics" / "evaluate.json", directory / "metrics.json")
     path = next((path for path in places if path.is_file()), None)
     if path is None:
-        raise DataError(f"{directory}: not evaluated; run notebook 05_evaluate or `seqlm train`")
+        raise DataError(f"{directory}: not evaluated; run `make report` or `seqlm train`")
     measured = read_json(path)
     values = measured["values"]
     layout = values.get("layout_compared") or next(n for n in ("read", "draw") if n in values)

@@ -1,7 +1,7 @@
-"""The same digits on their side: another domain for a model that has learned them upright.
+"""The digits rotated by 90 degrees: a new domain for a model trained on upright ones.
 
-The split is that of the upright pictures, so a digit whose upright picture a model was trained on
-is never among the turned ones that it is measured on, nor the other way round.
+Rotated images stay in the split of the upright ones, so no model is measured on a digit that it was
+trained on in the other orientation.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,72 +19,61 @@ from seqlm.data.tokens import draw_layout, read_layout
 from seqlm.errors import DataError
 from seqlm.utils import read_json
 
-_Turned = tuple[int, int, np.ndarray]  # number of the picture, of the copy (0: itself), codes (P,)
+_Encoded = tuple[int, int, np.ndarray]  # index of the image, of the copy (0: original), codes (P,)
 
 
-def turned(images: np.ndarray) -> np.ndarray:
-    """Pictures (N, H, W) turned by 90 degrees, against the clock: (N, W, H)."""
+def rotate_images(images: np.ndarray) -> np.ndarray:
+    """Images (N, H, W) rotated by 90 degrees, counter-clockwise: (N, W, H)."""
     return np.ascontiguousarray(np.rot90(images, axes=(1, 2)))
 
 
-def write_turned(data: Path, path: Path, copies: int) -> dict:
-    """Turn the pictures of the data set in `data`, and write their sentences to `path`.
+def write_rotated_digits(data: Path, path: Path, copies: int) -> dict:
+    """Rotate the images of the data set in `data`, and write their rows to `path`.
 
-    Codes come from the data set's own code book, which knows upright patches only. Training images
-    have `copies` augmented images, turned like all else; a picture whose codes equal those of a held-out
-    one, turned or upright, is left out of training. As many draw sentences of training withhold
-    their class as the data set's own. Returns "psnr" (dB on val pictures, upright and turned) and
-    "psnr_pictures" (how many), "sentences" and "left_out". Raises DataError for pictures that are
-    not square.
+    The data set's own code book encodes them. Training images get `copies` augmented images; a
+    training image with the codes of a val or test image, rotated or upright, is left out. The class
+    is withheld in as many draw rows as in the data set. Returns "psnr" (dB on val images, upright
+    and turned), "psnr_pictures" (their number), "sentences" (rows written) and "left_out". Raises
+    DataError for images that are not square.
     """
     data = Path(data)
     book, pictures = PatchCodebook.load(data / CODEBOOK), load_pictures(data)
     if pictures.images.shape[1] != pictures.images.shape[2]:
-        raise DataError(
-            f"{data}: its pictures are not square, so the code book fits none on its side"
-        )
+        raise DataError(f"{data}: its images are not square, so the code book cannot encode them")
     config = replace(DataConfig(**read_json(data / ABOUT)["config"]), copies=copies)
-    encoded = list(_encoded(pictures, book, config))
-    kept = _without_held_out(encoded, pictures, book)
-    records = _sentences(kept, pictures, config)
+    encoded = list(_encode(pictures, book, config))
+    images = pictures.images[pictures.split != "train"]
+    unseen = {c.tobytes() for c in (*book.encode(images), *book.encode(rotate_images(images)))}
+    kept = [
+        (index, copy, codes)
+        for index, copy, codes in encoded
+        if pictures.split[index] != "train" or codes.tobytes() not in unseen
+    ]
+    records = _rows(kept, pictures, config)
     write_records(path, records)
     val = pictures.of("val")[0]
-    kinds = {"upright": val, "turned": turned(val)}
+    kinds = {"upright": val, "turned": rotate_images(val)}
     return {
-        "psnr": {name: psnr(seen, book.decode(book.encode(seen))) for name, seen in kinds.items()},
+        "psnr": {name: psnr(some, book.decode(book.encode(some))) for name, some in kinds.items()},
         "psnr_pictures": len(val),
         "sentences": len(records),
         "left_out": len(encoded) - len(kept),
     }
 
 
-def _encoded(pictures: Pictures, book: PatchCodebook, config: DataConfig) -> Iterator[_Turned]:
-    """Every picture turned, then the copies of those in train."""
-    for index, codes in enumerate(book.encode(turned(pictures.images))):
+def _encode(pictures: Pictures, book: PatchCodebook, config: DataConfig) -> Iterator[_Encoded]:
+    """All images rotated, then the augmented training images."""
+    for index, codes in enumerate(book.encode(rotate_images(pictures.images))):
         yield index, 0, codes
     train = np.flatnonzero(pictures.split == "train")
-    bent = augmented_images(pictures.images[train], config, LEVELS[config.source])
-    for copy, images in enumerate(bent, start=1):
-        for index, codes in zip(train, book.encode(turned(images)), strict=True):
+    augmented = augmented_images(pictures.images[train], config, LEVELS[config.source])
+    for copy, images in enumerate(augmented, start=1):
+        for index, codes in zip(train, book.encode(rotate_images(images)), strict=True):
             yield index, copy, codes
 
 
-def _without_held_out(
-    encoded: Sequence[_Turned], pictures: Pictures, book: PatchCodebook
-) -> list[_Turned]:
-    """`encoded` less the train pictures with the codes of a held-out one, turned or upright."""
-    held = pictures.images[pictures.split != "train"]
-    seen = (*book.encode(held), *book.encode(turned(held)))
-    later = {codes.tobytes() for codes in seen}
-    return [
-        (index, copy, codes)
-        for index, copy, codes in encoded
-        if pictures.split[index] != "train" or codes.tobytes() not in later
-    ]
-
-
-def _sentences(encoded: Sequence[_Turned], pictures: Pictures, config: DataConfig) -> list[Record]:
-    """Each picture in the read layout, then in the draw layout, as `dataset` makes them."""
+def _rows(encoded: Sequence[_Encoded], pictures: Pictures, config: DataConfig) -> list[Record]:
+    """Each image in the read layout and in the draw layout, as `build_dataset` writes them."""
     records, rng = [], np.random.default_rng([config.seed, 9])
     for index, copy, codes in encoded:
         split, label = str(pictures.split[index]), int(pictures.labels[index])
