@@ -185,12 +185,12 @@ def export(
     """
     from seqlm.data.corpus import load_corpus
     from seqlm.deploy.export import export_model
-    from seqlm.training.runs import fitting
+    from seqlm.training.runs import trained_length
 
     corpus = None
     if data_path is not None:
         files = DataFiles(data_path, model_path / "vocab.json")
-        corpus = load_corpus(files, fitting(model_path))
+        corpus = load_corpus(files, trained_length(model_path))
     print(export_model(model_path, output_dir, format, cache, int8, corpus))
 
 

@@ -176,8 +176,8 @@ class TrainConfig:
         max_grad_norm: gradients are clipped to this norm.
         max_length: longer rows lose codes from the left.
         max_steps: stop after so many optimizer steps; -1 goes by num_epochs.
-        max_seconds: stop after this many seconds, keeping the best checkpoint; the schedule is that
-            of the whole run. None: no limit.
+        max_seconds: stop after this many seconds, keeping the best checkpoint; the schedule is
+            planned to end with them. None: no limit.
         evals: how often to evaluate on val, evenly over the run.
         patience: stop after so many evaluations without a better one; 0 never stops early.
         precision: "auto" times bf16 against fp32 on this machine and takes the faster.

@@ -92,22 +92,35 @@ class Corpus:
         prompts = self.ids([reading_prompt(record.tokens) for record in chosen])
         return prompts, np.array([record.label for record in chosen])
 
+    def count_classes(self) -> int:
+        """How many classes a classifier of these rows needs.
+
+        Raises DataError when the labelled train rows are all of one class, or there are none.
+        """
+        labels = self.to_classify("train")[1]
+        if len(np.unique(labels)) < 2:
+            raise DataError(
+                f"all labelled train rows are of class {labels[0]}; a classifier needs rows of at "
+                "least two classes"
+            )
+        highest = max(r.label for split in self.splits for r in self.labelled(split))
+        return max(len(self.class_ids), 1 + highest)
+
     @property
     def longest(self) -> int:
         """Tokens in the longest row of any split."""
         return max(len(r.tokens) for records in self.splits.values() for r in records)
 
 
-def load_corpus(files: DataFiles, max_length: int | None = None) -> Corpus:
+def load_corpus(
+    files: DataFiles, max_length: int | None = None, vocab: dict[str, int] | None = None
+) -> Corpus:
     """Read, check, shorten to `max_length` and split what `files` names.
 
-    Raises DataError, naming file, line and fix, for anything that breaks the data contract.
+    `vocab` (token -> id) takes the place of `files.vocab_path`. Raises DataError, naming file, line
+    and fix, for anything that breaks the data contract.
     """
-    return corpus_with(files, read_vocab(files.vocab_path), max_length)
-
-
-def corpus_with(files: DataFiles, vocab: dict[str, int], max_length: int | None = None) -> Corpus:
-    """As `load_corpus`, with `vocab` (token -> id) in place of `files.vocab_path`."""
+    vocab = read_vocab(files.vocab_path) if vocab is None else vocab
     records = read_records(
         files.data_path,
         vocab,

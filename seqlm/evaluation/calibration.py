@@ -11,9 +11,9 @@ from seqlm.evaluation.estimates import (
     bootstrap_interval,
     proportion,
 )
+from seqlm.evaluation.scores import LEAST
 
 BINS = 10  # the calibration error sums up the very bins that the diagram shows
-LEAST = 1e-300  # a probability of nothing would cost infinitely many nats; this one costs 691
 
 
 def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:

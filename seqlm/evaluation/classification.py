@@ -7,9 +7,9 @@ from scipy.special import softmax
 
 from seqlm.data.tokens import IMG, IMG_END, KIND_CODE, class_ids, drawing_prompt, token_kinds
 from seqlm.errors import DataError
-from seqlm.evaluation.calibration import LEAST, calibration_error, class_nll, reliability
+from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
 from seqlm.evaluation.estimates import Estimate, bootstrap_interval, proportion
-from seqlm.evaluation.scores import score_tokens
+from seqlm.evaluation.scores import LEAST, score_tokens
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Estimate:

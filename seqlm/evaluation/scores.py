@@ -14,6 +14,7 @@ from torch.nn.functional import log_softmax
 from seqlm.errors import DataError
 
 TOKENS_A_BATCH = 16_384
+LEAST = 1e-300  # probability taken for 0, which would cost infinitely many nats; it costs 691
 LOGITS_A_BATCH = 2**24  # as float32 64 MB, however long the rows and however large the vocabulary
 
 

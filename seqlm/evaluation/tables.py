@@ -84,7 +84,7 @@ def run_table(values: Mapping) -> str:
     if "accuracy" not in values:
         return estimates_table(_lm_rows(values))
     models = {"**the classifier**": values}
-    models |= {f"baseline: {name}": v for name, v in (values.get("rivals") or {}).items()}
+    models |= {f"baseline: {name}": v for name, v in values.get("baselines", {}).items()}
     metrics = {"accuracy": "accuracy", "macro F1 over the classes": "macro_f1"}
     return estimates_table(
         (metric, name, measured[key])

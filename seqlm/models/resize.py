@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import nn
 from transformers import GPT2ForSequenceClassification, PreTrainedModel
@@ -127,14 +126,7 @@ def start_model(directory: Path, corpus: Corpus, classifies: bool = False, seed:
     """
     if not classifies:
         return grow_embedding(load_lm(directory), len(corpus.vocab))
-    labels = corpus.to_classify("train")[1]
-    if len(np.unique(labels)) < 2:
-        raise DataError(
-            f"all labelled train rows are of class {labels[0]}; a classifier needs rows of at "
-            "least two classes"
-        )
-    asked = [record.label for split in corpus.splits for record in corpus.labelled(split)]
-    n_classes = max(len(corpus.class_ids), 1 + max(asked))
+    n_classes = corpus.count_classes()
     if is_classifier(directory):
         model = grow_head(load_classifier(directory), n_classes)
     else:

@@ -1,16 +1,13 @@
-"""Training goes on: a saved model learns from other data, and what it forgets by that is measured.
+"""Go on training a saved model on other data, all weights or by LoRA, with or without replay."""
 
-The vocabulary grows (`growing`), the weights move, all of them or by LoRA (`lora`), and everything
-else is as in a run from scratch: training.py trains, runs.py measures and leaves the report.
-"""
-
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
-from seqlm.data.corpus import Corpus, corpus_with
+from seqlm.data.build import CODEBOOK
+from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.vocabulary import read_vocab
 from seqlm.errors import ConfigError, DataError
 from seqlm.models.gpt2 import check_model_directory, count_parameters
@@ -22,79 +19,57 @@ from seqlm.models.resize import (
     sort_new_tokens,
     start_model,
 )
-from seqlm.training.finetune_report import Job, leave
-from seqlm.training.forgetting import both_measures
+from seqlm.training import runs
+from seqlm.training.forgetting import change_lines, change_table, measure_changes
+from seqlm.training.measure import evaluation_split
 from seqlm.training.replay import warn_of_shared, with_replay
-from seqlm.training.runs import fitting, flushed, measured_split, say_what, warn_of_other_splits
+from seqlm.training.tasks import train_rows, validation_metric
 from seqlm.training.timing import processes
-from seqlm.training.train import Rows, train
-from seqlm.utils import check_folder
+from seqlm.training.train import train
+from seqlm.utils import check_folder, read_text, write_text
 
 MODELS = ("best_model", "final_model")
 
 
-def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> None:
-    """Go on training the model in `options.model_path` on `files`; leave what `seqlm train` does.
+@dataclass(frozen=True, eq=False)
+class FinetuneData:
+    """What is learned and what is measured.
 
-    `files.vocab_path` is not looked at: the vocabulary is the model's own, grown by what
-    `options` allows. Beside the usual numbers, metrics.json and report.md say how the model does on
-    the new rows, and on the old ones if they are given, after and before. Raises ConfigError or
-    DataError, before anything is trained, for what cannot work.
+    Attributes:
+        known: the starting model's vocabulary, token -> id.
+        new: the new rows alone, under the grown vocabulary: what is measured.
+        mixed: the same with replayed rows in train: what is learned.
+        old: the old rows, under `known`; None when no file of them was named.
+        classifies: whether a classifier is trained, or a language model.
+    """
+
+    known: dict[str, int]
+    new: Corpus
+    mixed: Corpus
+    old: Corpus | None
+    classifies: bool
+
+    @property
+    def replayed(self) -> int:
+        """How many of the rows that are learned are old ones."""
+        new = set(map(id, self.new.splits["train"]))
+        return sum(id(record) not in new for record in self.mixed.splits["train"])
+
+
+def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> None:
+    """Go on training the model in `options.model_path` on `files`; save what `seqlm train` saves.
+
+    The vocabulary is the model's own, grown by what `options` allows; `files.vocab_path` is not
+    read. metrics.json and report.md also compare the model before and after on the new rows, and on
+    the old ones if their file is named. Raises ConfigError or DataError, before anything is
+    trained, for what cannot work.
     """
     _check(options, config)
     check_folder(config.output_dir)
-    job = _job(files, options, config)
-    record, about = train_from(options, config, job.mixed, job.old, job.classifies)
+    data = _load_data(files, options, config)
+    record, about = train_from(options, config, data.mixed, data.old, data.classifies)
     if processes().is_main_process:
-        leave(job, Path(config.output_dir), record, about)
-
-
-def _job(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> Job:
-    """Read all that is learned and measured, and say and check what can be before training."""
-    start, main = Path(options.model_path), processes().is_main_process
-    classifies = _task(options) == "classifier"
-    known = read_vocab(start / "vocab.json")
-    length = fitting(start, config.max_length)
-    corpus = with_vocab(files, _vocabulary(files, options, known), length)
-    if main:
-        say_what(corpus, files)
-        _say_cuts(corpus, length)
-    warn_of_other_splits(corpus, files, start)
-    mixed, old = corpus, None
-    if options.old_data_path is not None:
-        old_files = replace(files, data_path=Path(options.old_data_path))
-        old = with_vocab(old_files, known, length)
-        warn_of_other_splits(old, old_files, start)
-        paths = files.data_path, old_files.data_path
-        warn_of_shared(corpus, old, paths, measured_split(old), options.replay > 0)
-        with naming(old_files.data_path):
-            mixed = with_replay(corpus, old, options.replay, classifies, config.seed)
-    job = Job(files, options, known, corpus, mixed, old, classifies)
-    if classifies:
-        _check_labels(job)
-    return job
-
-
-def _check_labels(job: Job) -> None:
-    """Raise DataError, before training, when a split that a classifier needs holds no label."""
-    asked = [(job.files.data_path, job.corpus, ("train", "val", measured_split(job.corpus)))]
-    if job.old is not None:
-        asked.append((job.options.old_data_path, job.old, ("val", measured_split(job.old))))
-    for path, corpus, splits in asked:
-        with naming(path):
-            for split in splits:
-                corpus.to_classify(split)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put `path` before the words of a DataError that does not name it: of two files, which one?"""
-    try:
-        yield
-    except DataError as error:
-        if str(path) in str(error):
-            raise
-        raise DataError(f"{path}: {error}") from error
+        _save(data, files, options, Path(config.output_dir), record, about)
 
 
 def _check(options: FinetuneConfig, config: TrainConfig) -> None:
@@ -113,52 +88,99 @@ def _check(options: FinetuneConfig, config: TrainConfig) -> None:
         )
     if options.replay and options.old_data_path is None:
         raise ConfigError("replay: it needs rows to replay; name their file with --old_data_path")
-
-
-def _task(options: FinetuneConfig) -> str:
-    """lm or classifier: as asked, or else as the model is."""
-    own = "classifier" if is_classifier(options.model_path) else "lm"
-    if own == "classifier" and options.task == "lm":
+    if is_classifier(options.model_path) and options.task == "lm":
         raise ConfigError(
             f"task: {options.model_path} holds a classifier, which has no output layer to predict "
             "tokens with; start from a language model, or use --task classifier"
         )
-    return options.task or own
 
 
-def _vocabulary(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[str, int]:
-    """The model's vocabulary, with what the data or --vocab_path bring appended; says what."""
+# --- data -----------------------------------------------------------------------------------------
+
+
+def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> FinetuneData:
+    """Read all that is learned and measured, and check what can be checked before training."""
+    start = Path(options.model_path)
+    classifies = options.task == "classifier" or is_classifier(start)
+    known = read_vocab(start / "vocab.json")
+    length = runs.trained_length(start, config.max_length)
+    vocab = _grow_vocab(files, options, known)
+    with naming(files.data_path):
+        new = load_corpus(files, length, vocab)
+    runs.log_corpus(new, files)
+    _log_cuts(new, length)
+    runs.warn_of_other_splits(new, files, start)
+    if options.old_data_path is None:
+        data = FinetuneData(known, new, new, None, classifies)
+    else:
+        old_files = replace(files, data_path=Path(options.old_data_path))
+        with naming(old_files.data_path):
+            old = load_corpus(old_files, length, known)
+            runs.warn_of_other_splits(old, old_files, start)
+            paths = files.data_path, old_files.data_path
+            split = evaluation_split(old)
+            warn_of_shared(new, old, paths, split, options.replay > 0)
+            mixed = with_replay(new, old, options.replay, classifies, config.seed)
+        data = FinetuneData(known, new, mixed, old, classifies)
+    if classifies:
+        _check_labels(data, files, options)
+    return data
+
+
+def _grow_vocab(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[str, int]:
+    """The model's vocabulary, with the new tokens of the data or of --vocab_path appended."""
     counts = count_new_tokens(files.data_path, known)
     if options.vocab_path is not None:
-        new, where = [t for t in read_vocab(options.vocab_path) if t not in known], "vocab_path"
+        new, path = (
+            [t for t in read_vocab(options.vocab_path) if t not in known],
+            options.vocab_path,
+        )
     else:
-        new, where = ([] if files.allow_unknown else sort_new_tokens(counts)), "data_path"
+        new, path = ([] if files.allow_unknown else sort_new_tokens(counts)), files.data_path
     if not new:
         return known
-    told = describe_token_counts({token: counts[token] for token in new})
+    names = describe_token_counts({token: counts[token] for token in new})
     tokens = f"{len(new):,} token{'s' * (len(new) > 1)}"
     if not options.grow:
-        path = getattr(options if where == "vocab_path" else files, where)
         raise DataError(
-            f"{path}: holds {tokens} that the model does not know: {told}; fix them, or let the "
+            f"{path}: holds {tokens} that the model does not know: {names}; fix them, or let the "
             "vocabulary grow with --grow true"
         )
     vocab = extend_vocab(known, new)
-    if processes().is_main_process:
-        flushed(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {told}")
+    _log(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {names}")
     return vocab
 
 
-def with_vocab(files: DataFiles, vocab: dict[str, int], length: int | None) -> Corpus:
-    """`corpus.corpus_with`; every DataError names the file of rows."""
-    with naming(files.data_path):
-        return corpus_with(files, vocab, length)
+def _check_labels(data: FinetuneData, files: DataFiles, options: FinetuneConfig) -> None:
+    """Raise DataError, before training, when a split that a classifier needs holds no label."""
+    for path, corpus, first in ((files.data_path, data.new, ["train"]),
+                                (options.old_data_path, data.old, [])):  # fmt: skip
+        if corpus is not None:
+            with naming(path):
+                for split in (*first, "val", evaluation_split(corpus)):
+                    corpus.to_classify(split)
 
 
-def _say_cuts(corpus: Corpus, length: int) -> None:
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put `path` before a DataError that does not name it: with two files one must know which."""
+    try:
+        yield
+    except DataError as error:
+        if str(path) in str(error):
+            raise
+        raise DataError(f"{path}: {error}") from error
+
+
+def _log(line: str) -> None:
+    if processes().is_main_process:
+        runs.print_at_once(line)
+
+
+def _log_cuts(corpus: Corpus, length: int) -> None:
     cut = sum("cut_codes" in r.meta for rows in corpus.splits.values() for r in rows)
     if cut:
-        flushed(
+        _log(
             f"{cut:,} rows were cut to {length} tokens: the model has learned from none longer, or "
             "max_length asks for it"
         )
@@ -174,44 +196,36 @@ def train_from(
     old: Corpus | None = None,
     classifies: bool = False,
 ) -> tuple[dict, dict]:
-    """Go on training `options.model_path` on `corpus`, and leave models in `config.output_dir`.
+    """Go on training `options.model_path` on `corpus`, and save models in `config.output_dir`.
 
     Args:
-        options: the model to start from, and LoRA's rank and alpha; nothing else is looked at.
+        options: the model to start from, and LoRA's rank and alpha; nothing else is read.
         config: how to train.
         corpus: what to learn, replayed rows included; its vocabulary begins with the model's.
         old: rows whose val split is measured, too, at every evaluation, and nothing else.
         classifies: train a classifier, and not a language model.
 
-    Returns training.py's record, and "parameters" of the model, how many of them were "trained",
+    Returns the record of `train`, and "parameters" of the model, how many of them were "trained",
     and "lora" ({"rank", "alpha"}, or None). Raises ConfigError when rows are too long, or peft is
     not installed and LoRA is asked for; DataError when there is no model to start from, or a
     classifier finds no labels or a single class.
     """
     model = start_model(options.model_path, corpus, classifies, config.seed)
-    whole = count_parameters(model)
+    parameters, lora = count_parameters(model), None
     if options.lora_rank:
-        model = _under_lora(model, options, config.seed)
+        lora = {"rank": options.lora_rank, "alpha": options.lora_alpha}
+        model = _add_lora(model, options, config.seed)
     trained = count_parameters(model)
-    how = f"LoRA of rank {options.lora_rank}" if options.lora_rank else "all of them"
-    if processes().is_main_process:
-        flushed(f"{trained:,} of {whole:,} parameters are trained ({how})")
-    if classifies:
-        prompts, labels = corpus.to_classify("train")
-        rows, best_metric = Rows(prompts, labels.tolist()), "class_nll"
-    else:
-        rows, best_metric = Rows(corpus.rows("train")), "code_nll"
-    measure = both_measures(corpus, old, classifies)
-    looked_at = [c and [c.rows("val"), [r.label for r in c.records("val")]] for c in (corpus, old)]
-    also = [*looked_at, options.lora_rank, options.lora_alpha]
-    record = train(model, corpus.tokenizer, rows, measure, best_metric, config, flushed, also=also)
-    if options.lora_rank and processes().is_main_process:
-        _keep_adapters(model, Path(config.output_dir))
-    lora = {"rank": options.lora_rank, "alpha": options.lora_alpha} if options.lora_rank else None
-    return record, {"parameters": whole, "trained": trained, "lora": lora}
+    how = f"LoRA of rank {options.lora_rank}" if lora else "all of them"
+    _log(f"{trained:,} of {parameters:,} parameters are trained ({how})")
+    rows, metric = train_rows(corpus, classifies), validation_metric(corpus, classifies, old)
+    record = train(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
+    if lora and processes().is_main_process:
+        _save_adapters(model, Path(config.output_dir))
+    return record, {"parameters": parameters, "trained": trained, "lora": lora}
 
 
-def _under_lora(model, options: FinetuneConfig, seed: int):
+def _add_lora(model, options: FinetuneConfig, seed: int):
     try:
         from seqlm.models.lora import add_lora
     except ModuleNotFoundError as error:
@@ -223,12 +237,88 @@ def _under_lora(model, options: FinetuneConfig, seed: int):
     return add_lora(model, options.lora_rank, options.lora_alpha, known, options.model_path, seed)
 
 
-def _keep_adapters(model, directory: Path) -> None:
+def _save_adapters(model, directory: Path) -> None:
     from seqlm.models.lora import ADAPTER, save_adapter
 
     size = max(save_adapter(model, directory / name) for name in MODELS)
     merged = (directory / MODELS[0] / "model.safetensors").stat().st_size
-    flushed(
+    _log(
         f"the adapter alone, {size / 1e6:,.2f} MB beside {merged / 1e6:,.2f} MB of merged weights, "
         f"is in {directory / MODELS[0] / ADAPTER}"
     )
+
+
+# --- saving ---------------------------------------------------------------------------------------
+
+
+def _save(
+    data: FinetuneData,
+    files: DataFiles,
+    options: FinetuneConfig,
+    directory: Path,
+    record: Mapping,
+    about: Mapping,
+) -> None:
+    """Save what any run saves, about the new rows alone, and what fine-tuning changed."""
+    start = Path(options.model_path)
+    names = {"new": files.data_path, "old": options.old_data_path}
+    changes = {
+        f"{key} rows ({Path(names[key]).name}, {split})": changed
+        for (key, split), changed in measure_changes(
+            start, directory / "best_model", data.new, data.old
+        ).items()
+    }
+    settings = dict(about) | {
+        "from": "/".join(start.resolve().parts[-2:]),
+        "new_tokens": list(data.new.vocab)[len(data.known) :],
+        "replay": options.replay,
+        "rows": {"new": len(data.mixed.splits["train"]) - data.replayed, "replayed": data.replayed},
+        "changes": changes,
+    }
+    mixture = ""
+    if data.replayed:
+        mixture = (
+            f"it learned from {settings['rows']['new']:,} new rows and {data.replayed:,} replayed "
+            f"rows of {Path(options.old_data_path).name}"
+        )
+    codebook = start / CODEBOOK
+    runs.save_run(
+        directory,
+        dict(record) | {"parameters": about["parameters"]},
+        runs.evaluate_best_model(directory, data.new) | {"finetuned": settings},
+        data.new,
+        files,
+        note=_card_note(settings, mixture),
+        codebook=codebook if codebook.is_file() else None,
+    )
+    report, text = directory / "report.md", _report_text(settings, mixture)
+    section = f"## What fine-tuning changed\n\n{text}\n\n{change_table(changes)}\n"
+    write_text(report, f"{read_text(report)}\n{section}")
+    print("\n".join(change_lines(changes)))
+
+
+def _card_note(settings: Mapping, mixture: str) -> str:
+    """What a card says of the data beyond the counts of the new rows."""
+    note = f"; fine-tuned from {settings['from']}"
+    if settings["lora"]:
+        note += f" by LoRA of rank {settings['lora']['rank']} ({settings['trained']:,} parameters)"
+    return note + (f"; {mixture}" if mixture else "")
+
+
+def _report_text(settings: Mapping, mixture: str) -> str:
+    new, lora = settings["new_tokens"], settings["lora"]
+    by = f" by LoRA of rank {lora['rank']}" if lora else ""
+    sentences = [
+        f"It started from {settings['from']}; {settings['trained']:,} of "
+        f"{settings['parameters']:,} parameters were trained{by}."
+    ]
+    if new:
+        tokens = f"{len(new):,} tokens were" if len(new) > 1 else "1 token was"
+        span = f"from {new[0]} to {new[-1]}" if len(new) > 1 else new[0]
+        sentences.append(f"{tokens} appended to its vocabulary, {span}.")
+    if mixture:
+        sentences.append(
+            f"To forget less, {mixture}; the baselines have learned from the new ones alone."
+        )
+    sentences.append("Both models were measured on the same rows.")
+    return " ".join(sentences)

@@ -1,11 +1,12 @@
-"""What fine-tuning gains on the new rows and loses on the old: asking before and after.
+"""What fine-tuning gains on new rows and forgets of old ones: one model before, one after.
 
-Both models answer for the very same tokens and rows, so the difference is paired, and its interval
-is far narrower than those of the two numbers it is the difference of.
+Both models answer for the same tokens and rows, so the difference is paired, and its interval is
+far narrower than those of the two numbers.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -21,45 +22,21 @@ from seqlm.evaluation.scores import (
 )
 from seqlm.evaluation.significance import mcnemar, paired_difference
 from seqlm.evaluation.tables import markdown_table
-from seqlm.models.resize import is_classifier
-from seqlm.training.tasks import classifier_measure, lm_measure
-from seqlm.training.train import Measure
+from seqlm.models.gpt2 import load_classifier, load_lm
+from seqlm.models.resize import grow_embedding, is_classifier
+from seqlm.training.measure import evaluation_split
 
-# Of the old rows, what a line of progress has room for.
-OF_OLD = ("code_nll", "read_nll", "class_accuracy", "class_nll", "accuracy")
 MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes classified correctly"}
 
 
-def both_measures(corpus: Corpus, old: Corpus | None, classifies: bool = False) -> Measure:
-    """What is measured on val at every evaluation; of the old rows with `old_` before its name.
-
-    Returns what `training.train` takes as `measure`: of a model it gives a dict of floats, those of
-    `experiment.lm_measure` (or `classifier_measure`) on val of `corpus`, and `OF_OLD` of them on
-    val of `old`, under the vocabulary of `corpus`. The old rows are only looked at: which
-    checkpoint is best, the new ones decide. Raises DataError for a classifier when val of either
-    holds no labelled row in the read layout.
-    """
-    kind = classifier_measure if classifies else lm_measure
-    new = kind(corpus)
-    if old is None:
-        return new
-    before = kind(Corpus(corpus.vocab, old.splits, old.max_length))
-
-    def measure(model) -> dict[str, float]:
-        old_values = before(model)
-        return new(model) | {f"old_{k}": old_values[k] for k in OF_OLD if k in old_values}
-
-    return measure
-
-
 @dataclass(frozen=True, eq=False)
-class Answers:
+class SplitScores:
     """What a model made of one split.
 
     Attributes:
-        codes: of each code token, in the first layout there is; None for a classifier.
+        codes: scores of the code tokens, in the first layout there is; None for a classifier.
         sources: what each row was made from, (rows,), so that intervals resample that.
-        right: of each labelled row, whether its class was named, (N,) bool; None without labels.
+        right: whether each labelled row was classified correctly, (N,) bool; None without labels.
     """
 
     codes: TokenScores | None
@@ -67,8 +44,8 @@ class Answers:
     right: np.ndarray | None
 
 
-def answers(model, corpus: Corpus, split: str = "test") -> Answers:
-    """Ask a language model, or a classifier, about a split of `corpus`, which must not be empty."""
+def score_split(model, corpus: Corpus, split: str = "test") -> SplitScores:
+    """Score a language model, or a classifier, on a split of `corpus`, which must not be empty."""
     is_lm = not is_classifier(model)
     codes = sources = right = None
     if is_lm:
@@ -82,100 +59,80 @@ def answers(model, corpus: Corpus, split: str = "test") -> Answers:
         else:
             probabilities = classifier_probabilities(model, prompts)
         right = probabilities.argmax(1) == labels
-    return Answers(codes, sources, right)
+    return SplitScores(codes, sources, right)
 
 
-def standing(found: Answers) -> dict[str, dict]:
-    """ "code_nll" and "accuracy" of one model, each where it can be asked for, as Estimates."""
-    codes, right = found.codes, found.right
-    told = {} if codes is None else {"code_nll": nll(codes, found.sources).to_json()}
-    return told if right is None else told | {"accuracy": proportion(right).to_json()}
+def measure_split(scores: SplitScores) -> dict[str, dict]:
+    """ "code_nll" and "accuracy" of one model, each where it can be measured, as Estimates."""
+    measured = {}
+    if scores.codes is not None:
+        measured["code_nll"] = nll(scores.codes, scores.sources).to_json()
+    if scores.right is not None:
+        measured["accuracy"] = proportion(scores.right).to_json()
+    return measured
 
 
-def compared(a: str, ours: Answers, b: str, theirs: Answers) -> dict:
-    """How many nats per code `a` needs more than `b` on the same rows, for a table of comparisons."""
-    difference = paired_difference(ours.codes, theirs.codes, ours.sources)
-    real = difference.has_interval and not difference.low <= 0 <= difference.high
-    return {"a": a, "b": b, "difference": difference.to_json(), "real": bool(real)}
+def measure_change(before: SplitScores, after: SplitScores) -> dict[str, dict]:
+    """After minus before, on the same tokens and rows: paired differences with intervals.
 
-
-def order_in_words(answered: Mapping[str, Answers], rows: str) -> str:
-    """Who needs the fewest nats per code on the same `rows`, and against whom that may be chance.
-
-    `answered` holds the answers of each model by its name, at least two. The numbers are paired
-    differences: the lowest minus each of the others, with 95 % intervals.
-    """
-    best = min(answered, key=lambda name: answered[name].codes.nll.mean())
-    found = {
-        name: compared(best, answered[best], name, answered[name])
-        for name in answered
-        if name != best
-    }
-    gaps = {name: as_estimate(of["difference"]) for name, of in found.items()}
-    chance = {name: "" if of["real"] else ", may be chance" for name, of in found.items()}
-    told = "; ".join(
-        f"{name} {gap.value:z.2f} ({gap.format_interval()}{chance[name]})"
-        for name, gap in gaps.items()
-    )
-    alike = [name for name, of in found.items() if not of["real"]]
-    lead = f"{best} needs the fewest nats per code"
-    if alike:
-        lead = f"no order is certain at the top: {' and '.join([best, *alike])} lie within chance"
-    n = next(iter(gaps.values())).n
-    return f"On {rows}, of {len(answered)} models, {lead}. {best} minus {told}; n = {n:,}."
-
-
-def course(record: Mapping) -> dict[str, list]:
-    """How a run of `both_measures` went: "step", and nats per code of "new" and "old" val rows."""
-    lines = [{"step": 0, **record["initial"]}, *record["evals"]]
-    names = {"step": "step", "new": "read_nll", "old": "old_read_nll"}
-    return {name: [line[key] for line in lines] for name, key in names.items()}
-
-
-def change(before: Answers, after: Answers) -> dict[str, dict]:
-    """After minus before, on the very same tokens and rows: paired differences with intervals.
-
-    Returns "code_nll" and "accuracy", each where both models can be asked for it, with "before",
+    Returns "code_nll" and "accuracy", each where both models can be measured, with "before",
     "after" and "difference" as Estimates for a metrics file.
     """
-    found = {}
-    if before.codes is not None and after.codes is not None:
-        found["code_nll"] = {
-            "before": nll(before.codes, before.sources).to_json(),
-            "after": nll(after.codes, after.sources).to_json(),
-            "difference": paired_difference(after.codes, before.codes, after.sources).to_json(),
-        }
-    if before.right is not None and after.right is not None:
-        found["accuracy"] = {
-            "before": proportion(before.right).to_json(),
-            "after": proportion(after.right).to_json(),
-            "difference": mcnemar(after.right, before.right).difference.to_json(),
-        }
-    return found
+    one, other = measure_split(before), measure_split(after)
+    differences = {}
+    if "code_nll" in one and "code_nll" in other:
+        differences["code_nll"] = paired_difference(after.codes, before.codes, after.sources)
+    if "accuracy" in one and "accuracy" in other:
+        differences["accuracy"] = mcnemar(after.right, before.right).difference
+    return {
+        key: {"before": one[key], "after": other[key], "difference": difference.to_json()}
+        for key, difference in differences.items()
+    }
 
 
-def verdict(found: Mapping, old: bool) -> str:
-    """One of the entries of `change`, in a sentence; `old` rows are what may be forgotten."""
-    before, after, difference = (as_estimate(found[k]) for k in ("before", "after", "difference"))
-    told = f"{before.format_value()} before, {after.format_value()} after"
+def measure_changes(
+    start: Path, directory: Path, new: Corpus, old: Corpus | None
+) -> dict[tuple[str, str], dict]:
+    """("new" or "old", split) -> `measure_change` from the model in `start` to that in `directory`.
+
+    `new` has the grown vocabulary, `old` that of the starting model.
+    """
+    before, after = (
+        (load_classifier if is_classifier(path) else load_lm)(path) for path in (start, directory)
+    )
+    changes, split = {}, evaluation_split(new)
+    if old is not None:  # first, while `before` has the vocabulary it was trained with
+        old_split, grown = evaluation_split(old), Corpus(new.vocab, old.splits, old.max_length)
+        changes["old", old_split] = measure_change(
+            score_split(before, old, old_split), score_split(after, grown, old_split)
+        )
+    grow_embedding(before, len(new.vocab))
+    changed = measure_change(score_split(before, new, split), score_split(after, new, split))
+    return {("new", split): changed, **changes}
+
+
+def describe_change(change: Mapping, old: bool) -> str:
+    """One entry of `measure_change` in a sentence; `old` rows are what may be forgotten."""
+    before, after, difference = (as_estimate(change[k]) for k in ("before", "after", "difference"))
+    numbers = f"{before.format_value()} before, {after.format_value()} after"
     # Nats are better when they are fewer, shares when they are more.
     low, high = difference.low, difference.high
     better, worse = (low > 0, high < 0) if difference.unit == "share" else (high < 0, low > 0)
     if worse:
-        says = "some of it is forgotten" if old else "it has become worse"
+        verdict = "some of it is forgotten" if old else "it has become worse"
     elif better:
-        says = "it has become better, too" if old else "it has become better"
+        verdict = "it has become better, too" if old else "it has become better"
     else:
-        says = "no change that could not be chance"
-    return f"{told}; difference {difference}: {says}"
+        verdict = "not distinguishable from no change"
+    return f"{numbers}; difference {difference}: {verdict}"
 
 
 def change_lines(changes: Mapping[str, Mapping]) -> list[str]:
-    """Rows (their name) -> `change`, as lines for a terminal."""
+    """Rows (their name) -> `measure_change`, as lines for a terminal."""
     return [
-        f"{rows}, {MEASURES[key]}: {verdict(found, rows.startswith('old'))}"
+        f"{rows}, {MEASURES[key]}: {describe_change(change, rows.startswith('old'))}"
         for rows, changed in changes.items()
-        for key, found in changed.items()
+        for key, change in changed.items()
     ]
 
 
@@ -184,11 +141,51 @@ def change_table(changes: Mapping[str, Mapping]) -> str:
     header = ("Rows", "Metric", "Before", "After", "After − before", "95 % interval", "n")
     lines = []
     for rows, changed in changes.items():
-        for key, measured in changed.items():
-            before, after, difference = (
-                as_estimate(measured[name]) for name in ("before", "after", "difference")
-            )
-            numbers = (e.format_value() for e in (before, after, difference))
-            interval, n = difference.format_interval(), f"{difference.n:,}"
-            lines.append((rows, MEASURES[key], *numbers, interval, n))
+        for key, change in changed.items():
+            before, after, gap = (as_estimate(change[k]) for k in ("before", "after", "difference"))
+            numbers = (e.format_value() for e in (before, after, gap))
+            lines.append((rows, MEASURES[key], *numbers, gap.format_interval(), f"{gap.n:,}"))
     return markdown_table(header, lines, "llrrrrr")
+
+
+# --- several models on the same rows --------------------------------------------------------------
+
+
+def compare_scores(a: str, ours: SplitScores, b: str, theirs: SplitScores) -> dict:
+    """How many nats per code `a` needs more than `b` on the same rows; "real" beyond chance."""
+    difference = paired_difference(ours.codes, theirs.codes, ours.sources)
+    real = difference.has_interval and not difference.low <= 0 <= difference.high
+    return {"a": a, "b": b, "difference": difference.to_json(), "real": bool(real)}
+
+
+def describe_ranking(scores: Mapping[str, SplitScores], rows: str) -> str:
+    """Which model needs the fewest nats per code on the same `rows`, and beyond chance or not.
+
+    `scores` holds at least two models by name. The numbers are paired differences: the lowest minus
+    each of the others, with 95 % intervals.
+    """
+    best = min(scores, key=lambda name: scores[name].codes.nll.mean())
+    others = {
+        name: compare_scores(best, scores[best], name, scores[name])
+        for name in scores
+        if name != best
+    }
+    gaps = {name: as_estimate(compared["difference"]) for name, compared in others.items()}
+    alike = [name for name, compared in others.items() if not compared["real"]]
+    chance = ", not distinguishable"
+    numbers = "; ".join(
+        f"{name} {gap.value:z.2f} ({gap.format_interval()}{chance * (name in alike)})"
+        for name, gap in gaps.items()
+    )
+    lead = f"{best} needs the fewest nats per code"
+    if alike:
+        lead = f"{' and '.join([best, *alike])} are not distinguishable at the top"
+    n = next(iter(gaps.values())).n
+    return f"On {rows}, of {len(scores)} models, {lead}. {best} minus {numbers}; n = {n:,}."
+
+
+def validation_curves(record: Mapping) -> dict[str, list]:
+    """The read layout's nats per code on "new" and "old" val rows at each "step" of a run."""
+    lines = [{"step": 0, **record["initial"]}, *record["evals"]]
+    names = {"step": "step", "new": "read_nll", "old": "old_read_nll"}
+    return {name: [line[key] for line in lines] for name, key in names.items()}

@@ -1,4 +1,4 @@
-"""Old rows among the new ones: drawn so that less is forgotten, and looked through for leaks."""
+"""Replay: old rows among the new ones, so that less is forgotten, and a check for leaks."""
 
 import warnings
 from pathlib import Path
@@ -13,19 +13,18 @@ from seqlm.errors import DataError, DataWarning
 def with_replay(
     corpus: Corpus, old: Corpus, share: float, classifies: bool = False, seed: int = 42
 ) -> Corpus:
-    """`corpus` with old train rows among its own, so many that they are `share` of all.
+    """`corpus` with old train rows appended to its own, so many that they are `share` of all.
 
     They are drawn at random, none twice before all have been drawn once, and never one whose codes
     are those of a new row in val or test. A classifier gets those it can learn from: labelled, in
-    the read layout. Returns a Corpus of the same vocabulary, val and test, whose train rows are the
-    new ones, then the old; `corpus` itself where `share` (0 or more, below 1) is 0. Raises
-    DataError when no old row can be replayed.
+    the read layout. `corpus` itself where `share` (0 or more, below 1) is 0. Raises DataError when
+    no old row can be replayed.
     """
     if not share:
         return corpus
-    held = _held_out(corpus)
-    pool = [record for record in _to_learn(old, classifies) if record.codes not in held]
-    own = _to_learn(corpus, classifies)
+    held_out = _held_out_codes(corpus)
+    pool = [record for record in _learnable(old, classifies) if record.codes not in held_out]
+    own = _learnable(corpus, classifies)
     wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
     if not pool:
         kind = "labelled train row in the read layout" if classifies else "train row"
@@ -49,10 +48,9 @@ def warn_of_shared(
         old: the old ones, which the starting model has learned from.
         paths: the files of both, the new one first.
         split: the split of the old rows that forgetting is measured on.
-        replayed: whether old rows are replayed; those that leak are left out then, which is said.
+        replayed: whether old rows are replayed; those that leak are left out then, and it says so.
     """
-    measured = {record.codes for record in old.splits[split]}
-    learned = sum(record.codes in measured for record in corpus.splits["train"])
+    learned = _count_among(corpus.splits["train"], {record.codes for record in old.splits[split]})
     if learned:
         warnings.warn(
             f"{paths[0]}: of its rows {learned:,} in train hold the same codes as rows of "
@@ -61,27 +59,28 @@ def warn_of_shared(
             DataWarning,
             stacklevel=3,
         )
-    known, held = {record.codes for record in old.splits["train"]}, _held_out(corpus)
-    counts = {name: _among(corpus.splits[name], known) for name in ("val", "test")}
+    known = {record.codes for record in old.splits["train"]}
+    counts = {name: _count_among(corpus.splits[name], known) for name in ("val", "test")}
     if any(counts.values()):
-        told = " and ".join(f"{n:,} in {name}" for name, n in counts.items() if n)
-        dropped = f"; old rows like them ({_among(old.splits['train'], held):,}) are not replayed"
+        leaked = " and ".join(f"{n:,} in {name}" for name, n in counts.items() if n)
+        dropped = _count_among(old.splits["train"], _held_out_codes(corpus))
+        left_out = f"; old rows like them ({dropped}) are not replayed" if replayed else ""
         warnings.warn(
-            f"{paths[0]}: of its rows {told} hold the same codes as train rows of {paths[1]}, "
+            f"{paths[0]}: of its rows {leaked} hold the same codes as train rows of {paths[1]}, "
             "which the starting model has learned from, so both models will look better than "
-            f"they are{dropped if replayed else ''}; take them out",
+            f"they are{left_out}; take them out",
             DataWarning,
             stacklevel=3,
         )
 
 
-def _to_learn(corpus: Corpus, classifies: bool) -> list[Record]:
+def _learnable(corpus: Corpus, classifies: bool) -> list[Record]:
     return corpus.labelled("train") if classifies else corpus.splits["train"]
 
 
-def _held_out(corpus: Corpus) -> set[tuple[str, ...]]:
+def _held_out_codes(corpus: Corpus) -> set[tuple[str, ...]]:
     return {record.codes for name in ("val", "test") for record in corpus.splits[name]}
 
 
-def _among(records: list[Record], codes: set[tuple[str, ...]]) -> int:
+def _count_among(records: list[Record], codes: set[tuple[str, ...]]) -> int:
     return sum(record.codes in codes for record in records)

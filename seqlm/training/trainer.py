@@ -1,8 +1,9 @@
-"""Transformers' Trainer with our own ruler, our own progress lines, and rows as it wants them."""
+"""Transformers' Trainer with our validation metric, progress lines and batches."""
 
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch.utils.data import Dataset
@@ -11,11 +12,26 @@ from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import pad
+from seqlm.training.timing import agree
 from seqlm.utils import format_duration
 
 IGNORED = -100  # PyTorch's "no loss here"
 
-Measure = Callable[[torch.nn.Module], dict[str, float]]
+
+@dataclass(frozen=True, eq=False)
+class ValidationMetric:
+    """What is measured on val at every evaluation; `training/tasks.py` makes it.
+
+    Attributes:
+        name: the value that chooses the best checkpoint; lower is better.
+        measure: takes the model, returns values by name.
+        key: the rows that `measure` looks at, as JSON can hold them; with another key it is
+            another run.
+    """
+
+    name: str
+    measure: Callable[[torch.nn.Module], dict[str, float]]
+    key: object
 
 
 class Rows(Dataset):
@@ -68,29 +84,40 @@ class EarlyStop(EarlyStoppingCallback):
         """Nothing to warn of here: `MeasuringTrainer` keeps the best model itself."""
 
 
+class _TimeLimit(TrainerCallback):
+    """Stops after so many seconds, those of an interrupted run included."""
+
+    def __init__(self, trainer: "MeasuringTrainer", limit: float):
+        self.trainer, self.limit = trainer, limit
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if agree(self.trainer.elapsed() > self.limit):
+            control.should_training_stop = self.trainer.out_of_time = True
+
+
 class _Progress(TrainerCallback):
-    """One line now and then: where we are, how fast, how long still."""
+    """A line now and then: the step, the loss, tokens per second, the time left."""
 
     def __init__(self, log: Callable[[str], None], every: float = 20.0):
-        self.say, self.every = log, every
-        self.first_step = self.started = self.last_said = self.loss = None
+        self.log, self.every = log, every
+        self.first_step = self.started = self.last_logged = self.loss = None
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first_step, self.started = state.global_step, time.perf_counter()
-        self.first_tokens, self.last_said = state.num_input_tokens_seen, self.started
+        self.first_tokens, self.last_logged = state.num_input_tokens_seen, self.started
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.loss = (logs or {}).get("loss", self.loss)
 
     def on_step_end(self, args, state, control, **kwargs):
         now, done = time.perf_counter(), state.global_step - self.first_step
-        if done != 10 and now - self.last_said < self.every:
+        if done != 10 and now - self.last_logged < self.every:
             return
-        self.last_said = now
+        self.last_logged = now
         left = (now - self.started) / done * (state.max_steps - state.global_step)
         speed = (state.num_input_tokens_seen - self.first_tokens) / (now - self.started)
         loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
-        self.say(
+        self.log(
             f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
             f"{format_duration(left)} left"
         )
@@ -99,7 +126,7 @@ class _Progress(TrainerCallback):
 class _ByLength(LengthGroupedSampler):
     """Rows of like length together, in an order that follows from the seed and the epoch alone.
 
-    Trainer's own takes whatever random numbers come next, so a run that was picked up within an
+    Trainer's own takes whatever random numbers come next, so a run that was resumed within an
     epoch would go on in another order than it began in.
     """
 
@@ -116,14 +143,29 @@ class _ByLength(LengthGroupedSampler):
 
 
 class MeasuringTrainer(Trainer):
-    """Trainer, evaluated by our own ruler; keeps the best model and says how it goes."""
+    """Trainer that evaluates with a `ValidationMetric`, keeps the best model and logs progress."""
 
-    def __init__(self, *, measure: Measure, save: Callable[[str], None], log, **kwargs):
+    def __init__(
+        self,
+        *,
+        metric: ValidationMetric,
+        save: Callable[[str], None],
+        log: Callable[[str], None],
+        max_seconds: float | None,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.measure, self.save_as, self.say = measure, save, log
+        self.metric, self.save_as, self.log_line = metric, save, log
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
+        self.out_of_time = False
         self.remove_callback(PrinterCallback)
         self.add_callback(_Progress(log))
+        if max_seconds is not None:
+            self.add_callback(_TimeLimit(self, max_seconds))
+
+    def elapsed(self) -> float:
+        """Seconds of training, those before an interruption included."""
+        return self.earlier_seconds + time.perf_counter() - self.started
 
     def _get_train_sampler(self, train_dataset=None):
         if self.args.train_sampling_strategy == "group_by_length":
@@ -131,18 +173,18 @@ class MeasuringTrainer(Trainer):
         return super()._get_train_sampler(train_dataset)
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
-        passed = self.earlier_seconds + time.perf_counter() - self.started
-        super().log({**logs, "seconds": round(passed, 2)}, start_time)
+        super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        values = {f"eval_{name}": value for name, value in self.measure(self.model).items()}
-        score, best = values[f"eval_{self.args.metric_for_best_model}"], self.state.best_metric
+        values = {f"eval_{name}": v for name, v in self.metric.measure(self.model).items()}
+        score, best = values[f"eval_{self.metric.name}"], self.state.best_metric
         is_best = bool(best is None or score < best)
         if is_best and self.is_world_process_zero():
             self.save_as("best_model")
         self.log(values)
         shown = " · ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in values.items())
-        self.say(f"step {self.state.global_step:,} · val: {shown}{'  (best so far)' * is_best}")
+        best_mark = "  (best so far)" * is_best
+        self.log_line(f"step {self.state.global_step:,} · val: {shown}{best_mark}")
         self.control = self.callback_handler.on_evaluate(
             self.args, self.state, self.control, values
         )
@@ -150,22 +192,22 @@ class MeasuringTrainer(Trainer):
 
 
 def is_evaluation(line: dict) -> bool:
-    """Is this line of Trainer's log an evaluation, and not a step?"""
+    """Whether a line of Trainer's log is an evaluation, and not a step."""
     return any(name.startswith("eval_") for name in line)
 
 
-def history_of(trainer: MeasuringTrainer, best_metric: str) -> dict:
+def history_of(trainer: MeasuringTrainer) -> dict:
     """What a finished Trainer logged, as two tables: steps with loss, evaluations with values.
 
-    A value that is no number (fp16 overflows while it finds its scale) becomes None.
+    A value that is no number (fp16 overflows until its scale has settled) becomes None.
     """
-    lines = trainer.state.log_history
-    evals = [_tidy(line) for line in lines if is_evaluation(line)]
+    lines, name = trainer.state.log_history, trainer.metric.name
+    evals = [_finite(line) for line in lines if is_evaluation(line)]
     return {
         "finished": True,
-        "history": [_tidy(line) for line in lines if "loss" in line],
+        "history": [_finite(line) for line in lines if "loss" in line],
         "evals": evals,
-        "best": min(evals, key=lambda line: _or_infinite(line[best_metric])),
+        "best": min(evals, key=lambda line: math.inf if line[name] is None else line[name]),
         "steps": trainer.state.global_step,
         "stopped_early": trainer.state.global_step < trainer.args.max_steps,
         "tokens": trainer.state.num_input_tokens_seen,
@@ -173,13 +215,9 @@ def history_of(trainer: MeasuringTrainer, best_metric: str) -> dict:
     }
 
 
-def _tidy(line: dict) -> dict:
+def _finite(line: dict) -> dict:
     names = {"num_input_tokens_seen": "tokens"}
     return {
         names.get(name, name.removeprefix("eval_")): value if math.isfinite(value) else None
         for name, value in line.items()
     }
-
-
-def _or_infinite(value: float | None) -> float:
-    return math.inf if value is None else value

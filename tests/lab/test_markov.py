@@ -20,7 +20,8 @@ from seqlm.evaluation.scores import score_tokens
 from seqlm.evaluation.significance import paired_difference
 from seqlm.lab.markov import MOST_CONTEXTS, MarkovSource
 from seqlm.models.gpt2 import build_lm, load_lm
-from seqlm.training.tasks import evaluate_lm, train_lm
+from seqlm.training.measure import evaluate_lm
+from seqlm.training.tasks import train_lm
 
 SIZES = {"train": 400, "val": 40, "test": 60}
 LENGTH = 20

@@ -18,7 +18,8 @@ from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm, check_length, count_parameters, fit_attention
 from seqlm.models.recurrent import build_attention_free, build_lstm, load_baseline_lm
 from seqlm.training.tasks import train_lm
-from seqlm.training.train import Rows, train
+from seqlm.training.train import train
+from seqlm.training.trainer import Rows, ValidationMetric
 
 VOCAB = default_vocab(12, 3)
 SIZE = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64, dropout=0.0)
@@ -56,7 +57,8 @@ def learn(directory, model, rows, **settings) -> dict:
         return {"code_nll": float(score_tokens(model, rows).nll.mean())}
 
     tokenizer = build_tokenizer(VOCAB)
-    return train(model, tokenizer, Rows(rows), measure, "code_nll", config, lambda line: None)
+    metric = ValidationMetric("code_nll", measure, rows)
+    return train(model, tokenizer, Rows(rows), metric, config, lambda line: None)
 
 
 # ---------------------------------------------------------------- what they compute

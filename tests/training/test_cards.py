@@ -14,7 +14,7 @@ from seqlm.training.cards import model_card, run_report
 
 
 def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
-    card = model_card("seqlm digits", record(), values("evaluate"), 516, "1,257 digits")
+    card = model_card(record(), values("evaluate"), 516, "1,257 digits")
     _, front, body = card.split("---\n", 2)
     held = yaml.safe_load(front)
     assert held["library_name"] == "transformers" and held["license"] == "mit"
@@ -26,7 +26,7 @@ def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
 
 
 def test_a_model_card_before_the_test_owns_up_to_validation():
-    card = model_card("seqlm digits", record(), None, 516, "digits")
+    card = model_card(record(), None, 516, "digits")
     assert "chose the checkpoint" in card
     assert f"val codes {record()['best']['code_nll']:.3f}" in card
 
@@ -37,26 +37,26 @@ COMMONEST, SVM = "always the commonest class", "RBF-SVM on counts of codes"
 def classifier(ours: float, svm: float) -> dict:
     """What a classifier's run leaves; both numbers are invented."""
     lazy = {**classes(0.0), "accuracy": share(0.1)}
-    return {**classes(ours), "rivals": {COMMONEST: lazy, SVM: classes(svm)}}
+    return {**classes(ours), "baselines": {COMMONEST: lazy, SVM: classes(svm)}}
 
 
 def test_a_classifiers_card_and_report_hold_its_rivals(tmp_path):
     found = classifier(0.9, 0.7)
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
-    card = model_card("seqlm classifier", held, found, 516, "rows")
+    card = model_card(held, found, 516, "rows")
     assert "GPT2ForSequenceClassification" in card and "text-classification" in card
     written = run_report(tmp_path, held, found)
     text = written["markdown"].read_text()
     for place in (card, text):
         assert f"baseline: {COMMONEST} | 10.0% | 7.3% to 13.5% | 360 |" in place
         assert place.count(f"| baseline: {SVM} |") == 2  # accuracy and macro F1
-    assert f"names more rows right than the best rival, {SVM}" in text
+    assert f"classifies more rows correctly than the best baseline, {SVM}" in text
 
 
 def test_a_classifier_that_does_not_beat_a_rival_is_told_so(tmp_path):
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     text = run_report(tmp_path, held, classifier(0.7, 0.9))["markdown"].read_text()
-    assert f"does not beat the best rival, {SVM}" in text and "no GPT is needed" in text
+    assert f"does not beat the best baseline, {SVM}" in text and "no GPT is needed" in text
 
 
 def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
@@ -86,7 +86,7 @@ def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
 
 # ---------------------------------------------------------------- as the Hub reads it
 
-OWN = "140 train, 20 val rows of mine.jsonl, measured on {}"
+OWN = "140 train, 20 val rows of mine.jsonl, measured on test"
 
 
 def results(card: str) -> dict[str, object]:
@@ -100,7 +100,7 @@ def results(card: str) -> dict[str, object]:
 
 
 def test_the_hub_reads_what_was_measured_with_interval_and_n():
-    card = model_card("seqlm digits", record(), values("evaluate"), 516, "1,257 digits")
+    card = model_card(record(), values("evaluate"), 516, "1,257 digits")
     found, held = results(card), values("evaluate")
     for layout in ("read", "draw"):
         told = found[f"perplexity of a code, {layout} layout"]
@@ -123,7 +123,7 @@ def test_the_hub_reads_what_was_measured_with_interval_and_n():
 def test_the_hub_reads_a_classifiers_accuracy_and_macro_f1_and_not_its_rivals():
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     measured = classifier(0.9, 0.7)
-    card = model_card("seqlm classifier", held, measured, 516, OWN.format("test"))
+    card = model_card(held, measured, 516, OWN, "mine.jsonl")
     found = results(card)
     assert found.keys() == {"accuracy", "macro F1"}
     assert found["accuracy"].metric_value == pytest.approx(measured["accuracy"]["value"], abs=1e-5)
@@ -137,28 +137,25 @@ def test_the_hub_reads_a_classifiers_accuracy_and_macro_f1_and_not_its_rivals():
 @pytest.mark.parametrize(("split", "named"), [("test", "test"), ("val", "validation")])
 @pytest.mark.parametrize("file", ["mine.jsonl", "a, measured on test.jsonl", "rows of b: c.jsonl"])
 def test_the_file_and_the_split_are_a_users_own_and_so_is_the_licence(split, named, file):
-    note = OWN.replace("mine.jsonl", file).format(split) + "; and more was measured"
-    card = model_card("seqlm language model", record(), values("evaluate"), 516, note)
+    card = model_card(record(), values("evaluate"), 516, f"rows of {file}", file, split)
     for each in results(card).values():
         assert (each.dataset_name, each.dataset_split, each.dataset_type) == (file, named, "json")
     assert ModelCard(card).data.license == "unknown"
-    assert f"whose {file} is decides" in card and "MIT" not in card
+    assert f"cannot know the licence of {file}" in card and "MIT" not in card
 
 
 def test_before_the_test_the_hub_is_told_no_number():
-    data = ModelCard(model_card("seqlm digits", record(), None, 516, "digits")).data.to_dict()
+    data = ModelCard(model_card(record(), None, 516, "digits")).data.to_dict()
     assert not {"model-index", "metrics", "model_name"} & data.keys()
     assert data["pipeline_tag"] == "text-generation"
 
 
 def test_whose_numbers_they_are_is_told_where_the_two_models_differ():
     held = record()
-    card = model_card("seqlm digits", held, values("evaluate"), 516, "digits")
+    card = model_card(held, values("evaluate"), 516, "digits")
     assert f"are best_model's, the checkpoint of step {held['best']['step']:,};" in card
     same = {**held, "best": held["evals"][-1]}
-    assert "are best_model's" not in model_card(
-        "seqlm digits", same, values("evaluate"), 516, "digits"
-    )
+    assert "are best_model's" not in model_card(same, values("evaluate"), 516, "digits")
 
 
 @pytest.fixture(scope="module")

@@ -37,10 +37,10 @@ from seqlm.models.resize import (
     start_model,
 )
 from seqlm.training import forgetting
-from seqlm.training.finetune import finetune_model, with_vocab
+from seqlm.training.finetune import finetune_model
+from seqlm.training.measure import evaluate_lm
 from seqlm.training.replay import warn_of_shared, with_replay
-from seqlm.training.runs import finish_model, train_language_model
-from seqlm.training.tasks import evaluate_lm
+from seqlm.training.runs import save_model_cards, train_language_model
 from seqlm.utils import read_json, write_json
 
 QUICK = {"batch_size": 16, "evals": 1, "patience": 0, "precision": "fp32"}
@@ -66,7 +66,7 @@ def started(built, tiny, tmp_path_factory):
     train_language_model(files, tiny, config)
     corpus = load_corpus(files)
     record = read_json(out / "training.json")
-    finish_model(out, record, corpus, codebook=built.directory / "codebook.npz")
+    save_model_cards(out, record, corpus, codebook=built.directory / "codebook.npz")
     return out / "best_model"
 
 
@@ -227,7 +227,7 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
 def test_floors_are_fitted_on_the_new_rows_alone(plain, mine):
     held = json.loads((plain[1] / "metrics.json").read_text())["values"]
     model = plain[1] / "best_model"
-    alone = with_vocab(files_of(mine), vocabulary_of(load_tokenizer(model)), 64)
+    alone = load_corpus(files_of(mine), 64, vocabulary_of(load_tokenizer(model)))
     want = evaluate_lm(load_lm(model), alone)["baselines"]
     for name, baseline in held["baselines"].items():
         assert baseline["code"]["nll"]["value"] == pytest.approx(want[name]["code"]["nll"]["value"])
@@ -427,7 +427,7 @@ def test_a_classifier_goes_on_with_its_head_and_learns_a_new_class(classifier, t
     assert after.config.num_labels == 10, "as many as the vocabulary has class tokens"
     assert torch.allclose(after.score.weight[:3], start.score.weight, atol=1e-6)
     values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
-    assert values["accuracy"]["n"] == 12 and "rivals" in values
+    assert values["accuracy"]["n"] == 12 and "baselines" in values
     assert "fine-tuned from" in (tmp_path / "out" / "final_model" / "README.md").read_text()
     assert "new rows (rows.jsonl, test), classes classified correctly:" in capsys.readouterr().out
 
@@ -439,7 +439,7 @@ def test_one_new_class_is_learned_beside_replayed_ones(classifier, tmp_path):
     config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
     finetune_model(files_of(tmp_path / "new.jsonl"), options, config)
     values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
-    assert values["rivals"] == {}, "of one class there is nothing to tell apart"
+    assert values["baselines"] == {}, "of one class there is nothing to tell apart"
     assert values["finetuned"]["rows"] == {"new": 24, "replayed": 24}
 
 
@@ -468,7 +468,7 @@ def corpora(vocab, tmp_path):
     for seed in (1, 2):
         path = tmp_path / f"{seed}.jsonl"
         write_records(path, rows(50, range(40), [1, 2], seed))
-        made.append(with_vocab(files_of(path), vocab, None))
+        made.append(load_corpus(files_of(path), None, vocab))
     return made
 
 
@@ -535,7 +535,7 @@ def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):
         ("nats per token", (0.1, 0.3), True, "some of it is forgotten"),
         ("nats per token", (0.1, 0.3), False, "it has become worse"),
         ("nats per token", (-0.3, -0.1), True, "it has become better, too"),
-        ("nats per token", (-0.1, 0.3), True, "no change that could not be chance"),
+        ("nats per token", (-0.1, 0.3), True, "not distinguishable from no change"),
         ("share", (-0.3, -0.1), True, "some of it is forgotten"),
         ("share", (0.1, 0.3), False, "it has become better"),
     ],
@@ -543,7 +543,7 @@ def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):
 def test_fewer_nats_are_better_and_fewer_right_answers_worse(unit, ends, old, said):
     number = {"value": sum(ends) / 2, "low": ends[0], "high": ends[1], "n": 9, "unit": unit}
     found = {"before": number, "after": number, "difference": number}
-    assert forgetting.verdict(found, old).endswith(said)
+    assert forgetting.describe_change(found, old).endswith(said)
 
 
 # --- LoRA -----------------------------------------------------------------------------------------
@@ -659,7 +659,7 @@ def test_under_lora_a_classifiers_head_learns_whole(started, mine, tmp_path):
     config = TrainConfig(tmp_path / "out", max_steps=3, learning_rate=1e-2, **QUICK)
     finetune_model(files_of(mine), options, config)
     vocab = vocabulary_of(load_tokenizer(tmp_path / "out" / "best_model"))
-    corpus = with_vocab(files_of(mine), vocab, 64)
+    corpus = load_corpus(files_of(mine), 64, vocab)
     start = start_model(started, corpus, classifies=True)
     after = load_classifier(tmp_path / "out" / "best_model")
     assert torch.equal(after.transformer.wte.weight[:66], start.transformer.wte.weight[:66])

@@ -10,18 +10,17 @@ from seqlm.evaluation.scores import TokenScores
 from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.models.resize import extend_vocab, grow_embedding
 from seqlm.training.forgetting import (
-    Answers,
-    answers,
-    both_measures,
-    change,
+    SplitScores,
     change_lines,
     change_table,
-    compared,
-    course,
-    order_in_words,
-    standing,
+    compare_scores,
+    describe_ranking,
+    measure_change,
+    measure_split,
+    score_split,
+    validation_curves,
 )
-from seqlm.training.tasks import lm_measure
+from seqlm.training.tasks import validation_metric
 
 
 def scored(nll: np.ndarray) -> TokenScores:
@@ -31,8 +30,8 @@ def scored(nll: np.ndarray) -> TokenScores:
     return TokenScores(rows, places, places, np.repeat(nll, 4), rows * 0, len(nll))
 
 
-def answered(nll, right=None) -> Answers:
-    return Answers(scored(nll), np.arange(len(nll)), right)
+def answered(nll, right=None) -> SplitScores:
+    return SplitScores(scored(nll), np.arange(len(nll)), right)
 
 
 RNG = np.random.default_rng(1)
@@ -48,7 +47,7 @@ def corpus(built) -> Corpus:
 
 def test_the_difference_is_paired_so_its_interval_is_narrow():
     before, after = answered(HARD), answered(HARD + RNG.normal(0.1, 0.01, 60))
-    found = change(before, after)["code_nll"]
+    found = measure_change(before, after)["code_nll"]
     assert found["before"]["high"] - found["before"]["low"] > 0.5
     assert 0.09 < found["difference"]["low"] < found["difference"]["high"] < 0.11
     assert found["difference"]["value"] == pytest.approx(
@@ -58,44 +57,45 @@ def test_the_difference_is_paired_so_its_interval_is_narrow():
 
 def test_rows_of_one_source_count_as_one():
     before, after = answered(HARD), answered(HARD + RNG.normal(0, 1, 60))
-    grouped = Answers(after.codes, np.repeat(np.arange(30), 2), None)
-    assert change(before, grouped)["code_nll"]["difference"]["n"] == 30
+    grouped = SplitScores(after.codes, np.repeat(np.arange(30), 2), None)
+    assert measure_change(before, grouped)["code_nll"]["difference"]["n"] == 30
 
 
 def test_another_model_on_other_rows_is_no_pair():
     with pytest.raises(DataError, match="not scored on the same tokens"):
-        change(answered(HARD), answered(HARD[:50]))
+        measure_change(answered(HARD), answered(HARD[:50]))
 
 
 def test_a_real_difference_is_told_from_chance():
-    real = compared("a", answered(HARD - 0.5), "b", answered(HARD))
-    chance = compared("a", answered(HARD + RNG.normal(0, 1, 60)), "b", answered(HARD))
+    real = compare_scores("a", answered(HARD - 0.5), "b", answered(HARD))
+    chance = compare_scores("a", answered(HARD + RNG.normal(0, 1, 60)), "b", answered(HARD))
     assert real["real"] and real["difference"]["value"] == pytest.approx(-0.5)
     assert not chance["real"] and (chance["a"], chance["b"]) == ("a", "b")
 
 
 def test_an_order_is_claimed_only_where_it_is_more_than_chance():
     near = answered(HARD - 0.5 + RNG.normal(0, 0.5, 60))
-    said = order_in_words({"a": answered(HARD - 0.5), "b": answered(HARD), "c": near}, "old rows")
-    assert said.startswith("On old rows, of 3 models, no order is certain at the top: ")
-    assert " and " in said and ", may be chance)" in said and "b -0.5" in said
-    sure = order_in_words({"b": answered(HARD), "a": answered(HARD - 0.5)}, "old rows")
+    said = describe_ranking({"a": answered(HARD - 0.5), "b": answered(HARD), "c": near}, "old rows")
+    assert said.startswith("On old rows, of 3 models, ")
+    assert " and " in said and ", not distinguishable)" in said and "b -0.5" in said
+    assert "are not distinguishable at the top" in said
+    sure = describe_ranking({"b": answered(HARD), "a": answered(HARD - 0.5)}, "old rows")
     assert sure.startswith(
         "On old rows, of 2 models, a needs the fewest nats per code. a minus b -0.50 ("
     )
-    assert "chance" not in sure and sure.endswith("; n = 60.")
+    assert "distinguishable" not in sure and sure.endswith("; n = 60.")
 
 
 def test_right_answers_are_counted_and_compared_on_the_same_rows():
     right, fewer = np.arange(60) < 54, np.arange(60) < 30
-    found = change(answered(HARD, right), answered(HARD, fewer))["accuracy"]
+    found = measure_change(answered(HARD, right), answered(HARD, fewer))["accuracy"]
     assert found["before"]["value"] == 0.9 and found["after"]["value"] == 0.5
     assert found["difference"]["value"] == pytest.approx(-0.4) and found["difference"]["high"] < 0
 
 
 def test_lines_and_table_say_the_same():
-    changes = {"new | rows": change(answered(HARD), answered(HARD - 1)),
-               "old rows": change(answered(HARD), answered(HARD + 1))}  # fmt: skip
+    changes = {"new | rows": measure_change(answered(HARD), answered(HARD - 1)),
+               "old rows": measure_change(answered(HARD), answered(HARD + 1))}  # fmt: skip
     lines, table = change_lines(changes), change_table(changes).splitlines()
     assert lines[0].endswith("it has become better") and lines[1].endswith("is forgotten")
     assert "| After − before |" in table[0], "less would be read as fewer"
@@ -104,23 +104,26 @@ def test_lines_and_table_say_the_same():
 
 
 def test_a_classifier_is_asked_for_classes_only_and_a_language_model_for_both(corpus, tiny, vocab):
-    of_lm = answers(build_lm(tiny, vocab), corpus)
-    of_classifier = answers(build_classifier(tiny, vocab), corpus)
+    of_lm = score_split(build_lm(tiny, vocab), corpus)
+    of_classifier = score_split(build_classifier(tiny, vocab), corpus)
     assert of_classifier.codes is None and of_classifier.right.shape == of_lm.right.shape == (60,)
-    assert list(standing(of_lm)) == ["code_nll", "accuracy"]
-    assert list(change(of_lm, of_classifier)) == ["accuracy"], "what both can be asked"
+    assert list(measure_split(of_lm)) == ["code_nll", "accuracy"]
+    assert list(measure_change(of_lm, of_classifier)) == ["accuracy"], "what both can be asked"
 
 
 def test_old_rows_are_measured_beside_the_new_ones_under_the_grown_vocabulary(corpus, tiny, vocab):
     grown = extend_vocab(vocab, ["a", "b"])
     new = Corpus(grown, corpus.splits | {"val": corpus.splits["val"][:20]})
     model = grow_embedding(build_lm(tiny, vocab), len(grown))
-    found = both_measures(new, corpus)(model)
-    alone, old = lm_measure(new)(model), lm_measure(Corpus(grown, corpus.splits))(model)
+    found = validation_metric(new, old=corpus).measure(model)
+    alone, old = (
+        validation_metric(new).measure(model),
+        validation_metric(Corpus(grown, corpus.splits)).measure(model),
+    )
     kept = ("code_nll", "read_nll", "class_accuracy")
     assert found == alone | {f"old_{name}": old[name] for name in kept}
     record = {"initial": found, "evals": [{"step": 7, **found}]}
-    assert course(record) == {
+    assert validation_curves(record) == {
         "step": [0, 7],
         "new": [alone["read_nll"]] * 2,
         "old": [old["read_nll"]] * 2,

@@ -15,8 +15,7 @@ from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import build_lm, load_lm
-from seqlm.training import runs
-from seqlm.training import tasks as experiment
+from seqlm.training import measure, runs, tasks
 from seqlm.utils import write_json
 
 SIZE = ModelConfig(n_layer=1, n_head=2, n_embd=16, n_positions=64)
@@ -81,9 +80,9 @@ def test_a_length_below_the_models_own_is_kept_to(trained, capsys):
 def test_the_positions_of_a_model_are_a_limit_too(tmp_path):
     build_lm(replace(SIZE, n_positions=16), VOCAB).save_pretrained(tmp_path)
     save_tokenizer(build_tokenizer(VOCAB), tmp_path)  # it says 1024
-    assert runs.fitting(tmp_path) == 16
-    assert runs.fitting(tmp_path, 1024) == 16
-    assert runs.fitting(tmp_path, 7) == 7
+    assert runs.trained_length(tmp_path) == 16
+    assert runs.trained_length(tmp_path, 1024) == 16
+    assert runs.trained_length(tmp_path, 7) == 7
 
 
 def test_a_classifier_starts_with_rows_as_long_as_its_language_model_knows(trained, tmp_path):
@@ -145,11 +144,11 @@ def test_a_classifier_is_measured_beside_rivals_that_learned_from_the_train_rows
 
     files, out = files_of(tmp_path, rows()), tmp_path / "out"
     runs.train_sequence_classifier(files, SIZE, config_of(out), None)
-    rivals = json.loads((out / "metrics.json").read_text())["values"]["rivals"]
+    baselines = json.loads((out / "metrics.json").read_text())["values"]["baselines"]
     said, report = capsys.readouterr().out, (out / "report.md").read_text()
     card = (out / "best_model" / "README.md").read_text()
-    assert list(rivals) == list(runs.RIVALS.values())
-    accuracy = {name: found["accuracy"] for name, found in rivals.items()}
+    assert list(baselines) == list(measure.CLASS_BASELINES.values())
+    accuracy = {name: found["accuracy"] for name, found in baselines.items()}
     assert accuracy["always the commonest class"]["value"] == pytest.approx(6 / 30)
     assert accuracy["RBF-SVM on counts of codes"]["value"] > 0.8
     for name, found in accuracy.items():
@@ -164,9 +163,9 @@ def test_of_many_train_rows_the_rivals_see_a_few_of_every_class_and_say_so(tmp_p
     rare = next(record for record in records if record.label == 0)
     files = files_of(tmp_path, [rare, *(r for r in records if r.label == 1)])
     corpus = load_corpus(files)
-    monkeypatch.setattr(runs, "RIVAL_ROWS", 10)
-    found = runs.measure_rivals(corpus, "test", 2)
-    assert len(found) == len(runs.RIVALS)
+    monkeypatch.setattr(measure, "BASELINE_ROWS", 10)
+    found = measure.measure_class_baselines(corpus, "test", 2)
+    assert len(found) == len(measure.CLASS_BASELINES)
     assert all("(10 of the train rows)" in name for name in found)
 
 
@@ -196,10 +195,10 @@ def test_only_the_first_of_several_processes_says_the_first_loss(tmp_path, monke
 
     files = files_of(tmp_path, sentences())
     corpus = load_corpus(files)
-    monkeypatch.setattr(experiment, "train", lambda *_, **__: {})
+    monkeypatch.setattr(tasks, "train", lambda *_, **__: {})
     said = []
-    experiment.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
+    tasks.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
     assert len(said) == 1 and "before training" in said[0]
-    monkeypatch.setattr(experiment, "processes", Second)
-    experiment.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
+    monkeypatch.setattr(tasks, "processes", Second)
+    tasks.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
     assert len(said) == 1

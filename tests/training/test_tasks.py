@@ -16,8 +16,10 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.ngrams import fit_ngrams
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm
-from seqlm.training import tasks as experiment
-from seqlm.training.tasks import evaluate_lm, first_loss, lm_measure, train_classifier, train_lm
+from seqlm.training import tasks
+from seqlm.training.measure import evaluate_lm
+from seqlm.training.tasks import first_loss, train_classifier, train_lm, validation_metric
+from seqlm.utils import PACKAGE, modules_behind
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +50,7 @@ def test_sources_and_pictures_stay_on_one_side(corpus):
 def test_the_ruler_measures_the_whole_of_val_by_token(corpus, model):
     scores = score_tokens(model, corpus.rows("val"))
     codes = scores.of_kind(corpus.kinds, KIND_CODE)
-    found = lm_measure(corpus)(model)
+    found = validation_metric(corpus).measure(model)
     assert len(codes.nll) == len(corpus.rows("val")) * 16
     assert found["code_nll"] == pytest.approx(codes.nll.sum() / len(codes.nll), rel=1e-12)
     assert found["code_nll"] == pytest.approx((found["read_nll"] + found["draw_nll"]) / 2)
@@ -147,13 +149,29 @@ def test_a_row_that_does_not_fit_is_refused_before_anything_runs(
 
 @pytest.mark.parametrize("train", [train_lm, train_classifier])
 def test_other_val_rows_make_it_another_run(corpus, tiny, train, tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr(experiment, "train", lambda *_, also, **__: given.append(also))
+    keys = []
+    monkeypatch.setattr(tasks, "train", lambda m, t, rows, metric, *_: keys.append(metric.key))
     config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
     fewer = Corpus(corpus.vocab, {**corpus.splits, "val": corpus.splits["val"][:-4]})
     for some in (corpus, fewer, corpus):
         train(some, tiny, config)
-    assert given[0] == given[2] != given[1]
+    assert keys[0] == keys[2] != keys[1]
+
+
+def test_a_run_follows_the_code_that_decides_it_and_not_what_is_measured_afterwards():
+    behind = {
+        str(path.relative_to(PACKAGE)) for path in modules_behind("import seqlm.training.tasks")
+    }
+    assert {
+        "data/tokens.py",
+        "evaluation/scores.py",
+        "training/train.py",
+        "models/gpt2.py",
+    } <= behind
+    after = ("significance", "calibration", "classification", "metrics", "estimates", "ngrams")
+    assert not {f"evaluation/{name}.py" for name in after} & behind
+    assert not any(path.startswith("plots") for path in behind)
+    assert not {"training/measure.py", "training/cards.py", "training/runs.py"} & behind
 
 
 def test_all_rows_are_had_without_asking_for_the_layout_of_each(corpus, monkeypatch):
@@ -190,6 +208,6 @@ def test_without_labels_only_the_tokens_are_measured(corpus, model):
         for name, records in corpus.splits.items()
     }
     unlabelled = Corpus(corpus.vocab, bare)
-    assert "class_accuracy" not in lm_measure(unlabelled)(model)
+    assert "class_accuracy" not in validation_metric(unlabelled).measure(model)
     with pytest.raises(DataError, match="nothing to classify"):
         unlabelled.to_classify("val")

@@ -21,7 +21,9 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
-from seqlm.training.train import Rows, collator, newest_checkpoint, train
+from seqlm.training.timing import plan_steps
+from seqlm.training.train import newest_checkpoint, train
+from seqlm.training.trainer import Rows, ValidationMetric, collator
 
 VOCAB = default_vocab(12, 3)
 TOKENIZER = build_tokenizer(VOCAB)
@@ -77,7 +79,8 @@ def learn(directory, ids, *, model=None, size=CALM, measure=code_nll, log=quiet,
     config = TrainConfig(output_dir=directory, **{**usual, **settings})
     model = model or build_lm(size, VOCAB, seed=config.seed)
     rows = ids if isinstance(ids, Rows) else Rows(ids)
-    return train(model, TOKENIZER, rows, measure, "code_nll", config, log)
+    metric = ValidationMetric("code_nll", measure, VAL)
+    return train(model, TOKENIZER, rows, metric, config, log)
 
 
 def weights(directory) -> dict[str, torch.Tensor]:
@@ -326,6 +329,78 @@ def test_the_wait_is_told_before_it_starts(tmp_path):
     assert any("tokens/s" in line and "left" in line for line in lines)
 
 
+# ---------------------------------------------------------------- a time limit
+
+LONG = {"num_epochs": 1000.0, "batch_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("settings", "seconds", "plan"),
+    [
+        ({}, (0.1, 1.0), {"steps": 6000, "evals": 6}),
+        ({"max_seconds": 100.0}, (0.1, 1.0), {"steps": 752, "evals": 6}),
+        ({"max_seconds": 100.0, "grad_accumulation": 2}, (0.1, 1.0), {"steps": 376, "evals": 6}),
+        ({"max_seconds": 100.0, "max_steps": 50}, (0.1, 1.0), {"steps": 50, "evals": 6}),
+        ({"max_seconds": 100.0}, (0.1, 10.0), {"steps": 640, "evals": 2}),
+        ({"max_seconds": 0.01}, (0.1, 1.0), {"steps": 10, "evals": 1}),
+    ],
+)
+def test_steps_and_evaluations_are_planned_to_fit_the_time_limit(settings, seconds, plan):
+    config = TrainConfig(**LONG, evals=6, **settings)
+    assert plan_steps(config, 24, *seconds) == plan
+
+
+def test_a_run_ends_with_its_time_limit_and_the_schedule_with_it(tmp_path):
+    record = learn(tmp_path, rows_alike(), max_seconds=2.0, **LONG)
+    assert record["stopped_by"] == "max_seconds" and record["finished"]
+    assert 10 <= record["steps"] <= record["plan"]["steps"] < 6000 and record["seconds"] < 4
+    assert record["evals"][-1]["step"] == record["steps"]
+    assert record["best"] == min(record["evals"], key=lambda line: line["code_nll"])
+    assert (tmp_path / "best_model" / "model.safetensors").is_file()
+
+
+def planned(monkeypatch, steps):
+    plan = {"steps": steps, "evals": 6}
+    monkeypatch.setattr(training, "plan_steps", lambda *_: plan)
+
+
+def test_a_plan_that_takes_longer_than_the_limit_is_cut_short(tmp_path, monkeypatch):
+    planned(monkeypatch, 100_000)
+    record = learn(tmp_path, rows_alike(), max_seconds=0.5, **LONG)
+    assert record["stopped_by"] == "max_seconds" and record["stopped_early"]
+    assert record["seconds"] < 3
+    assert [line["step"] for line in record["evals"]] == [record["steps"]], "measured at the end"
+
+
+def test_a_run_that_is_done_before_its_limit_is_not_said_to_be_stopped(tmp_path):
+    record = learn(tmp_path, rows_alike(), max_steps=3, max_seconds=100.0)
+    assert record["stopped_by"] is None and record["steps"] == 3
+
+
+def test_a_killed_run_with_a_time_limit_keeps_its_plan(tmp_path, monkeypatch, trainers):
+    planned(monkeypatch, 18)
+    killed(tmp_path, rows_alike(), 4, max_seconds=100.0, **LONG)
+    monkeypatch.setattr(training, "plan_steps", None)
+    record = learn(tmp_path, rows_alike(), max_seconds=100.0, **LONG)
+    assert trainers[-1][1].name == "checkpoint-9"
+    assert record["plan"] == {"steps": 18, "evals": 6} and record["steps"] == 18
+    planned(monkeypatch, 18)
+    whole = learn(tmp_path / "whole", rows_alike(), max_steps=18)
+    assert table(record, without=(*TIMES, "epoch")) == table(whole, without=(*TIMES, "epoch"))
+
+
+def test_a_killed_run_has_only_the_time_that_is_left(tmp_path, monkeypatch):
+    planned(monkeypatch, 18)
+    killed(tmp_path, rows_alike(), 4, max_seconds=100.0, **LONG)
+    path = newest_checkpoint(tmp_path) / "trainer_state.json"
+    state = json.loads(path.read_text())
+    for line in state["log_history"]:
+        line["seconds"] += 100
+    path.write_text(json.dumps(state))
+    record = learn(tmp_path, rows_alike(), max_seconds=100.0, **LONG)
+    assert record["steps"] == 10 and record["stopped_by"] == "max_seconds"
+
+
 # ---------------------------------------------------------------- best and last
 
 
@@ -542,6 +617,17 @@ CHANGES = {
     "dropout": {"size": LIVELY},
     "weights": {"model": "another"},
 }
+
+
+def test_another_validation_metric_makes_it_another_run():
+    def identity(name="code_nll", key=VAL):
+        metric = ValidationMetric(name, code_nll, key)
+        return training.run_identity(
+            build_lm(CALM, VOCAB), TOKENIZER, Rows(rows_alike()), metric, TrainConfig()
+        )
+
+    assert identity() == identity()
+    assert identity(key=VAL[1:]) != identity() != identity(name="other")
 
 
 @pytest.mark.parametrize("change", CHANGES)
