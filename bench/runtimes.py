@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from seqlm.config import SampleConfig
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import read_vocab
 from seqlm.deploy.export import export_model
 from seqlm.deploy.onnx_model import GRAPH, holds_onnx, load_onnx
 from seqlm.deploy.quantize import quantise

@@ -11,8 +11,7 @@ from seqlm.config import DataFiles
 from seqlm.data.records import Record, read_records
 from seqlm.data.splits import split_records
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens
-from seqlm.data.tokens import class_ids, layout_of, reading_prompt, token_kinds
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import class_ids, layout_of, read_vocab, reading_prompt, token_kinds
 from seqlm.errors import DataError
 
 

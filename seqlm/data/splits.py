@@ -5,6 +5,8 @@ from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
 
 from seqlm.data.records import SPLITS, Record
 from seqlm.errors import ConfigError, DataError
@@ -156,19 +158,15 @@ def _taken(
 
 def _groups(records: Sequence[Record]) -> list[list[int]]:
     """Row indices bound together by a source or by equal codes, however long the chain."""
-    parent = list(range(len(records)))
-
-    def root(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
     first: dict[Hashable, int] = {}
-    for index, record in enumerate(records):
-        for key, _ in _ties(record):
-            parent[root(index)] = root(first.setdefault(key, index))
+    edges = [
+        (index, first.setdefault(key, index))
+        for index, record in enumerate(records)
+        for key, _ in _ties(record)
+    ]
+    rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=2 * (len(records),))
     groups: dict[int, list[int]] = defaultdict(list)
-    for index in range(len(records)):
-        groups[root(index)].append(index)
+    for index, component in enumerate(connected_components(graph, directed=False)[1]):
+        groups[component].append(index)
     return list(groups.values())

@@ -1,21 +1,25 @@
-"""Codes and a class become a sentence of tokens, and come back.
+"""Tokens and the vocabulary: codes and a class as a sequence of tokens, and back.
 
-One vocabulary, two ways to say the same picture::
+One vocabulary, two layouts of the same image::
 
     read   <IMG> <Z_017> … <Z_203> </IMG> <CLS> <CLS_3> <EOS>    the class is asked for
     draw   <CLS> <CLS_3> <IMG> <Z_017> … <Z_203> </IMG> <EOS>    the class is given
 
-In some draw sentences the class is withheld (``<CLS> <CLS> <IMG> …``), so that the same model
-also learns to draw freely, which is what guided sampling needs.
+In some draw rows the class is withheld (``<CLS> <CLS> <IMG> …``), so that the same model also
+learns to draw without a class, which guided sampling needs.
 """
 
+import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 
 from seqlm.errors import DataError
+from seqlm.utils import json_name, read_json
 
 PAD, UNK, IMG, IMG_END, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
 STRUCTURAL = (PAD, UNK, IMG, IMG_END, CLS, EOS)
@@ -55,6 +59,63 @@ def default_vocab(n_codes: int = 500, n_classes: int = 10) -> dict[str, int]:
     """Token -> id: the six structural tokens, then the codes, then the classes."""
     names = [*STRUCTURAL, *map(code_token, range(n_codes)), *map(class_token, range(n_classes))]
     return {name: index for index, name in enumerate(names)}
+
+
+def read_vocab(path: str | Path) -> dict[str, int]:
+    """Read vocab.json: token -> id, in the order of the ids.
+
+    Raises DataError, naming the token or the id, unless the ids run from 0 without gaps or
+    repeats, the six structural tokens are there, and class tokens (if any) run from ``<CLS_0>``.
+    """
+    entries = read_json(path, pairs_hook=tuple)  # a dict would hide a token that is there twice
+    if not isinstance(entries, tuple):
+        raise DataError(f"{path}: a {json_name(entries)} where an object of token: id is wanted")
+    counts = Counter(token for token, _ in entries)
+    owner: dict[int, str] = {}
+    for token, index in entries:
+        if not token or token.split() != [token]:
+            raise DataError(
+                f"{path}: token {token!r} is empty or holds white space, and rows are split at "
+                "white space; rename it"
+            )
+        if counts[token] > 1:
+            raise DataError(f"{path}: token {token!r} stands there twice; keep one of the two")
+        if type(index) is not int or index < 0:
+            raise DataError(
+                f"{path}: token {token!r} has the id {json.dumps(index)}; "
+                "give it a whole number from 0 up"
+            )
+        if index in owner:
+            raise DataError(
+                f"{path}: id {index} is used by both {owner[index]!r} and {token!r}; "
+                "give each token its own id"
+            )
+        owner[index] = token
+    _check_complete(owner, path)
+    return {owner[index]: index for index in range(len(owner))}
+
+
+def _check_complete(owner: dict[int, str], path: str | Path) -> None:
+    names = set(owner.values())
+    missing = [token for token in STRUCTURAL if token not in names]
+    if missing:
+        raise DataError(
+            f"{path}: the structural token {missing[0]!r} is missing; add "
+            f"{', '.join(missing)} with ids of their own"
+        )
+    gap = next((index for index in range(len(owner)) if index not in owner), None)
+    if gap is not None:
+        raise DataError(
+            f"{path}: no token has the id {gap}, though ids go up to {max(owner)}; "
+            f"number the {len(owner)} tokens from 0 to {len(owner) - 1}"
+        )
+    classes = sum(class_of(name) is not None for name in names)
+    absent = [class_token(k) for k in range(classes) if class_token(k) not in names]
+    if absent:
+        raise DataError(
+            f"{path}: there are {classes} class tokens, but no {absent[0]!r}; "
+            f"name them <CLS_0> to <CLS_{classes - 1}>"
+        )
 
 
 def token_kinds(vocab: dict[str, int]) -> np.ndarray:

@@ -10,8 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from seqlm.data.corpus import Corpus
-from seqlm.data.tokens import KIND_CODE
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import KIND_CODE, read_vocab
 from seqlm.deploy.onnx_model import is_classifier, load_onnx
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate, proportion

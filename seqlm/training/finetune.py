@@ -8,7 +8,7 @@ from pathlib import Path
 from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import read_vocab
 from seqlm.errors import ConfigError, DataError
 from seqlm.models.gpt2 import check_model_directory, count_parameters
 from seqlm.models.resize import (

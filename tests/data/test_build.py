@@ -25,8 +25,14 @@ from seqlm.data.build import (
 from seqlm.data.images import load_digits, split_indices
 from seqlm.data.records import read_records
 from seqlm.data.splits import leaks, split_records
-from seqlm.data.tokens import codes_of, default_vocab, draw_layout, layout_of, read_layout
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import (
+    codes_of,
+    default_vocab,
+    draw_layout,
+    layout_of,
+    read_layout,
+    read_vocab,
+)
 from seqlm.errors import DataError
 
 FILES = (SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT)

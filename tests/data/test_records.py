@@ -13,8 +13,7 @@ import pytest
 
 from seqlm.data.records import Record, describe, lacks_class_token, read_records, write_records
 from seqlm.data.splits import leaks, split_records
-from seqlm.data.tokens import default_vocab, draw_layout, layout_of, read_layout
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import default_vocab, draw_layout, layout_of, read_layout, read_vocab
 from seqlm.errors import ConfigError, DataError, DataWarning
 
 VOCAB = default_vocab(8, 3)

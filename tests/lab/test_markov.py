@@ -11,8 +11,7 @@ from scipy.special import logsumexp
 from seqlm.config import TrainConfig
 from seqlm.data.corpus import load_corpus
 from seqlm.data.records import describe, read_records
-from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout
-from seqlm.data.vocabulary import read_vocab
+from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout, read_vocab
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.metrics import mean_over_tokens
 from seqlm.evaluation.ngrams import fit_ngrams
