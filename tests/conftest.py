@@ -24,6 +24,15 @@ from seqlm.models.gpt2 import build_lm
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items) -> None:
+    """Folders whose every test is slow, or needs a browser; elsewhere a test says so itself."""
+    for item in items:
+        if "browser" in item.path.parts:
+            item.add_marker(pytest.mark.browser)
+        if {"browser", "notebooks"} & set(item.path.parts):
+            item.add_marker(pytest.mark.slow)
+
+
 @dataclass(frozen=True, eq=False)
 class Built:
     """A data set on disk, and what it was built with."""
