@@ -1,7 +1,4 @@
-"""The playground: a trained model with controls, in JupyterLab and, through Voila, as a web page.
-
-Notebook 07_playground displays its panels one by one.
-"""
+"""The playground: a trained model with controls, in JupyterLab and, through Voila, as a page."""
 
 import re
 import shutil
@@ -34,10 +31,9 @@ SMALL = {
 
 
 class Playground:
-    """All panels; they are empty until `start` has a model.
+    """All panels, of the model in `directory`, or else of what `find_model` finds.
 
-    The model is that in `directory`, else the profile's, else the small one that was trained here,
-    within `max_seconds`.
+    Without a model, `start` offers to train a small one for `max_seconds`.
 
     Attributes:
         start, draw, picture, complete, attention, gallery: widgets to display, once or often.
@@ -60,7 +56,7 @@ class Playground:
         self.load()
 
     def find_model(self) -> tuple[Path, Path] | None:
-        """The directories of the model and its data; None when there is no model."""
+        """The profile's model and data, else those of the small model; None without a model."""
         if self.directory:
             return Path(self.directory), self.ws.data
         if (self.ws.best_model / "model.safetensors").is_file():
@@ -86,13 +82,12 @@ class Playground:
             self.start.children = [self.message, self.training.box]
             return
         try:
-            self.player = Player.load(*directories)
-            self._fill_panels()
+            self._fill_panels(Player.load(*directories))
         except SeqlmError as error:
             self.message.text = f"This model cannot be used. {error}"
 
-    def _fill_panels(self) -> None:
-        player, controls, shared = self.player, self.controls, panels.SharedImage()
+    def _fill_panels(self, player: Player) -> None:
+        controls, shared = self.controls, panels.SharedImage()
         self.panels = {
             "draw": panels.DrawPanel(player, controls, shared),
             "picture": panels.PicturePanel(player, shared),
@@ -114,11 +109,7 @@ class Playground:
 
 
 class Training(Job):
-    """Train a small model with the commands `seqlm build` and `seqlm train`; then call `done`.
-
-    They are processes of their own. A training that was stopped continues from its last
-    checkpoint.
-    """
+    """Train a small model in processes of `seqlm build` and `seqlm train`; then call `done`."""
 
     def __init__(self, folder: Path, max_seconds: float, done: Callable[[], None]):
         super().__init__("Train a two-minute model", self.train)
@@ -132,36 +123,31 @@ class Training(Job):
             self.process.terminate()
 
     def train(self) -> None:
-        """Build the data, train and load the model; show in one sentence what prevents it."""
-        try:
-            self._train()
-        except (SeqlmError, OSError) as error:
-            self.status.text = str(error)
-        else:
-            self.progress.value = 1
-            self.done()
-
-    def _train(self) -> None:
+        """Build the data and train; show in one sentence what prevents it."""
         import fcntl  # Windows has none, and the playground opens there, too
 
-        data = self.folder / "data"
-        check_folder(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "lock").open("w") as lock:
-            try:
+        data, model = self.folder / "data", self.folder / "best_model"
+        try:
+            check_folder(self.folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with (self.folder / "lock").open("w") as lock:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise SeqlmError(
-                    f"{self.folder}: another process trains this model; wait until it is done, "
-                    "then reload the page"
-                ) from error
-            self.status.text = "building the data set"
-            if not is_built(DATA, data):
-                self._run_command(lock, "build", output_dir=data, copies=DATA.copies)
-            files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
-            settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
-            self._run_command(lock, "train", **files, **settings)
-        shutil.copy(data / CODEBOOK, self.folder / "best_model")
+                self.status.text = "building the data set"
+                if not is_built(DATA, data):
+                    self._run_command(lock, "build", output_dir=data, copies=DATA.copies)
+                files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
+                settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
+                self._run_command(lock, "train", **files, **settings)
+            shutil.copy(data / CODEBOOK, model)
+            self.progress.value = 1
+            self.done()
+        except BlockingIOError:
+            self.status.text = (
+                f"{self.folder}: another process trains this model; wait until it is done, then "
+                "reload the page"
+            )
+        except (SeqlmError, OSError) as error:
+            self.status.text = str(error)
 
     def _run_command(self, lock, command: str, **settings) -> None:
         """Run a command of seqlm; its lines are the status. The lock is held until it ends."""

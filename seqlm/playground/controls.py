@@ -15,6 +15,23 @@ STRATEGIES = {
     "greedy: always the most probable token": "greedy",
     "beam: search for the most probable image": "beam",
 }
+# Label, smallest value, largest value and step of each setting.
+SLIDERS = {
+    "temperature": ("temperature", 0.1, 3.0, 0.05),
+    "top_k": ("top-k", 0, 100, 1),
+    "top_p": ("top-p", 0.05, 1.0, 0.05),
+    "guidance": ("guidance", 0.0, 5.0, 0.25),
+    "num_beams": ("beams", 1, 16, 1),
+    "seed": ("seed", 0, 999, 1),
+}
+HELP = {
+    "temperature": "below 1 sharpens the probabilities, above 1 flattens them",
+    "top_k": "only the k most probable tokens can be drawn",
+    "top_p": "only the smallest set of tokens with this total probability (the nucleus)",
+    "guidance": "strength of classifier-free guidance; 1 is the model itself",
+    "num_beams": "how many partial images beam search keeps",
+    "seed": "the same seed draws the same image",
+}
 # The settings that a strategy uses.
 USED = {
     "sample": {"temperature", "top_k", "top_p", "guidance", "seed"},
@@ -34,34 +51,12 @@ class SamplingControls:
 
     def __init__(self):
         self.strategy = Choice("strategy", STRATEGIES)
+        defaults = SampleConfig(**DRAWING)
         self.sliders = {
-            "temperature": Slider(
-                label="temperature", min=0.1, max=3.0, step=0.05,
-                help="below 1 sharpens the probabilities, above 1 flattens them",
-            ),
-            "top_k": Slider(
-                label="top-k", min=0, max=100, step=1, special={"0": "all"},
-                help="only the k most probable tokens can be drawn",
-            ),
-            "top_p": Slider(
-                label="top-p", min=0.05, max=1.0, step=0.05,
-                help="only the smallest set of tokens with this total probability (the nucleus)",
-            ),
-            "guidance": Slider(
-                label="guidance", min=0.0, max=5.0, step=0.25,
-                help="strength of classifier-free guidance; 1 is the model itself",
-            ),
-            "num_beams": Slider(
-                label="beams", min=1, max=16, step=1,
-                help="how many partial images beam search keeps",
-            ),
-            "seed": Slider(
-                label="seed", min=0, max=999, step=1,
-                help="the same seed draws the same image",
-            ),
-        }  # fmt: skip
-        for name, slider in self.sliders.items():
-            slider.value = getattr(SampleConfig(**DRAWING), name)
+            name: Slider(*SLIDERS[name], HELP[name], value=getattr(defaults, name))
+            for name in SLIDERS
+        }
+        self.sliders["top_k"].special = {"0": "all"}
         self.box = ipywidgets.VBox(
             [self.strategy, *self.sliders.values()], layout={"max_width": "27em"}
         )

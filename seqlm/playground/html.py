@@ -1,8 +1,4 @@
-"""HTML and SVG for the playground: images, maps and tables, each with a text for screen readers.
-
-They are faster than figures and sharp at any size. Colours follow JupyterLab's theme; ink is black
-on white paper in every theme.
-"""
+"""HTML and SVG for the playground: images, maps and tables, each with a text for screen readers."""
 
 import base64
 from collections.abc import Sequence
@@ -16,7 +12,7 @@ from seqlm.models.tracing import Candidate
 from seqlm.playground.widgets import STATIC
 
 SIDE = 176  # of an image, in the page's pixels
-FRAME = "#d55e00"
+FRAME = {"fill": "none", "stroke": "#d55e00"}
 STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
 
 
@@ -66,7 +62,7 @@ def patch_figure(
                 )
             )  # fmt: skip
         if index == marked:
-            parts.append(_frame(x + 1.5, y + 1.5, side - 3, side - 3, FRAME, 3))
+            parts.append(_rect(x + 1.5, y + 1.5, side - 3, side - 3, **FRAME, stroke_width=3))
     rows = "; ".join(
         ", ".join("–" if np.isnan(v) else f"{v:.{decimals}f}" for v in row) for row in values
     )
@@ -94,18 +90,15 @@ def candidate_table(candidates: Sequence[Candidate], book: PatchCodebook, captio
     rows = []
     for c in candidates:
         patch = _patch(book, codes[c.token]) if c.token in codes else ""
-        name = escape(c.token) + (" (chosen)" if c.chosen else "")
-        cells = _bar(c.probability, most) + _bar(c.after, most, "bar after")
-        rows.append(_row(_tag("td", patch, aria_hidden="true"), name, cells, c.chosen))
-    return _table(
-        caption, ("token", "model", "after sampling settings"), rows, '<td aria-hidden="true"></td>'
-    )
+        name = patch + escape(c.token) + " (chosen)" * c.chosen
+        rows.append((name, _bar(c.probability, most) + _bar(c.after, most, "bar after"), c.chosen))
+    return _table(caption, ("token", "model", "after sampling settings"), rows)
 
 
 def class_table(probabilities: np.ndarray, caption: str) -> str:
     """Class probabilities (C,), the largest marked."""
-    best = int(probabilities.argmax())
-    rows = [_row("", str(k), _bar(p, 1.0), k == best) for k, p in enumerate(probabilities)]
+    best = probabilities.argmax()
+    rows = [(str(k), _bar(p, 1.0), k == best) for k, p in enumerate(probabilities)]
     return _table(caption, ("digit", "probability"), rows)
 
 
@@ -138,8 +131,10 @@ def heads_figure(weights: np.ndarray, chosen: tuple[int, int], caption: str) -> 
         parts += [
             _shade(x + c * cell, y + r * cell, cell, v) for (r, c), v in np.ndenumerate(shares)
         ]
-        style = (FRAME, 2.5) if (layer, head) == chosen else ("#888", 0.7)
-        parts.append(_frame(x, y, columns * cell, rows * cell, *style))
+        frame = {**FRAME, "stroke_width": 2.5}
+        if (layer, head) != chosen:
+            frame |= {"stroke": "#888", "stroke_width": 0.7}
+        parts.append(_rect(x, y, columns * cell, rows * cell, **frame))
     width, height = left + n_head * (side + gap), top + n_layer * (side + gap)
     return _figure(caption, width, height, "".join(parts))
 
@@ -173,41 +168,36 @@ def _figure(caption: str, width: float, height: float, body: str, details: str =
     return _tag("figure", svg, below, role="none")
 
 
+def _rect(x: float, y: float, width: float, height: float, **style) -> str:
+    return _tag("rect", x=x, y=y, width=width, height=height, **style)
+
+
 def _ink(image: np.ndarray, pixel: float) -> str:
     return "".join(
-        _tag("rect", x=x * pixel, y=y * pixel, width=pixel, height=pixel, fill_opacity=f"{ink:.2f}")
+        _rect(x * pixel, y * pixel, pixel, pixel, fill_opacity=f"{ink:.2f}")
         for (y, x), ink in np.ndenumerate(np.clip(image, 0, 1))
         if ink > 0.005
     )
 
 
 def _shade(x: float, y: float, side: float, share: float) -> str:
-    opacity = f"{0.06 + 0.84 * share:.2f}"
-    return _tag("rect", x=x, y=y, width=side, height=side, fill="#004b80", fill_opacity=opacity)
-
-
-def _frame(x: float, y: float, width: float, height: float, colour: str, stroke: float) -> str:
-    return _tag(
-        "rect", x=x, y=y, width=width, height=height, fill="none", stroke=colour,
-        stroke_width=stroke,
-    )  # fmt: skip
+    return _rect(x, y, side, side, fill="#004b80", fill_opacity=f"{0.06 + 0.84 * share:.2f}")
 
 
 def _patch(book: PatchCodebook, code: int) -> str:
     center = book.centers[code].reshape(book.patch, book.patch)
-    return _svg(16, 16, _ink(center, 16 / book.patch))
+    return _svg(16, 16, _ink(center, 16 / book.patch), aria_hidden="true")
 
 
-def _table(caption: str, columns: Sequence[str], rows: Sequence[str], corner: str = "") -> str:
-    head = corner + "".join(_tag("th", name, scope="col") for name in columns)
-    body = _tag("thead", _tag("tr", head)) + _tag("tbody", *rows)
-    return _tag("table", _tag("caption", escape(caption)), body)
-
-
-def _row(first: str, name: str, cells: str, marked: bool) -> str:
-    return _tag(
-        "tr", first, _tag("th", name, scope="row"), cells, class_="chosen" if marked else None
+def _table(caption: str, columns: Sequence[str], rows: Sequence[tuple[str, str, bool]]) -> str:
+    """Rows are the markup of a name, the markup of its cells, and whether it is marked."""
+    head = "".join(_tag("th", name, scope="col") for name in columns)
+    body = "".join(
+        _tag("tr", _tag("th", name, scope="row"), cells, class_="chosen" if marked else None)
+        for name, cells, marked in rows
     )
+    above = _tag("caption", escape(caption)) + _tag("thead", _tag("tr", head))
+    return _tag("table", above, _tag("tbody", body))
 
 
 def _bar(value: float, most: float, kind: str = "bar") -> str:

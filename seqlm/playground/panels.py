@@ -1,7 +1,4 @@
-"""The panels of the playground that show one image: draw, paint, complete, attention.
-
-Each asks a `Player` what its controls say and shows the answer as HTML.
-"""
+"""The panels of the playground that show one image: draw, paint, complete, attention."""
 
 import ipywidgets
 import numpy as np
@@ -17,20 +14,10 @@ COMPLETIONS = 5
 
 
 class SharedImage(traitlets.HasTraits):
-    """The image that all panels show: the last one drawn, painted or selected.
+    """The image that all panels show, the last one drawn, painted or selected: its codes (P,)."""
 
-    Attributes:
-        codes: (P,) int64.
-        description: what it is, in words.
-    """
-
+    description = traitlets.Unicode()  # set it before the codes, which panels observe
     codes = traitlets.Any()
-    description = traitlets.Unicode()
-
-    def set(self, codes: np.ndarray, description: str) -> None:
-        """Replace the image."""
-        self.description = description
-        self.codes = codes
 
 
 def class_choice(player: Player, label: str, index: int = -1) -> Choice:
@@ -54,10 +41,8 @@ class DrawPanel:
         self.next_button = ipywidgets.Button(
             description="Draw another (next seed)", layout={"width": "15em"}
         )
-        self.step = Slider(
-            label="code", min=1, max=n, step=1, value=n, playable=True,
-            help=f"of {n}; step through them, or play",
-        )  # fmt: skip
+        steps = f"of {n}; step through them, or play"
+        self.step = Slider("code", 1, n, help=steps, value=n, playable=True)
         self.message, self.output = Notice(), ipywidgets.HTML()
         buttons = ipywidgets.HBox([self.draw_button, self.next_button], layout=WRAPPED)
         self.box = beside(controls.box, self.label, buttons, self.step, self.message, self.output)
@@ -79,7 +64,7 @@ class DrawPanel:
         self.name = f"drawing of {digit}"
         seed, result = config.seed, classified_as(self.classes)
         self.message.text = f"{self.name.capitalize()}, seed {seed}; {result}."
-        self.shared.set(self.codes, self.name)
+        self.shared.description, self.shared.codes = self.name, self.codes
         if replay:
             self.step.playing = False
             self.step.value = 1
@@ -108,10 +93,8 @@ class PicturePanel:
         pen = PEN * max(height, width) / 8  # it was measured on images of 8 by 8
         self.grid = PaintGrid(height=height, width=width, label="Paint a digit", pen=pen)
         n = len(player.images)
-        self.number = Slider(
-            label="test image", min=0, max=max(1, n - 1), step=1,
-            help=f"{n} images not used in training; the grid shows the image, paint over it",
-        )  # fmt: skip
+        about = f"{n} images not used in training; the grid shows the image, paint over it"
+        self.number = Slider("test image", 0, max(1, n - 1), help=about)
         self.message, self.output = Notice(), ipywidgets.HTML()
         left = ipywidgets.VBox([self.number, self.grid] if n else [self.grid])
         self.box = beside(left, self.message, self.output)
@@ -139,7 +122,7 @@ class PicturePanel:
                 description = f"test image {number}, labelled {self.player.labels[number]}"
         (codes,) = self.player.book.encode(image[None])
         if share:
-            self.shared.set(codes, description)
+            self.shared.description, self.shared.codes = description, codes
         (decoded,) = self.player.book.decode(codes[None])
         (classes,) = self.player.classify(codes[None])
         surprisal = self.player.trace_reading(codes).surprisal
@@ -158,11 +141,8 @@ class CompletePanel:
     def __init__(self, player: Player, controls: SamplingControls, shared: SharedImage):
         self.player, self.controls, self.shared = player, controls, shared
         self.label = class_choice(player, "class")
-        self.button = ipywidgets.Button(
-            description=f"Draw {COMPLETIONS} completions",
-            button_style="primary",
-            layout={"width": "13em"},
-        )
+        name, layout = f"Draw {COMPLETIONS} completions", {"width": "13em"}
+        self.button = ipywidgets.Button(description=name, button_style="primary", layout=layout)
         self.source, self.message, self.output = ipywidgets.HTML(), Notice(), ipywidgets.HTML()
         self.box = beside(
             controls.box, self.source, self.label, self.button, self.message, self.output
@@ -198,12 +178,10 @@ class AttentionPanel:
     def __init__(self, player: Player, shared: SharedImage):
         self.player, self.shared = player, shared
         config, n = player.model.config, player.book.n_patches + 3  # <IMG> codes </IMG> <CLS>
-        self.layer = Slider(label="layer", min=1, max=config.n_layer, step=1, value=1)
-        self.head = Slider(label="head", min=1, max=config.n_head, step=1, value=1)
-        self.token = Slider(
-            label="token", min=1, max=n, step=1, value=n,
-            help=f"the query, of {n} tokens; at the last, <CLS>, the model predicts the class",
-        )  # fmt: skip
+        self.layer = Slider("layer", 1, config.n_layer, value=1)
+        self.head = Slider("head", 1, config.n_head, value=1)
+        about = f"the query, of {n} tokens; at the last, <CLS>, the model predicts the class"
+        self.token = Slider("token", 1, n, help=about, value=n)
         self.output = ipywidgets.HTML()
         self.box = ipywidgets.VBox([self.layer, self.head, self.token, self.output])
         for slider in (self.layer, self.head, self.token):

@@ -2,9 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import wraps
 from pathlib import Path
-from threading import RLock
+from threading import Lock
 
 import numpy as np
 
@@ -18,17 +17,6 @@ from seqlm.evaluation.scores import TokenScores, class_probabilities, score_toke
 from seqlm.models.generation import draw
 from seqlm.models.gpt2 import load_lm
 from seqlm.models.tracing import Trace, attention_weights, trace
-
-
-def _locked(method):
-    """One call at a time: reading attention weights changes how the model computes meanwhile."""
-
-    @wraps(method)
-    def call(self, *args, **kwargs):
-        with self.lock:
-            return method(self, *args, **kwargs)
-
-    return call
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +38,8 @@ class Player:
     book: PatchCodebook
     images: np.ndarray
     labels: np.ndarray
-    lock: RLock = field(default_factory=RLock, repr=False)
+    # For one call at a time: `attention` changes how the model computes meanwhile.
+    lock: Lock = field(default_factory=Lock, repr=False)
 
     @classmethod
     def load(cls, directory: Path, data: Path | None = None) -> "Player":
@@ -60,7 +49,6 @@ class Player:
         more codes than the model's vocabulary, or its images are too long for the model or of
         another size than those in `data`.
         """
-        directory = Path(directory)
         model, vocab = load_lm(directory), vocabulary_of(load_tokenizer(directory))
         book = PatchCodebook.load(directory / CODEBOOK)
         n_codes = int((tokens.token_kinds(vocab) == tokens.KIND_CODE).sum())
@@ -78,12 +66,12 @@ class Player:
                 f"most {most}; train one with n_positions of {length} or more"
             )
         images, labels = np.zeros((0, *book.image_shape), np.float32), np.zeros(0, np.int64)
-        if data is not None and (Path(data) / IMAGES).is_file():
+        if data is not None and (data / IMAGES).is_file():
             images, labels = load_pictures(data).of("test")
             if images.shape[1:] != book.image_shape:
                 sizes = ("x".join(map(str, s)) for s in (images.shape[1:], book.image_shape))
                 raise DataError(
-                    f"{Path(data) / IMAGES}: its images are {next(sizes)} pixels and the model's "
+                    f"{data / IMAGES}: its images are {next(sizes)} pixels and the model's "
                     f"{next(sizes)}; use the data set that the model was trained with"
                 )
         return cls(directory, model, vocab, book, images, labels)
@@ -99,13 +87,13 @@ class Player:
         rows, columns = self.book.grid
         return columns * (rows // 2), self.book.patch * (rows // 2)
 
-    @_locked
     def draw(
-        self, labels: Sequence[int | None], config: SampleConfig, start: np.ndarray | None = None
+        self, labels: Sequence[int | None], config: SampleConfig, prefix: np.ndarray | None = None
     ) -> np.ndarray:
-        """An image for each label, continuing the codes `start` (N, p) if there are any. (N, P)"""
+        """An image for each label, continuing the codes `prefix` (N, p) if there are any. (N, P)"""
         n_patches, n_codes = self.book.n_patches, self.book.n_codes
-        return draw(self.model, self.vocab, labels, n_patches, config, start, n_codes)
+        with self.lock:
+            return draw(self.model, self.vocab, labels, n_patches, config, prefix, n_codes)
 
     def complete(
         self, codes: np.ndarray, label: int | None, config: SampleConfig, n: int = 5
@@ -116,17 +104,16 @@ class Player:
         """
         return self.draw([label] * n, config, np.tile(codes[: self.half[0]], (n, 1)))
 
-    @_locked
     def trace_drawing(self, codes: np.ndarray, label: int | None, config: SampleConfig) -> Trace:
         """The next-token probabilities from which each of `codes` (P,) was drawn."""
-        return trace(self.model, self.vocab, tokens.drawing_prompt(label), codes, config)
+        with self.lock:
+            return trace(self.model, self.vocab, tokens.drawing_prompt(label), codes, config)
 
-    @_locked
     def trace_reading(self, codes: np.ndarray) -> Trace:
         """The next-token probabilities at each of `codes` (P,) in the read layout."""
-        return trace(self.model, self.vocab, (tokens.IMG,), codes)
+        with self.lock:
+            return trace(self.model, self.vocab, (tokens.IMG,), codes)
 
-    @_locked
     def score(self, codes: np.ndarray, labels: Sequence[int | None]) -> TokenScores:
         """The NLL of each code of `codes` (N, P) in the draw layout."""
         rows = [
@@ -134,19 +121,20 @@ class Player:
             for row, label in zip(codes, labels, strict=True)
         ]
         kinds = tokens.token_kinds(self.vocab)
-        return score_tokens(self.model, rows).of_kind(kinds, tokens.KIND_CODE)
+        with self.lock:
+            return score_tokens(self.model, rows).of_kind(kinds, tokens.KIND_CODE)
 
-    @_locked
     def classify(self, codes: np.ndarray) -> np.ndarray:
         """Class probabilities after ``<CLS>``, for codes (N, P). (N, C), rows sum to 1"""
         prompts = [encode_tokens(self.prompt(row), self.vocab) for row in codes]
-        return class_probabilities(self.model, prompts, tokens.class_ids(self.vocab))
+        with self.lock:
+            return class_probabilities(self.model, prompts, tokens.class_ids(self.vocab))
 
     def prompt(self, codes: np.ndarray) -> tuple[str, ...]:
         """The tokens that ask for the class of `codes` (P,): ``<IMG> codes </IMG> <CLS>``."""
         return tokens.reading_prompt(tokens.read_layout(codes, 0))
 
-    @_locked
     def attention(self, codes: np.ndarray) -> np.ndarray:
         """Attention weights of every head over `prompt(codes)`. (n_layer, n_head, T, T)"""
-        return attention_weights(self.model, encode_tokens(self.prompt(codes), self.vocab))
+        with self.lock:
+            return attention_weights(self.model, encode_tokens(self.prompt(codes), self.vocab))

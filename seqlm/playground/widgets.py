@@ -1,7 +1,6 @@
-"""Widgets that ipywidgets lacks: accessible radio buttons, sliders and status lines, a paint grid.
+"""Widgets: a paint grid, and radio buttons, sliders and texts that screen readers can name.
 
-Those of ipywidgets give screen readers no names and do not announce new texts; these do, with the
-page's own `<fieldset>`, `<input type="range">` and `role="status"`.
+Those of ipywidgets have no names for screen readers, and new texts are not announced.
 """
 
 from collections.abc import Mapping
@@ -64,25 +63,29 @@ class Notice(anywidget.AnyWidget):
 
 
 class Slider(anywidget.AnyWidget):
-    """A labelled number between `min` and `max`, in steps of `step`.
+    """A labelled number with a `help` text below it.
 
-    `value` changes when the slider is released, or at each press of a key. `help` is a sentence
-    below it; `special` names values, such as {"0": "all"}. A `playable` one has a Play button.
+    `value` changes when the slider is released, or at each press of a key. `special` names values,
+    such as {"0": "all"}. A `playable` slider has a Play button.
     """
 
     _esm = STATIC / "slider.js"
     _css = STATIC / "widgets.css"
 
     label = traitlets.Unicode().tag(sync=True)
+    min = traitlets.Float().tag(sync=True)
+    max = traitlets.Float().tag(sync=True)
+    step = traitlets.Float().tag(sync=True)
     help = traitlets.Unicode().tag(sync=True)
     value = traitlets.Float().tag(sync=True)
-    min = traitlets.Float(0.0).tag(sync=True)
-    max = traitlets.Float(1.0).tag(sync=True)
-    step = traitlets.Float(0.1).tag(sync=True)
     special = traitlets.Dict().tag(sync=True)
     playable = traitlets.Bool(False).tag(sync=True)
     playing = traitlets.Bool(False).tag(sync=True)
     disabled = traitlets.Bool(False).tag(sync=True)
+
+    def __init__(self, label: str, smallest: float, largest: float, step=1, help="", **settings):
+        settings |= {"label": label, "min": smallest, "max": largest, "step": step, "help": help}
+        super().__init__(**settings)
 
     @traitlets.validate("value")
     def _limit_value(self, proposal):
@@ -95,10 +98,10 @@ class Slider(anywidget.AnyWidget):
 
 
 class PaintGrid(anywidget.AnyWidget):
-    """A grid to paint a digit on, with mouse, pen, finger or keyboard.
+    """A grid to paint a digit on, with mouse, pen, finger or keyboard; `image()` is the result.
 
-    Display it, paint, and read `image()`; or set it with `show(image)`. ``observe(f, "value")``
-    calls f while a person paints, at most about ten times per second, and when the stroke ends.
+    ``observe(f, "value")`` calls f while a person paints, at most about ten times per second, and
+    when the stroke ends.
 
     Attributes:
         height: rows, 1 to 64. A new size leaves a blank image.
@@ -126,18 +129,12 @@ class PaintGrid(anywidget.AnyWidget):
     @traitlets.validate("value")
     def _check_value(self, proposal: traitlets.Bunch) -> list[int]:
         value, n = proposal["value"], self.height * self.width
-        if len(value) != n:
+        whole = all(isinstance(level, int | np.integer) for level in value)
+        if len(value) != n or not whole or min(value) < 0 or max(value) > FULL:
             raise traitlets.TraitError(
-                f"value: {len(value)} numbers, but {self.height} x {self.width} cells need {n}"
+                f"value: give {n} whole numbers from 0 (paper) to {FULL} (full ink), one for each "
+                f"of {self.height} x {self.width} cells"
             )
-        for i, level in enumerate(value):
-            whole = isinstance(level, int | np.integer) and not isinstance(level, bool)
-            if not whole or not 0 <= level <= FULL:
-                row, column = (index + 1 for index in divmod(i, self.width))
-                raise traitlets.TraitError(
-                    f"value: row {row}, column {column} is {level!r}; give whole numbers from 0 "
-                    f"(paper) to {FULL} (full ink)"
-                )
         return [int(level) for level in value]
 
     @traitlets.observe("height", "width")
@@ -159,14 +156,13 @@ class PaintGrid(anywidget.AnyWidget):
         shape = (self.height, self.width)
         try:
             ink = np.asarray(image, dtype=np.float64)
-        except (TypeError, ValueError) as error:
-            raise DataError("image: it holds something that is not a number") from error
-        if ink.shape != shape:
-            raise DataError(f"image: its shape is {ink.shape}, but the grid's is {shape}")
-        if not ((ink >= 0) & (ink <= 1)).all():
+            valid = ink.shape == shape and ((ink >= 0) & (ink <= 1)).all()
+        except (TypeError, ValueError):
+            valid = False
+        if not valid:
             raise DataError(
-                f"image: its values run from {ink.min():g} to {ink.max():g}; give ink from 0 "
-                "(paper) to 1 (full), so divide the 0..16 of load_digits by 16"
+                f"image: give {shape} numbers from 0 (paper) to 1 (full ink); the 0..16 of "
+                "load_digits must be divided by 16"
             )
         self.value = np.round(ink * FULL).astype(int).ravel().tolist()
 

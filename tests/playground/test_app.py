@@ -29,7 +29,7 @@ def texts(box) -> str:
 def test_the_model_is_named_with_its_size(play):
     assert texts(play.start).strip() == (
         "Model: outputs/laptop/best_model, 2 layers, 2 heads, 32 wide; "
-        f"{len(play.player.images)} test images."
+        f"{len(play.panels['draw'].player.images)} test images."
     )
 
 

@@ -58,7 +58,7 @@ def test_a_gallery_has_every_digit_in_every_row_and_can_be_drawn_again(play, tmp
 
 def test_captions_name_the_digit_and_a_classification_that_differs(play):
     panel = play.panels["gallery"]
-    panel.show(np.zeros((10, 8, 8)), [0, 1, 2, 3, 4, 5, 6, 7, 8, 4])
+    panel.show(np.zeros((10, 16), int), [0, 1, 2, 3, 4, 5, 6, 7, 8, 4])
     captions = re.findall("<figcaption[^>]*>([^<]*)<", panel.output.value)
     assert captions == [*"012345678", "9, classified as 4"]
 
