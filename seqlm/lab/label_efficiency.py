@@ -1,58 +1,59 @@
-"""How many labels does a classifier need, if a language model has looked at the pictures first?
+"""Accuracy by number of labels: classifiers from scratch, from a language model, and SVMs.
 
-Labels cost work, pictures are cheap. So: hide all labels but a few, and compare a classifier
-trained from scratch, one started from a language model, and an SVM that sees the pixels.
-
-Two traps lie here, and both make transfer look better than it is.
-
-The language model of notebook 03 has read ``<CLS_3>`` behind every picture of a three. A
-classifier started from it and given "one label a class" has in truth been given all of them. So
-the language model used here learns from `without_labels`, in which no class token is left, and
-`learning_curve` refuses one that expects a class after ``<CLS>``.
-
-And val holds 180 labelled images: whoever chooses a checkpoint on it has used 190 labels, not
-ten. So nothing is chosen in a cell of the curve. Every classifier is trained for the same fixed
-number of steps, and the last one is taken. (Rates and steps themselves, the same for every number
-of labels, have to come from somewhere: they are settled beforehand, on val.)
+Two mistakes would make few labels more. A language model that read ``<CLS_3>`` after every three
+has seen all labels, so the one used here is trained on `without_labels`, others are refused. And
+choosing a checkpoint on val would use the labels of val, so every classifier is trained for a fixed
+number of steps, and the last checkpoint is taken.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import cache, partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
-from seqlm.config import ModelConfig, TrainConfig
+from seqlm.config import DataConfig, ModelConfig, TrainConfig
+from seqlm.data.build import ABOUT, IMAGES, load_pictures
 from seqlm.data.corpus import Corpus
+from seqlm.data.images import LEVELS, augmented_images
 from seqlm.data.records import Record
 from seqlm.data.tokens import CLS, IMG, IMG_END, KIND_CLASS, class_of, layout_of
 from seqlm.errors import ConfigError, DataError
+from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import ENDS, Estimate, proportion
-from seqlm.evaluation.scores import score_tokens
-from seqlm.lab.label_efficiency_bench import FROM_LM, ROUTES, SCRATCH, Bench, Cell, hash_of
-from seqlm.models.gpt2 import load_lm
+from seqlm.evaluation.scores import classifier_probabilities, score_tokens
+from seqlm.models.gpt2 import load_classifier, load_lm
+from seqlm.training.tasks import train_classifier
+from seqlm.utils import code_fingerprint, format_duration, read_json, sha256_of, write_json
 
 SIZES = (1, 2, 5, 10, 20, 50, None)
+FROM_LM = "classifier started from the language model"
+SCRATCH = "classifier from scratch"
+SVM = "RBF-SVM on pixels"
+SVM_AUGMENTED = "RBF-SVM on pixels, augmented images too"
+CLASSIFIERS = (FROM_LM, SCRATCH, SVM, SVM_AUGMENTED)
 
-_ASKED = 20  # pictures on which a language model is asked whether it expects a class
+_VAL_ROWS = 100  # labelled training rows that stand in for val; they choose nothing
 
 
 def without_labels(corpus: Corpus) -> Corpus:
-    """The same pictures in the same splits, with every class taken out: one row a picture.
+    """The same images in the same splits without their classes, one row per image.
 
-    Each row reads ``<IMG> codes </IMG> <CLS>`` and stops there. That is just what a classifier is
-    given, at the same positions. With an ``<EOS>`` behind it the model would learn to say ``<EOS>``
-    at ``<CLS>`` whatever the picture is, at the very place where a classifier is to read the
-    picture off, and would be a worse start. A picture that stands in both layouts would be the same
-    row twice, and is kept once, so a pass costs half. Rows of neither layout only lose their class
-    tokens. The vocabulary stays as it is.
+    Each row is ``<IMG> codes </IMG> <CLS>``, the input of a classifier. With an ``<EOS>`` after it
+    the model would learn to predict that at ``<CLS>``, where a classifier needs the image. Rows of
+    neither layout only lose their class tokens. The vocabulary stays.
     """
     splits = {}
     for name, records in corpus.splits.items():
-        rows = [Record(_unlabelled(r.tokens), None, _place(r), r.line) for r in records]
-        once = {(row.source, row.meta.get("copy"), row.tokens): row for row in rows}
-        splits[name] = list(once.values())
+        rows = [Record(_unlabelled(r.tokens), None, _meta(r), r.line) for r in records]
+        splits[name] = list({(r.source, r.meta.get("copy"), r.tokens): r for r in rows}.values())
     return Corpus(corpus.vocab, splits, corpus.max_length)
 
 
@@ -63,88 +64,83 @@ def _unlabelled(tokens: Sequence[str]) -> tuple[str, ...]:
     return (*bare[bare.index(IMG) : bare.index(IMG_END) + 1], CLS)
 
 
-def _place(record: Record) -> dict:
-    """Where the row belongs; whatever else `meta` holds might name the class."""
+def _meta(record: Record) -> dict:
+    """Only what places the row; other fields might name the class."""
     return {key: record.meta[key] for key in ("split", "source_id", "copy") if key in record.meta}
 
 
 def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
-    """Labelled train rows of `n_each` images a class drawn at random, with all their augmented images.
+    """Labelled train rows of `n_each` random images per class, with all their augmented images.
 
-    A copy has its original's label, so copies cost no labels. None keeps all. With the same seed
-    the images of a smaller `n_each` are among those of a larger one. Rows that name no source count
-    as one image each. Raises DataError when a class has fewer images.
+    None takes all. With the same seed the images of a smaller `n_each` are among those of a larger
+    one. Rows without a source count as one image each. Raises DataError when a class has fewer.
     """
     labelled = corpus.labelled("train")
     if n_each is None:
         return labelled
     if n_each < 1:
-        raise ConfigError(f"sizes: {n_each} labelled images a class; ask for 1 or more, or None")
-    if not labelled:
-        raise DataError("the train split holds no labelled row in the read layout; give some")
+        raise ConfigError(f"sizes: {n_each} labelled images per class; take 1 or more, or None")
     of_class: dict[int, dict[Hashable, None]] = {}
     for place, record in enumerate(labelled):
         of_class.setdefault(record.label, {})[_source(record, place)] = None
-    fewest = min(sorted(of_class), key=lambda label: len(of_class[label]))
-    if len(of_class[fewest]) < n_each:
-        raise DataError(
-            f"{n_each} labelled train images a class were asked for, but class {fewest} has only "
-            f"{len(of_class[fewest])}; ask for fewer, or for None, which takes all"
-        )
     rng = np.random.default_rng([seed, 3])
-    kept = set()
-    for label in sorted(of_class):
-        sources = list(of_class[label])
-        kept |= {sources[i] for i in rng.permutation(len(sources))[:n_each]}
-    return [record for i, record in enumerate(labelled) if _source(record, i) in kept]
+    chosen = set()
+    for label, sources in sorted(of_class.items()):
+        if len(sources) < n_each:
+            raise DataError(
+                f"sizes: {n_each} labelled train images per class, but class {label} has only "
+                f"{len(sources)}; take fewer, or None, which takes all"
+            )
+        order = rng.permutation(len(sources))[:n_each]
+        chosen |= {list(sources)[i] for i in order}
+    return [record for i, record in enumerate(labelled) if _source(record, i) in chosen]
 
 
 def _source(record: Record, place: int) -> Hashable:
     return ("row", place) if record.source is None else record.source
 
 
-def check_saw_no_labels(lm_directory: Path, corpus: Corpus) -> None:
-    """Raise DataError when this language model expects a class after ``<CLS>``.
-
-    One that never saw a class token gives all of them together next to nothing there.
-    """
-    if not corpus.class_ids:
-        return  # a vocabulary without class tokens has none to learn
-    prompts = corpus.to_classify("train")[0][:_ASKED]
+def check_language_model(directory: Path, corpus: Corpus, size: ModelConfig) -> None:
+    """Raise ConfigError for a model of another size, DataError for one that has read labels."""
+    model = load_lm(directory)
+    names = ("n_layer", "n_head", "n_embd", "vocab_size")
+    theirs = {name: getattr(model.config, name) for name in names}
+    ours = {name: getattr(size, name, len(corpus.vocab)) for name in names}
+    if theirs != ours:
+        raise ConfigError(
+            f"{directory}: the language model has {theirs}, the classifiers {ours}; compare models "
+            "of one size and vocabulary"
+        )
+    prompts = corpus.to_classify("train")[0][:20]
     rows = [[*prompt, class_id] for prompt in prompts for class_id in corpus.class_ids]
-    scores = score_tokens(load_lm(lm_directory), rows).of_kind(corpus.kinds, KIND_CLASS)
+    scores = score_tokens(model, rows).of_kind(corpus.kinds, KIND_CLASS)
     share = float(np.exp(-scores.nll).sum() / len(prompts))
     if share > 0.5:
         raise DataError(
-            f"{lm_directory}: after <CLS> this language model puts {share:.0%} on class tokens, so "
-            "it has read labels and few labels would not be few; train one on "
-            "transfer.without_labels(corpus)"
+            f"{directory}: after <CLS> this language model puts {share:.0%} on class tokens, so it "
+            "has read labels; train one on label_efficiency.without_labels(corpus)"
         )
 
 
-def mean_over_seeds(right: np.ndarray) -> Estimate:
-    """The share of right answers, `right` (S, N) bool: S trained models on the same N images.
+def mean_over_seeds(correct: np.ndarray) -> Estimate:
+    """Mean accuracy of S trained models on the same N images, `correct` (S, N) bool.
 
-    The interval covers both that other seeds (other labels drawn, other weights) and that other
-    images would have come out otherwise. Seeds and images are crossed random effects: the variance
-    of the mean is (MS_seeds + MS_images - MS_rest) / SN, never below either of the first two
-    alone, and its degrees of freedom are Satterthwaite's, of which five seeds leave few: hence
-    Student's t, on the log-odds, so that the ends stay within 0 and 1. (S. Hillis, Statistics in
-    Medicine 26, 2007, does so for readers and cases; F. Satterthwaite, Biometrics Bulletin 2,
-    1946.) Resampling five seeds instead gives intervals too narrow: in a simulation 95 % ones held
-    the truth 86 times in 100, these 92 times. Of one seed, or where all answers are right (or all
-    wrong), the variance over seeds is unknown, and the interval is Wilson's over images.
+    The interval covers other seeds and other images, as crossed random effects: the variance of the
+    mean is (MS_seeds + MS_images - MS_rest) / SN, at least that of either alone; Student's t on the
+    log-odds has Satterthwaite's degrees of freedom (S. Hillis, Statistics in Medicine 26, 2007; F.
+    Satterthwaite, Biometrics Bulletin 2, 1946). In a simulation with five seeds it covered 92 %,
+    the bootstrap over seeds 86 %. With one seed, or constant answers, it is Wilson's over images.
     """
-    right = np.asarray(right, dtype=float)
-    n_seeds, n = right.shape
-    mean = right.mean()
+    correct = np.asarray(correct, dtype=float)
+    n_seeds, n = correct.shape
+    mean = correct.mean()
     if n_seeds < 2 or n < 2 or mean in (0.0, 1.0):
-        return proportion(right[0])
-    of_seed, of_image = right.mean(1), right.mean(0)
-    rest = right - of_seed[:, None] - of_image + mean
+        return proportion(correct[0])
+    of_seed, of_image = correct.mean(1), correct.mean(0)
+    rest = correct - of_seed[:, None] - of_image + mean
     free = np.array([n_seeds - 1, n - 1, (n_seeds - 1) * (n - 1)])
-    about_mean = ((of_seed - mean) ** 2).sum(), ((of_image - mean) ** 2).sum(), (rest**2).sum()
-    parts = about_mean * np.array([n, n_seeds, -1]) / free / right.size
+    squares = ((of_seed - mean) ** 2).sum(), ((of_image - mean) ** 2).sum(), (rest**2).sum()
+    parts = squares * np.array([n, n_seeds, -1]) / free / correct.size
     variance = max(parts.sum(), parts[0], parts[1])
     degrees = variance**2 / (parts**2 / free).sum()
     half = stats.t.ppf(ENDS[1], degrees) * np.sqrt(variance) / (mean * (1 - mean))
@@ -156,74 +152,133 @@ def learning_curve(
     corpus: Corpus,
     data_directory: Path,
     lm_directory: Path,
-    work_dir: Path,
+    results_path: Path,
     *,
     size: ModelConfig,
     config: TrainConfig,
-    scratch: TrainConfig | None = None,
+    scratch: TrainConfig,
     sizes: Sequence[int | None] = SIZES,
     seeds: Sequence[int] = (0, 1, 2, 3, 4),
-    routes: Sequence[str] = ROUTES,
     log: Callable[[str], None] = print,
 ) -> dict:
-    """Accuracy on test for every route, number of labelled images a class, and seed.
+    """Test accuracy of all `CLASSIFIERS`, for every number of labelled images per class and seed.
 
     Args:
-        corpus: labelled sentences of the pictures in `data_directory`.
-        data_directory: what `build_dataset` filled; the SVMs take the images from there.
-        lm_directory: a language model of `size` that learned from `without_labels(corpus)`.
-        work_dir: finished cells of the table are kept here, a small file each, so that a killed
-            run goes on where it was. Other settings, rows, code or another language model make a
-            cell anew. Trained weights are thrown away.
-        size: of both classifiers; of the first, dropout alone is taken from here.
-        config: how the classifier started from the language model is trained: `max_steps` steps,
-            the same for every number of labels, the last model taken, nothing chosen on val.
-            `seed`, `evals` and `patience` are set here.
-        scratch: the same for the classifier from scratch; None trains both alike.
-        sizes: labelled images a class; None is all there are.
-        seeds: each draws other images, other weights and another order; all routes get the same
-            images. The SVMs see the originals of these, or the originals and the augmented images.
-        routes: some of ROUTES.
+        corpus: labelled rows of the images in `data_directory`, which `build_dataset` filled.
+        lm_directory: a language model of `size` that was trained on `without_labels(corpus)`.
+        results_path: JSON file of finished results, so that a killed run goes on. It starts anew
+            when code, data, settings or the language model change.
+        config, scratch: of the classifier from the language model, and of the one from scratch;
+            `max_steps` and `precision` are fixed, the same for all numbers of labels.
+        sizes: labelled images per class; None takes all.
+        seeds: each draws other images, weights and orders; all classifiers get the same images.
 
-    Returns ``{route: {"1" … "all": {"labelled", "runs", "mean", "right"}}}``: labelled images in
-    all, an Estimate as JSON a seed (Wilson), their mean (`mean_over_seeds`), and for each seed a
-    text of one character a test image, 1 where it was right.
-
-    Raises DataError when a class has too few images, when the language model has read labels, or
-    when pictures are missing; ConfigError for settings that would not be a fair comparison.
+    Returns ``{classifier: {"1" … "all": {"labelled", "runs", "mean", "right"}}}``: the number of
+    labelled images, an Estimate for each seed, their mean (`mean_over_seeds`), and for each seed a
+    text with a 1 for each test image classified correctly. Raises DataError or ConfigError, before
+    any training, for data or settings that make no fair comparison.
     """
-    sizes, seeds, routes = (list(dict.fromkeys(some)) for some in (sizes, seeds, routes))
-    configs = {FROM_LM: config, SCRATCH: scratch or config}
-    bench = Bench(corpus, Path(data_directory), Path(lm_directory), Path(work_dir), size, configs)
-    bench.check(routes, seeds)
-    if FROM_LM in routes:
-        check_saw_no_labels(bench.lm_directory, corpus)
-    cells = _cells(corpus, sizes, seeds, routes)
-    bench.foretell(cells, log)
-    found: dict = {route: {} for route in routes}
-    for n, route in product(sizes, routes):
-        mine = [cell for cell in cells if (cell.route, cell.n_each) == (route, n)]
-        right = np.array([bench.right(cell) for cell in mine])  # (S, N)
-        mean = mean_over_seeds(right)
-        found[route][mine[0].size] = {
-            "labelled": mine[0].n_labelled,
-            "runs": [proportion(row).to_json() for row in right],
-            "mean": mean.to_json(),
-            "right": ["".join("01"[int(answer)] for answer in row) for row in right],
+    configs = {FROM_LM: config, SCRATCH: scratch}
+    if any(each.max_steps < 1 or each.precision == "auto" for each in configs.values()):
+        raise ConfigError("max_steps, precision: set both, the same for all numbers of labels")
+    draws = {(n, seed): few_labels(corpus, n, seed) for n, seed in product(sizes, seeds)}
+    check_language_model(lm_directory, corpus, size)
+    images = cache(partial(load_row_images, data_directory))
+    training = results_path.parent / "training"
+    runs: dict[str, Callable[[], np.ndarray]] = {}
+    for (n, seed), name in product(draws, CLASSIFIERS):
+        if name in configs:
+            few = replace(configs[name], output_dir=training, seed=seed, evals=1, patience=0)
+            start = lm_directory if name == FROM_LM else None
+            run = partial(_train_and_predict, corpus, draws[n, seed], size, few, start)
+        else:
+            run = partial(_fit_svm, corpus, draws[n, seed], images, name == SVM_AUGMENTED)
+        runs[_cell(name, n, seed)] = run
+    rows = [(r.tokens, r.label, r.source, r.meta) for r in corpus.labelled("train")]
+    files = [data_directory / IMAGES, data_directory / ABOUT, lm_directory / "model.safetensors"]
+    code = code_fingerprint("seqlm.lab.label_efficiency")
+    key = [code, sha256_of(files), rows, asdict(size), *map(asdict, configs.values())]
+    labels = corpus.to_classify("test")[1]
+    right = _run_missing(runs, labels, results_path, key, log)
+    curves: dict = {name: {} for name in CLASSIFIERS}
+    for name, n in product(CLASSIFIERS, sizes):
+        texts = [right[_cell(name, n, seed)] for seed in seeds]
+        correct = np.array([[answer == "1" for answer in text] for text in texts])  # (S, N)
+        sources = {_source(record, place) for place, record in enumerate(draws[n, seeds[0]])}
+        curves[name]["all" if n is None else str(n)] = {
+            "labelled": len(sources),
+            "runs": [proportion(row).to_json() for row in correct],
+            "mean": mean_over_seeds(correct).to_json(),
+            "right": texts,
         }
-        log(f"{mine[0].size} a class · {route}: {mean}{bench.left()}")
-    return found
+    return curves
 
 
-def _cells(corpus: Corpus, sizes, seeds, routes) -> list[Cell]:
-    """The whole table; every route is given the very same rows."""
-    drawn: dict = {}
-    for n, seed in product(sizes, seeds):
-        key = n, None if n is None else seed  # all are all, whatever the seed
-        if key not in drawn:
-            records = few_labels(corpus, n, seed)
-            rows = [(r.tokens, r.label, r.source, r.meta.get("copy")) for r in records]
-            images = {_source(record, place) for place, record in enumerate(records)}
-            drawn[key] = records, len(images), hash_of(rows)
-        drawn[n, seed] = drawn[key]
-    return [Cell(r, n, seed, *drawn[n, seed]) for n, r, seed in product(sizes, routes, seeds)]
+def _cell(name: str, n: int | None, seed: int) -> str:
+    # With all labels an SVM is the same for every seed.
+    same = n is None and name in (SVM, SVM_AUGMENTED)
+    return f"{name}, labels per class: {n or 'all'}" + f", seed {seed}" * (not same)
+
+
+def _run_missing(
+    runs: Mapping[str, Callable[[], np.ndarray]],
+    labels: np.ndarray,
+    path: Path,
+    key: object,
+    log: Callable[[str], None],
+) -> dict[str, str]:
+    """For each run a text with a 1 for each correct prediction; only what is not stored is run."""
+    digest = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()
+    stored = read_json(path) if path.is_file() else {}
+    results = stored["results"] if stored.get("key") == digest else {}
+    todo = [name for name in runs if name not in results]
+    log(f"{len(runs) - len(todo)} of {len(runs)} results are stored")
+    started = time.perf_counter()
+    for done, name in enumerate(todo, start=1):
+        correct = runs[name]() == labels
+        results[name] = "".join(np.where(correct, "1", "0"))
+        write_json(path, {"key": digest, "results": results})
+        left = (time.perf_counter() - started) / done * (len(todo) - done)
+        log(f"{name}: {correct.mean():.1%} correct, about {format_duration(left)} left")
+    return results
+
+
+def _train_and_predict(
+    corpus: Corpus, records: list[Record], size: ModelConfig, config: TrainConfig, start
+) -> np.ndarray:
+    """Predicted classes of the test images, after training on `records` alone. (N,) int64."""
+    originals = [record for record in records if not record.meta.get("copy")] or records
+    splits = {"train": records, "val": originals[:_VAL_ROWS], "test": []}
+    few = Corpus(corpus.vocab, splits, corpus.max_length)
+    try:
+        train_classifier(few, size, replace(config, resume=False), start, log=lambda line: None)
+        model = load_classifier(config.output_dir / "final_model")
+        return classifier_probabilities(model, corpus.to_classify("test")[0]).argmax(1)
+    finally:
+        shutil.rmtree(config.output_dir, ignore_errors=True)
+
+
+def _fit_svm(
+    corpus: Corpus, records: list[Record], images: Callable[[], dict], augmented: bool
+) -> np.ndarray:
+    """Predicted classes of the test images, by an SVM on the images of `records`. (N,) int64."""
+    rows = [record for record in records if augmented or not record.meta.get("copy")]
+    train, test = (
+        np.array([images()[record.source, record.meta.get("copy", 0)] for record in some])
+        for some in (rows, corpus.labelled("test"))
+    )
+    svm = classical_models("pixels", train[0].size)["svm"]
+    return svm.fit(train, [record.label for record in rows]).predict(test)
+
+
+def load_row_images(directory: Path) -> dict[tuple[str, int], np.ndarray]:
+    """(source, copy) -> image (H, W), augmented again exactly as `build_dataset` did."""
+    pictures = load_pictures(directory)
+    config = DataConfig(**read_json(directory / ABOUT)["config"])
+    train = np.flatnonzero(pictures.split == "train")
+    copies = augmented_images(pictures.images[train], config, LEVELS[config.source])
+    images = {(f"{config.source}-{i:05d}", 0): image for i, image in enumerate(pictures.images)}
+    for copy, augmented in enumerate(copies, start=1):
+        of_copy = zip(train, augmented, strict=True)
+        images |= {(f"{config.source}-{i:05d}", copy): image for i, image in of_copy}
+    return images
