@@ -9,10 +9,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from seqlm.evaluation.estimates import Estimate, median
 from seqlm.models.gpt2 import check_length, default_device, fit_attention, fix_loss_reduction
+from seqlm.training.timing import forward_backward
 
 FEWEST_STEPS = 2  # timed of each training step, however slow it is
 PATIENCE_SECONDS = 20.0  # a training step timed for this long gets no more repeats
-_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,12 @@ def _prepare(step: TrainingStep) -> tuple:
 
 
 def _time_once(model, optimizer, batch: dict[str, torch.Tensor], step: TrainingStep) -> float:
-    device, dtype = model.device.type, _DTYPES.get(step.precision)
     started = time.perf_counter()
     for _ in range(step.grad_accumulation):
-        with torch.autocast(device, dtype, enabled=dtype is not None):
-            loss = model(**batch).loss
-        loss.backward()
+        forward_backward(model, batch, step.precision)
     torch.nn.utils.clip_grad_norm_(model.parameters(), step.max_grad_norm)
     optimizer.step()
     optimizer.zero_grad()
-    if device == "cuda":
+    if model.device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter() - started

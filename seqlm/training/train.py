@@ -16,30 +16,13 @@ from pathlib import Path
 import torch
 from transformers import TrainingArguments
 
+from seqlm import utils
 from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
 from seqlm.training.timing import choose_precision, count_steps, plan_steps
-from seqlm.training.trainer import (
-    EarlyStop,
-    MeasuringTrainer,
-    Rows,
-    ValidationMetric,
-    collator,
-    history_of,
-    is_evaluation,
-)
-from seqlm.utils import (
-    atomic_dir,
-    check_folder,
-    code_fingerprint,
-    format_duration,
-    machine,
-    read_json,
-    versions,
-    write_json,
-)
+from seqlm.training.trainer import MeasuringTrainer, Rows, ValidationMetric, collator
 
 RECORD = "training.json"
 
@@ -67,7 +50,7 @@ def train(
     training.json: history, evaluations, best step, seconds, precision, versions.
     """
     directory = Path(config.output_dir)
-    check_folder(directory)
+    utils.check_folder(directory)
     check_length(model, max(map(len, rows.ids)))
     identity = run_identity(model, tokenizer, rows, metric, config)
     earlier = _earlier_record(directory, identity) if config.resume else {}
@@ -88,19 +71,19 @@ def train(
         "parameters": count_parameters(model),
         "rows": len(rows),
         **plan,
-        "machine": machine(),
-        "versions": versions(),
+        "machine": utils.machine(),
+        "versions": utils.versions(),
     }
     if trainer.is_world_process_zero():
-        write_json(directory / RECORD, record)
+        utils.write_json(directory / RECORD, record)
     _log_eta(trainer, record, checkpoint)
-    _run(trainer, checkpoint)
-    record |= history_of(trainer) | {"stopped_by": _stopped_by(trainer, config)}
+    record |= {"finished": True, **trainer.run(checkpoint)}
+    record["stopped_by"] = _stopped_by(trainer, config)
     if trainer.is_world_process_zero():
         trainer.save_as("final_model")
-        write_json(directory / RECORD, record)
+        utils.write_json(directory / RECORD, record)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()  # whoever goes on from here finds the files in place
+    trainer.accelerator.wait_for_everyone()  # every process then finds the files in place
     return record
 
 
@@ -115,7 +98,7 @@ def run_identity(model, tokenizer, rows: Rows, metric: ValidationMetric, config:
     decides = [settings, size, weights, lora, names, rows.ids, rows.classes]
     whole = json.dumps([*decides, metric.name, metric.key], default=str)
     # tasks.py decides what is trained and measured on val; a recurrent model or LoRA adds code.
-    code = code_fingerprint("seqlm.training.tasks", type(model).__module__)
+    code = utils.code_fingerprint("seqlm.training.tasks", type(model).__module__)
     return hashlib.sha256((whole + code).encode()).hexdigest()[:16]
 
 
@@ -123,7 +106,7 @@ def _earlier_record(directory: Path, identity: str) -> dict:
     """The record of an earlier run of the same identity; {} when there is none."""
     if not (directory / RECORD).is_file():
         return {}
-    record = read_json(directory / RECORD)
+    record = utils.read_json(directory / RECORD)
     models = [directory / name / "model.safetensors" for name in ("best_model", "final_model")]
     lost = record.get("finished") and not all(path.is_file() for path in models)
     return record if record.get("identity") == identity and not lost else {}
@@ -139,7 +122,7 @@ def newest_checkpoint(directory: Path) -> Path | None:
 def _is_whole(state: Path) -> bool:
     # Trainer writes this file last.
     try:
-        return isinstance(read_json(state), dict)
+        return isinstance(utils.read_json(state), dict)
     except DataError:
         return False
 
@@ -166,9 +149,8 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
         processing_class=tokenizer,
         metric=metric,
         save=lambda name: save_model(directory / name, model, tokenizer, arguments),
+        config=config,
         log=log if arguments.process_index == 0 else lambda line: None,
-        max_seconds=config.max_seconds,
-        callbacks=[EarlyStop(config.patience)] if config.patience else [],
         eval_dataset=rows,
     )
     return trainer, {"precision": precision, "initial": initial, "plan": plan}
@@ -228,21 +210,10 @@ def _log_eta(trainer: MeasuringTrainer, record: dict, checkpoint: Path | None) -
     )
     trainer.log_line(f"a pass over one batch takes {timed}; training in {precision['chosen']}")
     trainer.log_line(
-        f"this will take about {format_duration(seconds)}, and evaluation a little on top"
+        f"this will take about {utils.format_duration(seconds)}, and evaluation a little on top"
     )
     if checkpoint is not None:
         trainer.log_line(f"picking up the interrupted run at step {done:,}")
-
-
-def _run(trainer: MeasuringTrainer, checkpoint: Path | None) -> None:
-    if checkpoint is not None:
-        history = read_json(checkpoint / "trainer_state.json")["log_history"]
-        trainer.earlier_seconds = max((line.get("seconds", 0) for line in history), default=0)
-    trainer.started = time.perf_counter()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    evaluated = [line["step"] for line in trainer.state.log_history if is_evaluation(line)]
-    if not evaluated or evaluated[-1] != trainer.state.global_step:
-        trainer.evaluate()
 
 
 def _stopped_by(trainer: MeasuringTrainer, config: TrainConfig) -> str | None:
@@ -255,7 +226,7 @@ def _stopped_by(trainer: MeasuringTrainer, config: TrainConfig) -> str | None:
 
 def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) -> None:
     """A whole Hugging Face model directory, swapped in at once. Older contents go."""
-    with atomic_dir(directory) as aside:
+    with utils.atomic_dir(directory) as aside:
         model.save_pretrained(aside)
         save_tokenizer(tokenizer, aside)
         torch.save(arguments, aside / "training_args.bin")

@@ -4,16 +4,18 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch.utils.data import Dataset
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
 from transformers.trainer_pt_utils import LengthGroupedSampler
 
+from seqlm.config import TrainConfig
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import pad
 from seqlm.training.timing import agree
-from seqlm.utils import format_duration
+from seqlm.utils import format_duration, read_json
 
 IGNORED = -100  # PyTorch's "no loss here"
 
@@ -77,11 +79,11 @@ def collator(pad_id: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
     return collate
 
 
-class EarlyStop(EarlyStoppingCallback):
+class _EarlyStop(EarlyStoppingCallback):
     """Stops when `patience` evaluations in a row were no better."""
 
     def on_train_begin(self, args, state, control, **kwargs):
-        """Nothing to warn of here: `MeasuringTrainer` keeps the best model itself."""
+        """No warning needed: `MeasuringTrainer` keeps the best model itself."""
 
 
 class _TimeLimit(TrainerCallback):
@@ -149,19 +151,32 @@ class MeasuringTrainer(Trainer):
         self,
         *,
         metric: ValidationMetric,
+        config: TrainConfig,
         save: Callable[[str], None],
         log: Callable[[str], None],
-        max_seconds: float | None,
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        early_stop = [_EarlyStop(config.patience)] if config.patience else []
+        super().__init__(callbacks=early_stop, **kwargs)
         self.metric, self.save_as, self.log_line = metric, save, log
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
         self.out_of_time = False
         self.remove_callback(PrinterCallback)
         self.add_callback(_Progress(log))
-        if max_seconds is not None:
-            self.add_callback(_TimeLimit(self, max_seconds))
+        if config.max_seconds is not None:
+            self.add_callback(_TimeLimit(self, config.max_seconds))
+
+    def run(self, checkpoint: Path | None) -> dict:
+        """Train, from `checkpoint` if there is one, evaluate at the end; return what was logged."""
+        if checkpoint is not None:
+            history = read_json(checkpoint / "trainer_state.json")["log_history"]
+            self.earlier_seconds = max((line.get("seconds", 0) for line in history), default=0)
+        self.started = time.perf_counter()
+        self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        evaluated = [line["step"] for line in self.state.log_history if _is_evaluation(line)]
+        if not evaluated or evaluated[-1] != self.state.global_step:
+            self.evaluate()
+        return self._history()
 
     def elapsed(self) -> float:
         """Seconds of training, those before an interruption included."""
@@ -190,32 +205,30 @@ class MeasuringTrainer(Trainer):
         )
         return values
 
+    def _history(self) -> dict:
+        """What was logged, as two tables: steps with loss, evaluations with values."""
+        lines, name = self.state.log_history, self.metric.name
+        evals = [_plain(line) for line in lines if _is_evaluation(line)]
+        return {
+            "history": [_plain(line) for line in lines if "loss" in line],
+            "evals": evals,
+            "best": min(evals, key=lambda line: math.inf if line[name] is None else line[name]),
+            "steps": self.state.global_step,
+            "stopped_early": self.state.global_step < self.args.max_steps,
+            "tokens": self.state.num_input_tokens_seen,
+            "seconds": evals[-1]["seconds"],
+        }
 
-def is_evaluation(line: dict) -> bool:
-    """Whether a line of Trainer's log is an evaluation, and not a step."""
+
+def _is_evaluation(line: dict) -> bool:
     return any(name.startswith("eval_") for name in line)
 
 
-def history_of(trainer: MeasuringTrainer) -> dict:
-    """What a finished Trainer logged, as two tables: steps with loss, evaluations with values.
+def _plain(line: dict) -> dict:
+    """A line of Trainer's log under our names; what JSON cannot hold becomes None.
 
-    A value that is no number (fp16 overflows until its scale has settled) becomes None.
+    fp16 overflows until its scale has settled.
     """
-    lines, name = trainer.state.log_history, trainer.metric.name
-    evals = [_finite(line) for line in lines if is_evaluation(line)]
-    return {
-        "finished": True,
-        "history": [_finite(line) for line in lines if "loss" in line],
-        "evals": evals,
-        "best": min(evals, key=lambda line: math.inf if line[name] is None else line[name]),
-        "steps": trainer.state.global_step,
-        "stopped_early": trainer.state.global_step < trainer.args.max_steps,
-        "tokens": trainer.state.num_input_tokens_seen,
-        "seconds": evals[-1]["seconds"],
-    }
-
-
-def _finite(line: dict) -> dict:
     names = {"num_input_tokens_seen": "tokens"}
     return {
         names.get(name, name.removeprefix("eval_")): value if math.isfinite(value) else None

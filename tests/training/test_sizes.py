@@ -160,11 +160,11 @@ def kept_for_backward(config, rows, length, precision) -> int:
 def test_the_memory_foretold_is_near_what_a_step_keeps(precision, rows, length):
     size = ModelConfig(n_layer=3, n_head=4, n_embd=96)
     config = gpt2_config(size, default_vocab())
-    told = sizes.training_bytes(TrainingStep(config, rows, 1, length, precision))
+    shown = sizes.training_bytes(TrainingStep(config, rows, 1, length, precision))
     # Gradients and moments are not there yet, nor are the logits' gradients.
     counted = 16 * sizes.parameters_of(config) + 8 * 516 * rows * length
     counted += kept_for_backward(size, rows, length, precision)
-    assert 0.85 < told / counted < 1.15
+    assert 0.85 < shown / counted < 1.15
 
 
 # ---------------------------------------------------------------- the table
@@ -181,7 +181,7 @@ def test_the_digits_are_taken_where_no_data_is_given(quick, capsys):
     (original,) = (line.split() for line in said.splitlines() if line.startswith("original"))
     assert original[1:9] == ["6", "x", "8", "x", "384", "11,238,912", "45", "MB"]
     assert original[-4:] == ["6)", "5", "min", "bf16"]  # 1,611 steps of 0.2 s
-    assert "16 bytes a parameter" in said and "evaluation comes on top" in said
+    assert "16 bytes per parameter" in said and "evaluation comes on top" in said
 
 
 def test_small_sizes_are_printed_while_the_large_one_is_timed(monkeypatch, capsys):
@@ -224,16 +224,16 @@ def test_a_size_for_which_memory_is_short_is_weighed_but_not_timed(quick, monkey
 
 
 def test_longer_rows_than_the_default_model_has_room_for_are_timed_too():
-    task = sizes.task_of(TrainConfig(max_length=2000))
+    task = sizes.load_task(TrainConfig(max_length=2000))
     assert task.training_step("nano").config.n_positions == 2000
-    assert sizes.task_of(TrainConfig(max_length=10)).length == 10
+    assert sizes.load_task(TrainConfig(max_length=10)).length == 10
 
 
 def test_real_steps_are_taken(monkeypatch):
     monkeypatch.setattr(sizes, "SIZES", {"tiny": {"n_layer": 1, "n_head": 2, "n_embd": 16}})
-    (found,) = sizes.weigh(sizes.task_of(TrainConfig(max_steps=10)))
-    assert found.step.n == 6 and found.step.has_interval
-    assert found.seconds == 10 * found.step.value > 0
+    (found,) = sizes.measure_sizes(sizes.load_task(TrainConfig(max_steps=10)))
+    assert found["step"].n == 6 and found["step"].has_interval
+    assert found["seconds"] == 10 * found["step"].value > 0
 
 
 @pytest.mark.parametrize(
@@ -253,8 +253,8 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(words, named, capsys):
 
 
 def test_bytes_are_told_in_words():
-    told = [sizes.in_bytes(count) for count in (1_934_208, 44_955_648, 1_400_000_000)]
-    assert told == ["1.9 MB", "45 MB", "1.4 GB"]
+    shown = [sizes.format_bytes(count) for count in (1_934_208, 44_955_648, 1_400_000_000)]
+    assert shown == ["1.9 MB", "45 MB", "1.4 GB"]
 
 
 @pytest.mark.parametrize(

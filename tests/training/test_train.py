@@ -153,13 +153,13 @@ def interrupted(killed_once, tmp_path):
 @pytest.fixture
 def trainers(monkeypatch):
     """The Trainers that `train` makes, to look inside."""
-    made, run = [], training._run
+    made, run = [], training.MeasuringTrainer.run
 
     def spy(trainer, checkpoint):
         made.append((trainer, checkpoint))
-        run(trainer, checkpoint)
+        return run(trainer, checkpoint)
 
-    monkeypatch.setattr(training, "_run", spy)
+    monkeypatch.setattr(training.MeasuringTrainer, "run", spy)
     return made
 
 
