@@ -75,7 +75,8 @@ def show_sizes(
     length = "run" if config.max_steps > 0 else f"{config.num_epochs:g} epochs"
     log(
         f"{task.description}: {task.rows:,} training rows of {task.length:,} tokens, a vocabulary "
-        f"of {len(task.vocab):,}\nbatches of {config.batch_size:,}, {length}: {task.steps:,} steps\n"
+        f"of {len(task.vocab):,}\n"
+        f"batches of {config.batch_size:,}, {length}: {task.steps:,} steps\n"
         f"timing takes about {format_duration(estimate_timing(task))}, the largest last\n\n{HEAD}"
     )
     rows = []

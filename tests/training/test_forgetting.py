@@ -13,12 +13,9 @@ from seqlm.training.forgetting import (
     SplitScores,
     change_lines,
     change_table,
-    compare_scores,
-    describe_ranking,
     measure_change,
     measure_split,
     score_split,
-    validation_curves,
 )
 from seqlm.training.tasks import validation_metric
 
@@ -66,26 +63,6 @@ def test_another_model_on_other_rows_is_no_pair():
         measure_change(answered(HARD), answered(HARD[:50]))
 
 
-def test_a_real_difference_is_told_from_chance():
-    real = compare_scores("a", answered(HARD - 0.5), "b", answered(HARD))
-    chance = compare_scores("a", answered(HARD + RNG.normal(0, 1, 60)), "b", answered(HARD))
-    assert real["real"] and real["difference"]["value"] == pytest.approx(-0.5)
-    assert not chance["real"] and (chance["a"], chance["b"]) == ("a", "b")
-
-
-def test_an_order_is_claimed_only_where_it_is_more_than_chance():
-    near = answered(HARD - 0.5 + RNG.normal(0, 0.5, 60))
-    said = describe_ranking({"a": answered(HARD - 0.5), "b": answered(HARD), "c": near}, "old rows")
-    assert said.startswith("On old rows, of 3 models, ")
-    assert " and " in said and ", not distinguishable)" in said and "b -0.5" in said
-    assert "are not distinguishable at the top" in said
-    sure = describe_ranking({"b": answered(HARD), "a": answered(HARD - 0.5)}, "old rows")
-    assert sure.startswith(
-        "On old rows, of 2 models, a needs the fewest nats per code. a minus b -0.50 ("
-    )
-    assert "distinguishable" not in sure and sure.endswith("; n = 60.")
-
-
 def test_right_answers_are_counted_and_compared_on_the_same_rows():
     right, fewer = np.arange(60) < 54, np.arange(60) < 30
     found = measure_change(answered(HARD, right), answered(HARD, fewer))["accuracy"]
@@ -122,9 +99,3 @@ def test_old_rows_are_measured_beside_the_new_ones_under_the_grown_vocabulary(co
     )
     kept = ("code_nll", "read_nll", "class_accuracy")
     assert found == alone | {f"old_{name}": old[name] for name in kept}
-    record = {"initial": found, "evals": [{"step": 7, **found}]}
-    assert validation_curves(record) == {
-        "step": [0, 7],
-        "new": [alone["read_nll"]] * 2,
-        "old": [old["read_nll"]] * 2,
-    }
