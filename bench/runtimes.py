@@ -24,7 +24,7 @@ import torch
 from seqlm.config import SampleConfig
 from seqlm.data.tokens import read_vocab
 from seqlm.deploy.export import export_model
-from seqlm.deploy.onnx_model import GRAPH, holds_onnx, load_onnx
+from seqlm.deploy.onnx_model import GRAPH, load_onnx
 from seqlm.deploy.quantize import quantise
 from seqlm.evaluation.estimates import Estimate, median
 from seqlm.evaluation.scores import score_tokens
@@ -41,9 +41,9 @@ def exports(directory: Path, folder: Path) -> dict[str, Path]:
     for name, cache in (("with cache", True), ("without cache", False)):
         stem = name.replace(" ", "_")
         whole, small = folder / stem, folder / f"{stem}_int8"
-        if not holds_onnx(whole):
+        if not (whole / GRAPH).is_file():
             export_model(directory, whole, cache=cache)
-        if not holds_onnx(small):
+        if not (small / GRAPH).is_file():
             shutil.copytree(whole, small, ignore=shutil.ignore_patterns(GRAPH + "*"))
             quantise(whole / GRAPH, small / GRAPH)
         made |= {f"onnxruntime, fp32, {name}": whole, f"onnxruntime, int8, {name}": small}

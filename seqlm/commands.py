@@ -191,7 +191,7 @@ def export(
     if data_path is not None:
         files = DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
-    print(export_model(model_path, output_dir, format, cache, int8, corpus))
+    print(export_model(model_path, output_dir, cache, int8, corpus))
 
 
 def serve(config: ServeConfig) -> None:

@@ -1,5 +1,8 @@
 """What seqlm says when something a person gave it cannot be used."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class SeqlmError(ValueError):
     """One clear sentence: where it is, what is wrong, how to fix it. The command line exits 2."""
@@ -23,3 +26,14 @@ class DataWarning(UserWarning):
 
 class PipelineError(Exception):
     """A notebook failed while it ran: which cell, and what it said. The command line exits 1."""
+
+
+@contextmanager
+def error_prefix(prefix: object) -> Iterator[None]:
+    """Put `prefix` before the message of a DataError that does not start with it."""
+    try:
+        yield
+    except DataError as error:
+        if str(error).startswith(str(prefix)):
+            raise
+        raise DataError(f"{prefix}: {error}") from error

@@ -93,7 +93,7 @@ def read_records(
     n_classes = sum(class_of(token) is not None for token in vocab)
     records: list[Record] = []
     lacking: list[int] = []
-    for line, row in _rows(path):
+    for line, row in read_rows(path):
         where = f"{path}:{line}"
         record = _checked(row, n_classes, where, line)
         if lacks_class_token(record):
@@ -112,7 +112,8 @@ def read_records(
     return records
 
 
-def _rows(path: str | Path) -> Iterator[tuple[int, Any]]:
+def read_rows(path: str | Path) -> Iterator[tuple[int, Any]]:
+    """The number and the parsed JSON of each line of a JSONL file that is not empty."""
     line = 0
     try:
         with sys.stdin.buffer if path == "-" else open(path, "rb") as plain:

@@ -1,96 +1,86 @@
-"""`seqlm export`: a trained model as an ONNX graph, held against torch before anyone gets it.
+"""`seqlm export`: write a trained model as ONNX, and check it against torch.
 
-ONNX is a file format for networks that many runtimes read: in a browser, on a phone, in C++. The
-graph is traced by torch's own exporter. What may differ from call to call is named there: batch,
-length, and with a key-value cache the length of the past.
+ONNX is a file format for networks that many runtimes read: in a browser, on a phone, in C++.
+torch's own exporter traces the graph, for any batch, length, and length of a key-value cache.
 """
 
 import os
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+import yaml
+from huggingface_hub import ModelCard
+from transformers import GPT2Config, PreTrainedModel
 
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus
 from seqlm.data.tokenizer import load_tokenizer, save_tokenizer
-from seqlm.deploy.onnx_card import onnx_card
-from seqlm.deploy.onnx_graph import check_graph, write_graph
-from seqlm.deploy.onnx_model import GRAPH, INSTALL, OnnxModel, is_classifier, load_onnx
+from seqlm.deploy.onnx_model import GRAPH, INSTALL, OnnxModel, check_graph, load_onnx, write_graph
 from seqlm.deploy.quantize import QuantisationLoss, quantisation_loss, quantise, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
-from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
+from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.utils import atomic_dir, write_text
 
-FORMATS = ("onnx",)
-TOLERANCE = 1e-4  # how far a logit may lie from torch's
+TOLERANCE = 1e-4  # how far a logit may be from torch's
 ROUNDING = 1e-5  # and that share of the logit, for models whose logits go into the hundreds
-MOST_SPREAD_LOST = 0.5  # int8 is approximate; beyond this it is broken
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-)
-_WRITTEN = {GRAPH, GRAPH + ".data", "config.json", "README.md", CODEBOOK, *_TOKENIZER}
+MAX_RMSE = 0.5  # int8 is approximate; beyond this it is broken
+_TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
+_TOKENIZER |= {"vocab.json", "merges.txt"}
+_WRITTEN = {GRAPH, GRAPH + ".data", "config.json", "README.md", CODEBOOK} | _TOKENIZER
 
 
 @dataclass(frozen=True)
 class ExportResult:
-    """What `export_model` wrote.
-
-    Attributes:
-        directory: the folder.
-        megabytes: size of the graph with its weights.
-        difference: largest difference of a logit from torch's, before any quantisation.
-        int8: whether the weights are in 8 bits.
-        loss: what the export costs against torch, where it was measured.
-    """
+    """What `export_model` wrote."""
 
     directory: Path
-    megabytes: float
-    difference: float
+    megabytes: float  # of the graph with its weights
+    difference: float  # the largest of a logit from torch's, before any quantisation
     int8: bool
-    loss: QuantisationLoss | None = None
+    loss: QuantisationLoss | None = None  # against torch, where it was measured
 
     def __str__(self) -> str:
-        told = f"{self.directory}/{GRAPH}: {self.megabytes:.1f} MB, "
-        told += f"logits within {self.difference:.0e} of torch's"
-        told += " before int8" if self.int8 else ""
-        return told + (f"\n{self.loss}" if self.loss else "")
+        before, loss = " before int8" * self.int8, f"\n{self.loss}" if self.loss else ""
+        return (
+            f"{self.directory}/{GRAPH}: {self.megabytes:.1f} MB, logits within "
+            f"{self.difference:.0e} of torch's{before}{loss}"
+        )
 
 
 def export_model(
     directory: Path,
     output_dir: Path,
-    format: str = "onnx",
     cache: bool = True,
     int8: bool = False,
     corpus: Corpus | None = None,
 ) -> ExportResult:
     """Write the model in `directory` as ONNX to `output_dir`, and check it against torch.
 
-    Beside the graph lie config.json, the tokenizer's files, the code book and a card. A classifier
-    has no cache, whatever `cache` says. `int8` puts the weights in 8 bits. With a `corpus` what
-    the export costs on its val rows is measured and stands in the card. `output_dir` appears whole
-    or not at all, and takes the place of an earlier export.
+    config.json, the tokenizer's files, the codebook and a card are written beside the graph. A
+    classifier never has a cache. `int8` puts the weights in 8 bits. With a `corpus` the loss on
+    its val rows is measured and stands in the card. `output_dir` appears whole or not at all, and
+    replaces an earlier export.
 
     Raises ConfigError for settings that cannot work, DataError when `directory` holds no model of
     ours, and SeqlmError when a package is missing or the graph does not answer as torch does.
     """
     directory, output_dir = Path(directory), Path(output_dir)
-    if format not in FORMATS:
-        raise ConfigError(f"format: must be one of {', '.join(FORMATS)}, got {format!r}")
-    config = check_model_directory(directory)
+    cache = cache and not is_classifier(directory)
     check_output(directory, output_dir)
     _check_packages()
     tokenizer = load_tokenizer(directory)
-    model = _ready(directory, is_classifier(config))
-    cache = cache and not is_classifier(config)
+    # The attention that is written out step by step can be traced.
+    model = load_model(directory).float().cpu().eval()
+    model.set_attn_implementation("eager")
+    if is_classifier(model) and model.config.pad_token_id is None:
+        raise DataError(
+            f"{directory}/config.json: pad_token_id is missing, so the graph could not tell "
+            "where a row ends; write it there"
+        )
     with atomic_dir(output_dir) as aside:
         model.config.save_pretrained(aside)
         save_tokenizer(tokenizer, aside)
@@ -101,26 +91,25 @@ def export_model(
         if int8:
             quantise_export(model, aside)
         loss = quantisation_loss(corpus, directory, aside) if corpus else None
-        write_text(aside / "README.md", onnx_card(config, cache, int8, difference, loss))
+        card = onnx_card(model.config, cache, int8, difference, loss, _license(directory))
+        write_text(aside / "README.md", card)
         size = sum(file.stat().st_size for file in aside.glob(GRAPH + "*"))
     return ExportResult(output_dir, size / 1e6, difference, int8, loss)
 
 
 def check_output(directory: Path, output_dir: Path) -> None:
-    """Raises ConfigError when an export to `output_dir` would replace what no export wrote."""
+    """Raises ConfigError when an export to `output_dir` would replace anything but an export."""
     target = Path(os.path.realpath(output_dir))
     source = Path(os.path.realpath(directory))
     if target == source or target in source.parents:
         raise ConfigError(
             f"output_dir: {output_dir} holds the model itself; name a folder of its own"
         )
-    strange = (
-        [e.name for e in target.iterdir() if e.name not in _WRITTEN] if target.is_dir() else []
-    )
-    if strange:
+    names = {entry.name for entry in target.iterdir()} if target.is_dir() else set()
+    if names - _WRITTEN:
         raise ConfigError(
-            f"output_dir: {output_dir} holds {sorted(strange)[0]}, which no export wrote and which "
-            "would be lost; name a folder of its own"
+            f"output_dir: {output_dir} holds {min(names - _WRITTEN)}, which no export wrote and "
+            "which would be lost; name a folder of its own"
         )
 
 
@@ -133,51 +122,37 @@ def _check_packages() -> None:
         raise SeqlmError(f"{error.name} is not installed; get it with: {INSTALL}") from error
 
 
-def _ready(directory: Path, classifies: bool) -> PreTrainedModel:
-    """The model on the CPU, in float32, with the attention that is written out step by step."""
-    model = load_classifier(directory) if classifies else load_lm(directory)
-    if classifies and model.config.pad_token_id is None:
-        raise DataError(
-            f"{directory}/config.json: pad_token_id is missing, so the graph could not tell "
-            "where a row ends; write it there"
-        )
-    model = model.float().cpu().eval()
-    model.set_attn_implementation("eager")
-    return model
-
-
-def trials(model: PreTrainedModel, seed: int = 0) -> list[np.ndarray]:
-    """Random ids (B, T) of several sizes, one row, one token and all positions among them.
+def _test_inputs(config: GPT2Config) -> list[np.ndarray]:
+    """Random ids (B, T) of several sizes, one token and all positions among them.
 
     A classifier also gets rows that padding fills up on the right.
     """
-    config, rng = model.config, np.random.default_rng(seed)
-    room = config.n_positions
-    sizes = [(1, 1), (4, 1), (1, 2), (3, min(7, room)), (5, min(19, room)), (1, room), (2, room)]
-    found = [rng.integers(0, config.vocab_size, size) for size in sizes]
+    n, rng = config.n_positions, np.random.default_rng(0)
+    sizes = [(1, 1), (4, 1), (1, 2), (3, min(7, n)), (5, min(19, n)), (1, n), (2, n)]
+    inputs = [rng.integers(0, config.vocab_size, size) for size in sizes]
     if is_classifier(config):
-        padded = found[4].copy()
+        padded = inputs[4].copy()
         for row, ids in enumerate(padded):
             ids[max(1, len(ids) - 2 * row) :] = config.pad_token_id
-        found.append(padded)
-    return found
+        inputs.append(padded)
+    return inputs
 
 
 def verify(model: PreTrainedModel, directory: Path) -> float:
-    """The largest difference of a logit in `directory` from torch's, over `trials`.
+    """The largest difference of a logit in `directory` from torch's, on random rows.
 
-    With a cache each trial is also read piece by piece. Raises SeqlmError when a logit is further
-    from torch's than `TOLERANCE`.
+    With a cache each row is also read in pieces. Raises SeqlmError when a logit is further from
+    torch's than `TOLERANCE`.
     """
     exported, largest = load_onnx(directory), 0.0
-    for ids in trials(model):
-        wanted = torch_logits(model, ids)
-        answers = [exported.run(ids, more=False)[0]]
+    for ids in _test_inputs(exported.config):
+        expected = torch_logits(model, ids)
+        answers = [exported.run(ids, use_cache=False)[0]]
         if exported.has_cache:
-            answers.append(piece_by_piece(exported, ids))
-        for found in answers:
-            difference = float(np.abs(found - wanted).max())
-            if not np.allclose(found, wanted, rtol=ROUNDING, atol=TOLERANCE):
+            answers.append(_run_in_pieces(exported, ids))
+        for logits in answers:
+            difference = float(np.abs(logits - expected).max())
+            if not np.allclose(logits, expected, rtol=ROUNDING, atol=TOLERANCE):
                 raise SeqlmError(
                     f"the exported model's logits lie up to {difference:.1g} from torch's for ids "
                     f"of shape {ids.shape}, more than {TOLERANCE:g}, so it was not kept; export "
@@ -193,36 +168,130 @@ def torch_logits(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     return model(torch.from_numpy(ids), use_cache=False).logits.float().numpy()
 
 
-def piece_by_piece(model: OnnxModel, ids: np.ndarray) -> np.ndarray:
+def _run_in_pieces(model: OnnxModel, ids: np.ndarray) -> np.ndarray:
     """Logits (B, T, V) of ids (B, T) read one, then three, then one, … at a time."""
     cuts = np.cumsum([1, 3] * (ids.shape[1] // 4 + 1))
-    pieces = [piece for piece in np.split(ids, cuts[cuts < ids.shape[1]], axis=1) if piece.size]
-    past, found = None, []
-    for piece in pieces:
+    past, pieces = None, []
+    for piece in np.split(ids, cuts[cuts < ids.shape[1]], axis=1):
         logits, past = model.run(piece, past)
-        found.append(logits)
-    return np.concatenate(found, axis=1)
+        pieces.append(logits)
+    return np.concatenate(pieces, axis=1)
 
 
 def quantise_export(model: PreTrainedModel, directory: Path) -> None:
-    """Put the weights of the verified graph in `directory` in 8 bits, and see that it still works.
+    """Put the weights of the verified graph in `directory` in 8 bits, and check that it works.
 
-    Raises SeqlmError when little of its logits is left.
+    Raises SeqlmError when its logits are too far from those of `model`.
     """
-    whole, small = directory / GRAPH, directory / "int8"
-    small.mkdir()
-    quantise(whole, small / GRAPH)
+    graph, int8 = directory / GRAPH, directory / "int8"
+    int8.mkdir()
+    quantise(graph, int8 / GRAPH)
     (directory / (GRAPH + ".data")).unlink(missing_ok=True)
-    for file in small.iterdir():  # by its own name: a graph names the file that holds its weights
+    for file in int8.iterdir():  # by its own name: a graph names the file that holds its weights
         os.replace(file, directory / file.name)
-    small.rmdir()
-    check_graph(whole)
+    int8.rmdir()
+    check_graph(graph)
     exported = load_onnx(directory)
-    lost = [
-        relative_rmse(exported.run(x, more=False)[0], torch_logits(model, x)) for x in trials(model)
+    errors = [
+        relative_rmse(exported.run(ids, use_cache=False)[0], torch_logits(model, ids))
+        for ids in _test_inputs(exported.config)
     ]
-    if not max(lost) < MOST_SPREAD_LOST:  # also when it is not a number
+    if not max(errors) < MAX_RMSE:  # also when it is not a number
         raise SeqlmError(
-            f"in int8 the logits lie {max(lost):.0%} of their spread from torch's, so little is "
+            f"in int8 the logits lie {max(errors):.0%} of their spread from torch's, so little is "
             "left of the model and it was not kept; export without int8"
         )
+
+
+def _license(directory: Path) -> str | None:
+    """The licence in the card of the source model, where it has one."""
+    with suppress(Exception):  # a card that its user wrote may hold anything
+        return ModelCard.load(directory / "README.md").data.license
+    return None
+
+
+def onnx_card(
+    config: GPT2Config,
+    cache: bool,
+    int8: bool,
+    difference: float,
+    loss: QuantisationLoss | None = None,
+    license: str | None = None,
+) -> str:
+    """README.md of an export: its inputs and outputs, an example, how close it is to torch."""
+    classifies = is_classifier(config)
+    measured = f" Against torch: {loss}" if loss else ""
+    if int8:
+        measured = (
+            " The weights are in 8 bits (7 of them used, so that every processor counts alike); an "
+            "answer depends a little on what else is in the batch."
+        ) + (measured or " What 8 bits cost was not measured here; measure it on your rows.")
+    front = {
+        "library_name": "onnx",
+        "pipeline_tag": "text-classification" if classifies else "text-generation",
+        **({"license": license} if license else {}),
+        "tags": ["onnx", "gpt2", "seqlm", "token-sequences"],
+    }
+    return f"""---
+{yaml.safe_dump(front, sort_keys=False)}---
+
+# A small GPT-2 in ONNX
+
+It {"classifies" if classifies else "continues"} sequences of code tokens: {config.n_layer} layers,
+width {config.n_embd}, {config.vocab_size:,} tokens, rows of up to {config.n_positions:,}. Trained
+and exported with seqlm; the card of the trained model holds its metrics.
+
+## Inputs and outputs
+
+{_signature(config, cache)}
+
+## How to run it
+
+From inside this folder:
+
+{_example(config, cache)}
+
+seqlm runs it, too: `seqlm infer --runtime onnx --model_path` and this folder.
+
+## Difference from torch
+
+On random rows of several sizes no logit was further than {difference:.1e} from
+torch's{" before quantisation" * int8}.{measured}
+"""
+
+
+def _signature(config: GPT2Config, cache: bool) -> str:
+    ids = "- in: `input_ids` (batch, length) int64, ids of vocab.json"
+    if is_classifier(config):
+        return f"""{ids}
+- out: `logits` (batch, {config.num_labels}) float32, one per class; softmax makes probabilities
+
+The class is read at a row's last token before padding: a row ends at `<CLS>`, and shorter rows are
+filled up on the right with {config.pad_token_id} (`<PAD>`)."""
+    shape = f"(batch, {config.n_head}, {{}}, {config.n_embd // config.n_head}) float32"
+    last, length = config.n_layer - 1, "past + length"
+    past = f"""
+- in: `past.0.key`, `past.0.value` to `past.{last}.value` {shape.format("past")}; past is 0 at first
+- out: `present.0.key` to `present.{last}.value` {shape.format(length)}: the past of the next call,
+  which then needs the new ids alone"""
+    return f"""{ids}
+- out: `logits` (batch, length, {config.vocab_size}) float32: at each position, of the next token\
+{past if cache else ""}
+
+Attention is causal, so rows filled up on the right need no mask."""
+
+
+def _example(config: GPT2Config, cache: bool) -> str:
+    shape = f"(1, {config.n_head}, 0, {config.n_embd // config.n_head})"
+    past = f"""for place in session.get_inputs()[1:]:
+    feed[place.name] = np.zeros({shape}, dtype="float32")
+"""
+    return f"""```python
+import json
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession("{GRAPH}")
+vocab = json.load(open("vocab.json"))
+feed = {{"input_ids": np.array([[vocab["<IMG>"], vocab["<CLS>"]]])}}
+{past if cache else ""}logits = session.run(None, feed)[0]
+```"""

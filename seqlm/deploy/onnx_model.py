@@ -1,48 +1,32 @@
-"""An exported model, run by onnxruntime: it stands where a torch model stands in evaluation.
+"""ONNX models: write a GPT-2 as a graph, and run one with onnxruntime in place of a torch model.
 
-`OnnxModel.run` takes and gives numpy arrays. Called like a model of transformers it gives what
-`sampling`, `scores` and `classes` look at, so `generate`, `next_token_probabilities`, `draw`,
-`score_tokens`, `class_probabilities` and `classifier_probabilities` take it as it is: how a token
-is chosen stays written down in one place.
+`OnnxModel.run` takes and returns numpy arrays. Called like a model of transformers it returns what
+generation and evaluation use, so `generate`, `draw`, `score_tokens` and the others accept it.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import logging
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from transformers import GPT2Config
+from transformers import DynamicCache, GPT2Config, PreTrainedModel
 
 from seqlm.errors import DataError, SeqlmError
-from seqlm.models.gpt2 import briefly, read_configuration
+from seqlm.models.gpt2 import check_model_directory, error_text, is_classifier
 
 GRAPH = "model.onnx"
 INPUT, LOGITS = "input_ids", "logits"
 PAST, PRESENT = "past", "present"
 INSTALL = 'pip install -e ".[export]"'
-
-
-@dataclass(frozen=True)
-class OnnxOutput:
-    """What one call gives.
-
-    Attributes:
-        logits: (B, T, V) of a language model, (B, C) of a classifier. float32, as a tensor.
-        past_key_values: what to hand to the next call; None unless a cache was asked for.
-    """
-
-    logits: torch.Tensor
-    past_key_values: list[np.ndarray] | None = None
+MAX_FILE = 2**30  # bytes of weights; a single ONNX file cannot hold 2 GB
 
 
 class OnnxModel:
-    """An exported GPT-2, on the CPU.
-
-    Attributes:
-        config: the model's own configuration.
-        has_cache: whether the graph takes and gives keys and values, `past.0.key` and so on.
-    """
+    """An exported GPT-2 on the CPU, with its `config`."""
 
     device = torch.device("cpu")
     training = False
@@ -55,98 +39,81 @@ class OnnxModel:
 
     @property
     def has_cache(self) -> bool:
+        """Whether the graph takes and returns keys and values, `past.0.key` and so on."""
         return bool(self._past)
 
     def eval(self) -> "OnnxModel":
+        """Does nothing: there is no training mode."""
         return self
 
     def train(self, mode: bool = True) -> "OnnxModel":
-        """Here for `score_tokens`, which puts back what it found. Raises SeqlmError for True."""
+        """For `score_tokens`, which restores the mode. Raises SeqlmError for True."""
         if mode:
             raise SeqlmError("an exported model cannot be trained; train the one it came from")
         return self
 
     def run(
-        self, input_ids: np.ndarray, past: Sequence[np.ndarray] | None = None, more: bool = True
+        self,
+        input_ids: np.ndarray,
+        past: Sequence[np.ndarray] | None = None,
+        use_cache: bool = True,
     ) -> tuple[np.ndarray, list[np.ndarray]]:
-        """input_ids (B, T) int64, after `past` -> logits float32, and the past of the next call.
+        """Logits float32 of input_ids (B, T) int64 after `past`, and the past of the next call.
 
         With a cache in the graph the past is keys and values in turn, layer by layer, (B, n_head,
         P, n_embd / n_head) each; without one it is all ids so far, (B, P), which are read again.
-        `more=False` says that no call will follow: the past given back is then empty.
+        Without `use_cache` the returned past is empty.
 
-        Raises DataError for ids the model has no row for, and for more tokens than positions.
+        Raises DataError for ids outside the vocabulary, and for more tokens than positions.
         """
         input_ids = np.ascontiguousarray(input_ids, dtype=np.int64)
         self._check(input_ids, past)
         if not self.has_cache:
             ids = np.concatenate([*(past or []), input_ids], axis=1)  # (B, P + T)
             (logits,) = self._session.run([LOGITS], {INPUT: ids})
-            seen = ids.shape[1] - input_ids.shape[1]
-            return (logits[:, seen:] if logits.ndim == 3 else logits), [ids] if more else []
+            if logits.ndim == 3:
+                logits = logits[:, -input_ids.shape[1] :]
+            return logits, [ids] if use_cache else []
         if past is None:
             heads = self.config.n_head
-            none = (len(input_ids), heads, 0, self.config.n_embd // heads)
-            past = [np.zeros(none, dtype=np.float32)] * len(self._past)
-        fed = {INPUT: input_ids, **dict(zip(self._past, past, strict=True))}
-        logits, *present = self._session.run(self._outputs if more else [LOGITS], fed)
+            empty = (len(input_ids), heads, 0, self.config.n_embd // heads)
+            past = [np.zeros(empty, dtype=np.float32)] * len(self._past)
+        feed = {INPUT: input_ids, **dict(zip(self._past, past, strict=True))}
+        logits, *present = self._session.run(self._outputs if use_cache else [LOGITS], feed)
         return logits, present
 
     def _check(self, input_ids: np.ndarray, past: Sequence[np.ndarray] | None) -> None:
         if input_ids.ndim != 2 or not input_ids.size:
-            raise DataError(f"rows of ids (B, T) are wanted, not an array of {input_ids.shape}")
-        lowest, highest = input_ids.min(), input_ids.max()
-        if lowest < 0 or highest >= self.config.vocab_size:
-            wrong = lowest if lowest < 0 else highest
+            raise DataError(f"rows of ids (B, T) are needed, not an array of {input_ids.shape}")
+        unknown = input_ids[(input_ids < 0) | (input_ids >= self.config.vocab_size)]
+        if unknown.size:
             raise DataError(
-                f"the id {wrong} is not among the model's {self.config.vocab_size} tokens; use "
-                "the vocab.json beside the model"
+                f"the id {unknown[0]} is not among the model's {self.config.vocab_size} tokens; "
+                "use the vocab.json beside the model"
             )
-        seen = past[0].shape[-2 if self.has_cache else -1] if past else 0
-        length, room = seen + input_ids.shape[1], self.config.n_positions
-        if length > room:
+        length = input_ids.shape[1]
+        if past:
+            length += past[0].shape[-2 if self.has_cache else -1]
+        if length > self.config.n_positions:
             raise DataError(
-                f"{length} tokens do not fit the model's {room} positions; shorten the row"
+                f"{length} tokens do not fit the model's {self.config.n_positions} positions; "
+                "shorten the row"
             )
 
-    def __call__(
-        self,
-        input_ids: torch.Tensor,
-        past_key_values: list[np.ndarray] | None = None,
-        use_cache: bool = False,
-    ) -> OnnxOutput:
-        """As a model of transformers is called; `run` says what is checked."""
+    def __call__(self, input_ids: torch.Tensor, past_key_values=None, use_cache: bool = False):
+        """Called as a model of transformers is; returns logits and past_key_values."""
         logits, present = self.run(input_ids.numpy(), past_key_values, use_cache)
-        return OnnxOutput(torch.from_numpy(logits), present if use_cache else None)
-
-
-def holds_onnx(directory: Path) -> bool:
-    """Whether `seqlm export` wrote this directory."""
-    return (Path(directory) / GRAPH).is_file()
-
-
-def is_classifier(config: GPT2Config) -> bool:
-    return "GPT2ForSequenceClassification" in (config.architectures or [])
-
-
-def onnx_config(directory: Path) -> GPT2Config:
-    """The configuration of an export; DataError in one sentence when `directory` holds no whole."""
-    return read_configuration(
-        directory,
-        (GRAPH, "config.json"),
-        "no exported model here",
-        "`seqlm export` makes one",
-        "export the model again",
-    )
+        present = present if use_cache else None
+        return SimpleNamespace(logits=torch.from_numpy(logits), past_key_values=present)
 
 
 def load_onnx(directory: Path, threads: int | None = None) -> OnnxModel:
-    """The model that `export_model` wrote; `threads` None takes as many as torch does.
+    """The model that `seqlm export` wrote; `threads` None takes as many as torch does.
 
     Raises DataError when `directory` holds no whole export, SeqlmError without onnxruntime.
     """
-    directory = Path(directory)
-    config = onnx_config(directory)
+    graph = Path(directory) / GRAPH
+    config = check_model_directory(directory, GRAPH, "`seqlm export`")
     try:
         import onnxruntime
     except ImportError as error:
@@ -155,31 +122,109 @@ def load_onnx(directory: Path, threads: int | None = None) -> OnnxModel:
     settings.intra_op_num_threads = threads or torch.get_num_threads()
     settings.log_severity_level = 3  # errors; they come as exceptions, too
     try:
-        session = onnxruntime.InferenceSession(
-            directory / GRAPH, settings, providers=["CPUExecutionProvider"]
-        )
-    except Exception as error:  # onnxruntime raises types of its own
+        session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime raises many types
         raise DataError(
-            f"{directory / GRAPH}: onnxruntime cannot read it ({briefly(error)}); export the model "
-            "again"
+            f"{graph}: onnxruntime cannot read it ({error_text(error)}); export the model again"
         ) from error
-    _check_graph(directory, session, config)
-    return OnnxModel(session, config)
-
-
-def load_onnx_lm(directory: Path) -> OnnxModel:
-    """As `load_onnx`; DataError also when the export is a classifier."""
-    if is_classifier(onnx_config(directory)):
-        raise DataError(f"{directory}: holds a classifier, not a language model")
-    return load_onnx(directory)
-
-
-def _check_graph(directory: Path, session, config: GPT2Config) -> None:
     width = config.num_labels if is_classifier(config) else config.vocab_size
     outputs = {output.name: output.shape for output in session.get_outputs()}
     inputs = {i.name for i in session.get_inputs()}
-    fits = INPUT in inputs and outputs.get(LOGITS, [None])[-1] == width
-    if not fits or len(inputs) not in (1, 1 + 2 * config.n_layer):
+    matches = INPUT in inputs and outputs.get(LOGITS, [None])[-1] == width
+    if not matches or len(inputs) not in (1, 1 + 2 * config.n_layer):
         raise DataError(
             f"{directory}: {GRAPH} and config.json do not belong together; export the model again"
         )
+    return OnnxModel(session, config)
+
+
+class _Traced(torch.nn.Module):
+    """ids, and keys and values in turn -> logits, and keys and values with those of the ids."""
+
+    def __init__(self, model: PreTrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids, *past):
+        if not past:
+            return self.model(input_ids, use_cache=False).logits
+        cache = DynamicCache(list(zip(past[::2], past[1::2], strict=True)))
+        output = self.model(input_ids, past_key_values=cache, use_cache=True)
+        layers = output.past_key_values.layers
+        return output.logits, *(half for layer in layers for half in (layer.keys, layer.values))
+
+
+def write_graph(model: PreTrainedModel, path: Path, cache: bool) -> None:
+    """Trace `model` and write the graph to `path` (weights beside it where one file is too small).
+
+    Inputs: input_ids (batch, length) int64 and, with `cache`, past.0.key, past.0.value, … (batch,
+    n_head, past, n_embd / n_head), where past may be 0. Outputs: logits and present.0.key, ….
+    Raises SeqlmError when torch cannot trace it.
+    """
+    config = model.config
+    ids = {0: torch.export.Dim("batch"), 1: torch.export.Dim("length")}
+    halves = [f"{layer}.{half}" for layer in range(config.n_layer) for half in ("key", "value")]
+    example, dynamic, names = [torch.zeros((2, 3), dtype=torch.long)], {INPUT: ids}, ([], [])
+    if cache:
+        shape = 2, config.n_head, 5, config.n_embd // config.n_head
+        # A tensor of its own for each: the tracer takes one tensor passed twice for one input.
+        example += [torch.zeros(shape) for _ in halves]
+        dynamic["past"] = tuple({0: ids[0], 2: torch.export.Dim("past")} for _ in halves)
+        names = tuple([f"{side}.{half}" for half in halves] for side in (PAST, PRESENT))
+    size = sum(weight.numel() * weight.element_size() for weight in model.parameters())
+    try:
+        with quiet(), torch.no_grad():
+            torch.onnx.export(
+                _Traced(model).eval(),
+                tuple(example),
+                path,
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=[INPUT, *names[0]],
+                output_names=[LOGITS, *names[1]],
+                external_data=size > MAX_FILE,
+                verbose=False,
+            )
+    except Exception as error:  # the exporter raises many types
+        raise SeqlmError(
+            f"torch could not write this model as ONNX ({error_text(error)})"
+        ) from error
+    _remove_metadata(path)
+
+
+def _remove_metadata(path: Path) -> None:
+    """Remove the file and line on this machine that each node came from, and check the graph."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False)
+    for node in graph.graph.node:
+        node.ClearField("metadata_props")
+        node.ClearField("doc_string")
+    onnx.save(graph, path)
+    check_graph(path)
+
+
+def check_graph(path: Path) -> None:
+    """Raises SeqlmError when the file does not follow ONNX's rules."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except Exception as error:  # onnx raises many types
+        raise SeqlmError(
+            f"the exported graph is not valid ONNX ({error_text(error)}), so it was not kept; "
+            "export with the versions in constraints.txt"
+        ) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the warnings and log lines of the exporter's libraries."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,4 +1,4 @@
-"""What may be asked of a served model, and the shape of each answer: pydantic, at its strictest."""
+"""Requests to a served model and its answers, as strict pydantic models."""
 
 from dataclasses import fields
 from typing import Annotated
@@ -11,15 +11,15 @@ from seqlm.checked import bounds_of
 from seqlm.config import DRAWING, SampleConfig, Strategy
 from seqlm.models.generation import NextToken
 
-MOST_SENTENCES = 64  # written side by side for one request, beams counted
-LARGEST_NUMBER = 2**53  # readers of JSON agree on whole numbers up to here
+MAX_SENTENCES = 64  # generated side by side for one request, beams counted
+MAX_INTEGER = 2**53  # readers of JSON agree on whole numbers up to here
 
 
 def _setting(name: str):
-    """A field of SampleConfig with its limits; left out, it is what `seqlm infer` draws with."""
+    """A field of SampleConfig with its bounds and the default of `seqlm infer`."""
     low, high = bounds_of(SampleConfig, name)
     if low is not None and high is None:
-        high = LARGEST_NUMBER
+        high = MAX_INTEGER
     return Field(DRAWING.get(name, getattr(SampleConfig, name)), ge=low, le=high)
 
 
@@ -42,7 +42,7 @@ class StrictRequest(BaseModel):
 
 
 class NextTokenRequest(StrictRequest):
-    """What may come after `tokens`: the `k` likeliest."""
+    """The `k` most likely tokens after `tokens`."""
 
     tokens: Tokens
     k: int = Field(10, ge=1, le=1000)
@@ -55,7 +55,7 @@ class GenerateRequest(StrictRequest):
     """
 
     tokens: Tokens
-    n: int = Field(1, ge=1, le=MOST_SENTENCES)
+    n: int = Field(1, ge=1, le=MAX_SENTENCES)
     strategy: Strategy = _setting("strategy")
     num_beams: int = _setting("num_beams")
     temperature: float = _setting("temperature")
@@ -66,21 +66,26 @@ class GenerateRequest(StrictRequest):
     seed: int = _setting("seed")
 
     @model_validator(mode="after")
-    def _few_enough(self):
-        if self.strategy == "beam" and self.n * self.num_beams > MOST_SENTENCES:
+    def _limit_rows(self):
+        if self.strategy == "beam" and self.n * self.num_beams > MAX_SENTENCES:
             raise ValueError(
                 f"n: {self.n} times {self.num_beams} beams is {self.n * self.num_beams}, and a "
-                f"request may have {MOST_SENTENCES} in all; lower n or num_beams"
+                f"request may have {MAX_SENTENCES} in all; lower n or num_beams"
             )
         return self
 
     def config(self) -> SampleConfig:
-        """The settings as `sampling` takes them."""
-        return SampleConfig(**{f.name: getattr(self, f.name) for f in fields(SampleConfig)})
+        """The sampling settings; the seed stands in `samples`."""
+        names = [field.name for field in fields(SampleConfig) if field.name != "seed"]
+        return SampleConfig(**{name: getattr(self, name) for name in names})
+
+    def samples(self) -> list[tuple[tuple[str, ...], tuple[int, int]]]:
+        """For each sentence its prompt, and the seeds of its random numbers."""
+        return [(tuple(self.tokens), (self.seed, number)) for number in range(self.n)]
 
 
 class ClassifyRequest(StrictRequest):
-    """Which class is each of `rows`? A class that a row brings along is not looked at."""
+    """The class of each of `rows`; a class token in a row is not used."""
 
     rows: list[Tokens] = Field(min_length=1, max_length=256)
 
@@ -98,7 +103,7 @@ class Sentences(BaseModel):
 
 
 class ClassPrediction(BaseModel):
-    """One row's class probabilities, and the place of the largest."""
+    """One row's class probabilities, and the class of the largest."""
 
     predicted: int
     probabilities: list[float]
@@ -111,19 +116,19 @@ class ClassPredictions(BaseModel):
 
 
 async def refusal_response(_, error: RequestValidationError) -> JSONResponse:
-    """A sentence for each thing wrong with a request, with the field that it is about; 422.
+    """Status 422 with a sentence for each problem in a request, which names the field.
 
     FastAPI's own answer would repeat the input, and fail when that holds what JSON cannot: NaN, or
     half of a surrogate pair.
     """
     detail = []
-    for found in error.errors():
-        where = ".".join(str(part)[:40] for part in found["loc"][1:])
-        if found["type"] == "json_invalid":
-            where = f"no JSON from character {where} on"
-        # What `check` and the reader of JSON said; pydantic would put words of its own before it.
-        said = str(found.get("ctx", {}).get("error", found["msg"]))
-        said = f"{where}: {said}" if where else said
-        said = said.encode("utf-8", "backslashreplace").decode()
-        detail.append({"loc": ["body"], "msg": said, "type": found["type"]})
+    for problem in error.errors():
+        field = ".".join(str(part)[:40] for part in problem["loc"][1:])
+        if problem["type"] == "json_invalid":
+            field = f"no JSON from character {field} on"
+        # The message of `check` or of the JSON reader; pydantic would put words before it.
+        message = str(problem.get("ctx", {}).get("error", problem["msg"]))
+        message = f"{field}: {message}" if field else message
+        message = message.encode("utf-8", "backslashreplace").decode()
+        detail.append({"loc": ["body"], "msg": message, "type": problem["type"]})
     return JSONResponse({"detail": detail}, 422)

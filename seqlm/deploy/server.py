@@ -1,4 +1,4 @@
-"""`seqlm serve`: a trained model behind HTTP. LitServe brings batches, workers, key and docs."""
+"""`seqlm serve`: serve a trained model over HTTP, with LitServe."""
 
 import logging
 import os
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import litserve
 from fastapi.exceptions import RequestValidationError
-from transformers import GPT2ForSequenceClassification
 
 from seqlm.config import ServeConfig
 from seqlm.data.tokens import class_ids
@@ -18,83 +17,81 @@ from seqlm.deploy.endpoints import (
     GenerateEndpoint,
     NextTokenEndpoint,
     StreamEndpoint,
-    model_kind,
 )
 from seqlm.deploy.schemas import refusal_response
 from seqlm.errors import ConfigError, SeqlmError
-from seqlm.models.gpt2 import default_device, load_weights
+from seqlm.models.gpt2 import default_device, is_classifier, load_model
 
 API_KEY = "LIT_SERVER_API_KEY"  # LitServe reads it, once, when it is imported
-LARGEST_BODY = 2**22  # bytes
+MAX_BODY = 2**22  # bytes
 STREAM = "/generate/stream"
 
 
 def endpoints(model_path: Path, classifier_path: Path | None = None) -> list[Endpoint]:
-    """What can be asked of these models. Raises SeqlmError where a directory holds no such model.
+    """The endpoints of these models. Raises SeqlmError where a directory holds no such model.
 
-    A classifier can only classify, and a language model that knows no classes can do all but that.
+    A classifier can only classify, and a language model without classes can do all but that.
     """
-    is_classifier = model_kind(model_path) is GPT2ForSequenceClassification
-    if classifier_path is not None:
-        if is_classifier:
-            raise ConfigError(
-                f"model_path: {model_path} holds a classifier, and classifier_path names another; "
-                "give a language model here, or leave classifier_path out"
-            )
-        if model_kind(classifier_path) is not GPT2ForSequenceClassification:
-            raise ConfigError(
-                f"classifier_path: {classifier_path} holds a language model; `seqlm classify` "
-                "trains a classifier"
-            )
-    found: list[Endpoint] = []
-    if not is_classifier:
-        found += [
+    classifies = is_classifier(model_path)
+    if classifies and classifier_path is not None:
+        raise ConfigError(
+            f"model_path: {model_path} holds a classifier, and classifier_path names another; "
+            "give a language model here, or leave classifier_path out"
+        )
+    if classifier_path is not None and not is_classifier(classifier_path):
+        raise ConfigError(
+            f"classifier_path: {classifier_path} holds a language model; `seqlm classify` "
+            "trains a classifier"
+        )
+    served: list[Endpoint] = []
+    if not classifies:
+        served += [
             NextTokenEndpoint("/next-token", model_path),
             GenerateEndpoint("/generate", model_path),
             StreamEndpoint(STREAM, model_path),
         ]
-    judge = ClassifyEndpoint("/classify", classifier_path or model_path)
-    if judge.kind is GPT2ForSequenceClassification or class_ids(judge.vocab):
-        found.append(judge)
-    # Loaded here only so that damaged weights get their sentence before any worker starts.
-    for directory, kind in {endpoint.directory: endpoint.kind for endpoint in found}.items():
-        load_weights(kind, directory)
-    return found
+    classify = ClassifyEndpoint("/classify", classifier_path or model_path)
+    if is_classifier(classify.config) or class_ids(classify.vocab):
+        served.append(classify)
+    # Loaded here only so that damaged weights are reported before any worker starts.
+    for directory in {endpoint.directory for endpoint in served}:
+        load_model(directory, "cpu")
+    return served
 
 
-def build_server(options: ServeConfig) -> litserve.LitServer:
+def build_server(config: ServeConfig) -> litserve.LitServer:
     """The server, not yet running. Raises SeqlmError for what would keep it from running."""
-    _check_settings(options)
-    found = endpoints(options.model_path, options.classifier_path)
+    _check_settings(config)
+    served = endpoints(config.model_path, config.classifier_path)
     server = litserve.LitServer(
-        found,
+        served,
         accelerator=default_device(),
-        workers_per_device=options.workers,
-        timeout=options.timeout,
-        max_payload_size=LARGEST_BODY,
-        middlewares=[_NamesLines],
+        workers_per_device=config.workers,
+        timeout=config.timeout,
+        max_payload_size=MAX_BODY,
+        middlewares=[_StreamType],
     )
     server.app.title = "seqlm"
     server.app.add_exception_handler(RequestValidationError, refusal_response)
-    about = {endpoint.api_path: endpoint.__doc__ for endpoint in found}
+    summaries = {endpoint.api_path: endpoint.__doc__ for endpoint in served}
     for route in server.app.routes:
-        if route.path in about:
-            route.summary = about[route.path]
+        if route.path in summaries:
+            route.summary = summaries[route.path]
     return server
 
 
-def serve_model(options: ServeConfig) -> None:
+def serve_model(config: ServeConfig) -> None:
     """Serve until stopped. Raises SeqlmError as `build_server` does, and when a worker is lost."""
-    server = build_server(options)
+    server = build_server(config)
     _stop_in_order()
-    host = f"[{options.host}]" if ":" in options.host else options.host
-    address = f"http://{host}:{options.port}"
-    print(f"serving {options.model_path} at {address}, docs at {address}/docs", flush=True)
+    host = f"[{config.host}]" if ":" in config.host else config.host
+    address = f"http://{host}:{config.port}"
+    print(f"serving {config.model_path} at {address}, docs at {address}/docs", flush=True)
     print(f"{address}/health says ok once the workers are ready; Ctrl-C stops", flush=True)
     try:
         server.run(
-            host=options.host,
-            port=options.port,
+            host=config.host,
+            port=config.port,
             num_api_servers=1,
             log_level="warning",
             generate_client_file=False,
@@ -106,26 +103,26 @@ def serve_model(options: ServeConfig) -> None:
         ) from error
 
 
-def _check_settings(options: ServeConfig) -> None:
-    if options.host != "127.0.0.1" and not os.environ.get(API_KEY, "").strip():
+def _check_settings(config: ServeConfig) -> None:
+    if config.host != "127.0.0.1" and not os.environ.get(API_KEY, "").strip():
         raise ConfigError(
-            f"host: others can reach {options.host}; set the environment variable {API_KEY} to a "
+            f"host: others can reach {config.host}; set the environment variable {API_KEY} to a "
             "key that they must send, or serve 127.0.0.1"
         )
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family) as trial:
         trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
-            trial.bind((options.host, options.port))
+            trial.bind((config.host, config.port))
         except OSError as error:
             raise ConfigError(
-                f"port: {options.port} of {options.host} cannot be had ({error.strerror}); choose "
+                f"port: {config.port} of {config.host} cannot be had ({error.strerror}); choose "
                 "another"
             ) from error
 
 
 def _stop_in_order() -> None:
-    """`kill` stops the workers too, as Ctrl-C does, and neither leaves a traceback."""
+    """Make `kill` stop the workers, too, as Ctrl-C does, both without a traceback."""
     first = os.getpid()
 
     def stop(*_) -> None:
@@ -138,16 +135,16 @@ def _stop_in_order() -> None:
         signal.signal(number, stop)
 
 
-class _NamesLines:
-    """Gives the stream its content type, of which LitServe says nothing."""
+class _StreamType:
+    """Middleware that sets the content type of the stream, which LitServe leaves out."""
 
     def __init__(self, app):
         self.app = app
 
     async def __call__(self, scope, receive, send) -> None:
-        async def named(message) -> None:
+        async def with_type(message) -> None:
             if message["type"] == "http.response.start" and message["status"] == 200:
                 message["headers"].append((b"content-type", b"application/x-ndjson"))
             await send(message)
 
-        await self.app(scope, receive, named if scope.get("path") == STREAM else send)
+        await self.app(scope, receive, with_type if scope.get("path") == STREAM else send)

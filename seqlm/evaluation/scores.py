@@ -12,6 +12,7 @@ import torch
 from torch.nn.functional import log_softmax
 
 from seqlm.errors import DataError
+from seqlm.models.gpt2 import is_classifier
 
 TOKENS_A_BATCH = 16_384
 LEAST = 1e-300  # probability taken for 0, which would cost infinitely many nats; it costs 691
@@ -141,3 +142,12 @@ def classifier_probabilities(model, prompts: Sequence[Sequence[int]]) -> np.ndar
         input_ids = pad(rows, fill=model.config.pad_token_id).to(model.device)  # (B, T)
         found[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
     return found
+
+
+def predict_classes(
+    model, prompts: Sequence[Sequence[int]], class_ids: Sequence[int]
+) -> np.ndarray:
+    """Class probabilities by a classifier, or by a language model's next token. (N, C)."""
+    if is_classifier(model.config):
+        return classifier_probabilities(model, prompts)
+    return class_probabilities(model, prompts, class_ids)

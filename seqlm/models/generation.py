@@ -105,15 +105,14 @@ def generate_steps(
     """Continue each prompt by up to `config.max_new_tokens` ids; yields {row: chosen id} per step.
 
     Rows that have ended are left out. Rows of one length run side by side, the next length after
-    them. Beam search yields its tokens after its last step. max_new_tokens None means as many as
-    fit the model, for each prompt by its own length.
+    them. Beam search yields its tokens after its last step. max_new_tokens None fills the model.
 
     Args:
         prompts: rows of ids, of any lengths.
         allowed: only these ids may be chosen; None allows all.
         stop_id: a row ends with this id.
-        free_prompts: the prompts without their class, each as long as its own, None for a row
-            without guidance; needed when `config.guidance` is not 1.
+        free_prompts: the prompts without their class, as long as they are, None for rows without
+            guidance; needed when `config.guidance` is not 1.
         streams: for each prompt the seeds of its random numbers; None: (seed, row).
 
     Raises DataError for an empty prompt or one too long for the model.
@@ -231,24 +230,30 @@ def draw(
         for label, row in zip(labels, prefix, strict=True)
     ]
     n_codes = int((token_kinds(vocab) == KIND_CODE).sum()) if n_codes is None else n_codes
-    code_of = {index: k for k, index in enumerate(_ids(map(code_token, range(n_codes)), vocab))}
+    code_of = {
+        index: k for k, index in enumerate(token_ids(map(code_token, range(n_codes)), vocab))
+    }
     n_new = n_patches - prefix.shape[1]
     new = generate(
         model,
-        [_ids(prompt, vocab) for prompt in prompts],
+        [token_ids(prompt, vocab) for prompt in prompts],
         replace(config, max_new_tokens=n_new),
         allowed=list(code_of),
-        free_prompts=[_ids(withhold_class(prompt) or prompt, vocab) for prompt in prompts],
+        free_prompts=[token_ids(withhold_class(prompt) or prompt, vocab) for prompt in prompts],
     )
     drawn = np.array([[code_of[i] for i in row] for row in new], dtype=np.int64)
     return np.concatenate([prefix, drawn.reshape(len(labels), n_new)], axis=1)  # (N, P)
 
 
-def _ids(tokens: Iterable[str], vocab: dict[str, int]) -> list[int]:
+def token_ids(tokens: Iterable[str], vocab: dict[str, int]) -> list[int]:
+    """The id of each token. Raises DataError for a token outside the vocabulary."""
     try:
         return [vocab[token] for token in tokens]
     except KeyError as error:
-        raise DataError(f"{error} is not in the vocabulary of this model; see vocab.json") from None
+        token = error.args[0][:40]
+        raise DataError(
+            f"{token!r} is not in the vocabulary of this model; see vocab.json"
+        ) from None
 
 
 def stream_sentences(
@@ -266,10 +271,10 @@ def stream_sentences(
     free = [withhold_class(tokens) for tokens in prompts]
     for chosen in generate_steps(
         model,
-        [_ids(tokens, vocab) for tokens in prompts],
+        [token_ids(tokens, vocab) for tokens in prompts],
         config,
         stop_id=vocab[EOS],
-        free_prompts=[tokens and _ids(tokens, vocab) for tokens in free],
+        free_prompts=[tokens and token_ids(tokens, vocab) for tokens in free],
         streams=streams,
     ):
         yield {row: names[index] for row, index in chosen.items()}

@@ -1,6 +1,6 @@
-"""GPT-2, small, from scratch: as a language model and as a classifier."""
+"""GPT-2, small, from scratch: build, load and check language models and classifiers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -17,8 +17,8 @@ from seqlm.config import ModelConfig
 from seqlm.data.tokens import EOS, IMG, PAD
 from seqlm.errors import ConfigError, DataError
 
-# Bars for files that load in a blink, and advice for cases that are none here (padding stands on
-# the right, tied weights are one), would drown what is worth reading. Errors still come through.
+# Progress bars for files that load at once, and advice that does not apply here (padding stands on
+# the right, tied weights are one), would hide what matters. Errors still come through.
 transformers.utils.logging.disable_progress_bar()
 transformers.utils.logging.set_verbosity_error()
 
@@ -26,7 +26,7 @@ SHORT_ROW = 64  # below this length plain attention beats the fused kernel on a 
 
 
 def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Config:
-    """Our choices in GPT-2's own configuration; `extra` fields are handed on as they are."""
+    """GPT-2's configuration for our settings; `extra` fields are passed on as they are."""
     ours = {
         "vocab_size": len(vocab),
         "resid_pdrop": config.dropout,
@@ -44,7 +44,7 @@ def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Conf
 
 
 def build_seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
-    """What `build` makes with random weights from `seed`; other random numbers are left alone."""
+    """Call `build` with torch seeded by `seed`; torch's own random state does not change."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         return build()
@@ -58,11 +58,11 @@ def build_lm(config: ModelConfig, vocab: dict[str, int], seed: int = 42) -> GPT2
 
 
 def fix_loss_reduction(model: PreTrainedModel) -> PreTrainedModel:
-    """Make Trainer's loss a mean over what is predicted, however rows are put into batches.
+    """Make Trainer's loss the mean over all predictions of a step, however they are batched.
 
-    GPT-2's own language-model loss divides by one token a row too many: the first, which nothing
-    predicts. And Trainer leaves it to a model to divide by the rows of all the batches of a step,
-    which GPT-2's classifier does not do; told so, Trainer does it.
+    GPT-2's language-model loss counts one token per row too many: the first, which is not
+    predicted. And Trainer expects a model to divide by the rows of all batches of a step; GPT-2's
+    classifier does not, so Trainer must.
     """
     if isinstance(model, GPT2LMHeadModel):
         model.loss_type = "ForCausalLM"
@@ -74,106 +74,107 @@ def fix_loss_reduction(model: PreTrainedModel) -> PreTrainedModel:
 def build_classifier(
     config: ModelConfig, vocab: dict[str, int], n_classes: int = 10, seed: int = 42
 ) -> GPT2ForSequenceClassification:
-    """A classifier with random weights; it reads the class at the last token that is no padding."""
-    wide = gpt2_config(config, vocab, num_labels=n_classes)
-    return fix_loss_reduction(build_seeded(lambda: GPT2ForSequenceClassification(wide), seed))
+    """A classifier with random weights; it reads the class at the last token before padding."""
+    ours = gpt2_config(config, vocab, num_labels=n_classes)
+    return fix_loss_reduction(build_seeded(lambda: GPT2ForSequenceClassification(ours), seed))
 
 
 def classifier_from_lm(
     directory: Path, n_classes: int = 10, dropout: float | None = None, seed: int = 42
 ) -> GPT2ForSequenceClassification:
-    """A classifier whose body is a trained language model's; only its last layer is new."""
+    """A classifier with the body of a trained language model; only its last layer is new."""
     check_model_directory(directory)
     extra = {} if dropout is None else {"resid_pdrop": dropout, "embd_pdrop": dropout}
+    extra |= {"new": {"score.weight"}, "num_labels": n_classes}
     kind = GPT2ForSequenceClassification
-    model = build_seeded(
-        lambda: load_weights(kind, directory, new={"score.weight"}, num_labels=n_classes, **extra),
-        seed,
-    )
-    return fix_loss_reduction(model)
+    return fix_loss_reduction(build_seeded(lambda: load_weights(kind, directory, **extra), seed))
 
 
-def load_lm(directory: Path) -> GPT2LMHeadModel:
-    """A saved language model, ready to evaluate. Raises DataError when `directory` holds none."""
-    config = check_model_directory(directory)
-    if "GPT2LMHeadModel" not in (config.architectures or []):
-        raise DataError(f"{directory}: holds {config.architectures}, not a language model")
-    return fix_loss_reduction(load_weights(GPT2LMHeadModel, directory)).to(default_device()).eval()
+def load_lm(directory: Path, device: str | None = None) -> GPT2LMHeadModel:
+    """A saved language model, ready to evaluate; DataError when `directory` holds none."""
+    return _load(GPT2LMHeadModel, directory, "a language model", device)
 
 
-def load_classifier(directory: Path) -> GPT2ForSequenceClassification:
-    """A saved classifier, ready to evaluate. Raises DataError when `directory` holds none."""
-    config = check_model_directory(directory)
-    if "GPT2ForSequenceClassification" not in (config.architectures or []):
-        raise DataError(f"{directory}: holds {config.architectures}, not a classifier")
-    model = load_weights(GPT2ForSequenceClassification, directory)
-    return fix_loss_reduction(model).to(default_device()).eval()
+def load_classifier(directory: Path, device: str | None = None) -> GPT2ForSequenceClassification:
+    """A saved classifier, ready to evaluate; DataError when `directory` holds none."""
+    return _load(GPT2ForSequenceClassification, directory, "a classifier", device)
+
+
+def load_model(directory: Path, device: str | None = None) -> PreTrainedModel:
+    """The language model or classifier in `directory`, ready to evaluate."""
+    return (load_classifier if is_classifier(directory) else load_lm)(directory, device)
+
+
+def _load(kind, directory: Path, name: str, device: str | None) -> PreTrainedModel:
+    architectures = check_model_directory(directory).architectures or []
+    if kind.__name__ not in architectures:
+        raise DataError(f"{directory}: holds {architectures}, not {name}")
+    model = fix_loss_reduction(load_weights(kind, directory))
+    return model.to(device or default_device()).eval()
+
+
+def is_classifier(model: PreTrainedModel | GPT2Config | Path) -> bool:
+    """Whether `model`, its configuration or its directory is a classifier's; DataError for none."""
+    if isinstance(model, PreTrainedModel):
+        return isinstance(model, GPT2ForSequenceClassification)
+    config = model if isinstance(model, GPT2Config) else check_model_directory(model)
+    return "GPT2ForSequenceClassification" in (config.architectures or [])
 
 
 def load_weights(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
-    """A model of `kind` from `directory`, every weight of it but the `new` ones.
+    """A model of class `kind` from `directory`, with every weight except the `new` ones.
 
-    Transformers alone would fill in what is missing at random and only mention it.
+    Transformers alone would fill in missing weights at random and only mention it.
     """
     weights = Path(directory) / "model.safetensors"
     try:
-        model, found = kind.from_pretrained(directory, output_loading_info=True, **extra)
+        model, info = kind.from_pretrained(directory, output_loading_info=True, **extra)
     except Exception as error:  # transformers, torch and safetensors raise types of their own
         raise DataError(
-            f"{weights}: these weights cannot be loaded ({briefly(error)}); save the model again"
+            f"{weights}: these weights cannot be loaded ({error_text(error)}); save the model again"
         ) from error
-    lacking = sorted(set(found["missing_keys"]) - set(new))
-    if lacking:
+    missing = sorted(set(info["missing_keys"]) - set(new))
+    if missing:
         raise DataError(
-            f"{weights}: {len(lacking)} weights are missing, {lacking[0]} among them; save the "
+            f"{weights}: {len(missing)} weights are missing, {missing[0]} among them; save the "
             "model again"
         )
     return model
 
 
-def briefly(error: Exception) -> str:
-    """What an exception of a library says, in a line."""
+def error_text(error: Exception) -> str:
+    """The message of a library's exception, on one line."""
     return " ".join(str(error).split())[:160]
 
 
-def check_model_directory(directory: Path) -> GPT2Config:
-    """The configuration in `directory`; DataError in one sentence when there is no whole model."""
-    return read_configuration(
-        directory,
-        ("config.json", "model.safetensors"),
-        "no model here",
-        "`seqlm train` or `make report` makes one",
-        "save the model again",
-    )
-
-
-def read_configuration(
-    directory: Path, files: Sequence[str], absent: str, made_by: str, fix: str
+def check_model_directory(
+    directory: Path,
+    weights: str = "model.safetensors",
+    command: str = "`seqlm train` or `make report`",
 ) -> GPT2Config:
-    """The configuration beside a model that is whole if all `files` are there.
-
-    Raises DataError in one sentence: what is `absent` and what it is `made_by`, or, where
-    config.json is not that of a GPT-2, how to `fix` it.
-    """
+    """The configuration in `directory`; DataError in one sentence when there is no whole model."""
     directory = Path(directory)
-    missing = [name for name in files if not (directory / name).is_file()]
+    missing = [name for name in ("config.json", weights) if not (directory / name).is_file()]
     if missing:
-        raise DataError(f"{directory}: {absent} ({' and '.join(missing)} missing); {made_by}")
+        raise DataError(
+            f"{directory}: no model here ({' and '.join(missing)} missing); {command} makes one"
+        )
     try:
         return GPT2Config.from_pretrained(directory)
-    except Exception as error:  # transformers raises a type of its own for each thing wrong
+    except Exception as error:  # transformers raises many types
         raise DataError(
-            f"{directory}/config.json: no configuration of a GPT-2 ({briefly(error)}); {fix}"
+            f"{directory}/config.json: no configuration of a GPT-2 ({error_text(error)}); write "
+            f"the model again with {command}"
         ) from error
 
 
 def default_device() -> str:
-    """The GPU when there is one, else the CPU (a Mac's GPU knows no float64, which we count in)."""
+    """The GPU when there is one, else the CPU (a Mac's GPU has no float64, which we count in)."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def fit_attention(model: PreTrainedModel, longest_row: int) -> None:
-    """Choose the attention kernel for the rows at hand: plain for short rows on a CPU, else fused.
+    """Choose the attention kernel: plain for short rows on a CPU, else fused.
 
     It changes the speed, not the answers.
     """
@@ -183,14 +184,14 @@ def fit_attention(model: PreTrainedModel, longest_row: int) -> None:
 
 def check_length(model: PreTrainedModel, longest_row: int) -> None:
     """Raises ConfigError when rows are longer than the model has positions for."""
-    room = model.config.n_positions
-    if longest_row > room:
+    n_positions = model.config.n_positions
+    if longest_row > n_positions:
         raise ConfigError(
-            f"max_length: rows of {longest_row} tokens do not fit n_positions = {room}; lower "
-            "max_length, or raise n_positions"
+            f"max_length: rows of {longest_row} tokens do not fit n_positions = {n_positions}; "
+            "lower max_length, or raise n_positions"
         )
 
 
 def count_parameters(model: PreTrainedModel) -> int:
-    """Trainable numbers, those shared between input and output counted once."""
+    """Trainable parameters; those shared between input and output count once."""
     return sum(weight.numel() for weight in model.parameters() if weight.requires_grad)

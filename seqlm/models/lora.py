@@ -1,10 +1,9 @@
-"""LoRA: the weights of a trained model stand still, and small matrices beside them learn.
+"""LoRA: train small matrices beside the frozen weights of a model.
 
 Beside each weight W (in, out) stand A (r, in) and B (out, r), and x is mapped to
-x W + (alpha / r) x A^T B^T. B starts at nought, so the model starts as it was. What is saved is W
-with the product added: an ordinary model that knows nothing of LoRA. Source: E. Hu et al., LoRA:
-Low-Rank Adaptation of Large Language Models, ICLR 2022. The mathematics is peft's; here is what
-makes it fit training.py.
+x W + (alpha / r) x A^T B^T. B starts at zero, so the model starts unchanged. Saving adds the
+product to W: an ordinary model that does not need LoRA. Source: E. Hu et al., LoRA: Low-Rank
+Adaptation of Large Language Models, ICLR 2022. peft does the mathematics.
 """
 
 import copy
@@ -15,8 +14,7 @@ from tempfile import TemporaryDirectory
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from seqlm.models.gpt2 import build_seeded
-from seqlm.models.resize import is_classifier
+from seqlm.models.gpt2 import build_seeded, is_classifier
 from seqlm.utils import write_text
 
 WEIGHTS = "adapter_model.safetensors"
@@ -24,18 +22,18 @@ ADAPTER = "adapter"
 _LINEAR = ["c_attn", "c_proj", "c_fc"]  # every matrix of a block
 
 
-class Adapted(PeftModel):
+class LoraModel(PeftModel):
     """A model under LoRA that saves itself merged; Trainer's checkpoints hold the adapter alone."""
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Write the merged model; or, told more, as Trainer does for a checkpoint, the adapter."""
+        """Write the merged model; with further arguments, as from Trainer, the adapter."""
         if kwargs:
-            # The embedding's new rows are in the adapter as they are; the others did not change.
+            # The embedding's new rows are in the adapter; the others did not change.
             super().save_pretrained(save_directory, **kwargs, save_embedding_layers=False)
             return
         merge_lora(self).save_pretrained(save_directory)
         # Without its configuration beside it, so that transformers does not take the folder for
-        # an adapter; `keep_adapter` gives it one in a folder of its own.
+        # an adapter; `save_adapter` moves it to a folder of its own.
         with TemporaryDirectory(dir=save_directory) as aside:
             super().save_pretrained(aside, save_embedding_layers=False)
             (Path(aside) / WEIGHTS).replace(Path(save_directory) / WEIGHTS)
@@ -43,15 +41,14 @@ class Adapted(PeftModel):
 
 def add_lora(
     model: PreTrainedModel, rank: int, alpha: float, first_new: int, directory: Path, seed: int
-) -> Adapted:
-    """`model` with every weight frozen, and LoRA of `rank` beside each matrix of its blocks.
+) -> LoraModel:
+    """Freeze the weights of `model` and put LoRA of `rank` beside each matrix of its blocks.
 
-    Tokens from id `first_new` up are new and learn their own rows of the embedding; so does a
-    classifier's head, which the adapter then holds whole. `directory` is where the model came from;
-    of it the adapter keeps the last name alone. B starts at nought and A at random from `seed`.
+    Tokens from id `first_new` up are new and learn their own rows of the embedding; a classifier's
+    head learns, too, and the adapter holds it whole. `directory` is where the model came from; the
+    adapter keeps its last name. B starts at zero and A at random from `seed`.
 
-    Returns the model under LoRA, which computes what `model` does; `model` itself is changed by
-    that and is not to be used any more. Raises ValueError (of peft) for a rank below 1.
+    `model` itself is changed: use only the result. Raises ValueError (of peft) for a rank below 1.
     """
     new = list(range(first_new, model.config.vocab_size))
     tied = model.config.tie_word_embeddings or model.get_output_embeddings() is None
@@ -66,24 +63,20 @@ def add_lora(
         base_model_name_or_path=Path(directory).resolve().name,
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers by an older name
-        return build_seeded(lambda: Adapted(model, config), seed)
+        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
+        return build_seeded(lambda: LoraModel(model, config), seed)
 
 
-def merge_lora(model: Adapted) -> PreTrainedModel:
-    """An ordinary model that does what `model` does, of the class and shapes as before `adapt`.
+def merge_lora(model: LoraModel) -> PreTrainedModel:
+    """A copy of `model` without LoRA: the product of A and B is added to each W.
 
-    Its weights are copies, with the product of A and B added to each W, and the new rows put into
-    the embedding; answers are the same up to rounding. `model` itself stays under LoRA.
+    Class and shapes are as before `add_lora`, and answers the same up to rounding.
     """
     return copy.deepcopy(model).merge_and_unload()
 
 
-def save_adapter(model: Adapted, directory: Path) -> int:
-    """Give the adapter saved in a model `directory` its own folder there, and say how to load it.
-
-    Returns the bytes of the folder.
-    """
+def save_adapter(model: LoraModel, directory: Path) -> int:
+    """Move the adapter in a model `directory` to its own folder there, with a README; its bytes."""
     folder = Path(directory) / ADAPTER
     folder.mkdir(exist_ok=True)
     loose = Path(directory) / WEIGHTS
@@ -92,35 +85,35 @@ def save_adapter(model: Adapted, directory: Path) -> int:
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    write_text(folder / "README.md", _how_to_load(model))
+    write_text(folder / "README.md", _adapter_readme(model))
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _how_to_load(model: Adapted) -> str:
-    """README.md of an adapter: the lines that put it upon the model that it belongs to."""
+def _adapter_readme(model: LoraModel) -> str:
     config, size = model.peft_config["default"], model.get_base_model().config
-    start, new = config.base_model_name_or_path, config.trainable_token_indices
-    kind, more = "AutoModelForCausalLM", ""
+    base = config.base_model_name_or_path
+    kind, extra, grow, why = "AutoModelForCausalLM", "", "", ""
     if is_classifier(model.get_base_model()):
         kind = "AutoModelForSequenceClassification"
-        more = f", num_labels={size.num_labels}, ignore_mismatched_sizes=True"
-    lines = [
-        "from peft import PeftModel",
-        f"from transformers import {kind}",
-        "",
-        f'model = {kind}.from_pretrained("{start}"{more})',
-        'model = PeftModel.from_pretrained(model, "adapter")',
-    ]
-    told = f"It belongs upon the model that was fine-tuned, `{start}`, and is loaded with peft:"
-    if new:
-        lines.insert(-1, f"model.resize_token_embeddings({size.vocab_size})")
-        told += (
+        extra = f", num_labels={size.num_labels}, ignore_mismatched_sizes=True"
+    if config.trainable_token_indices:
+        grow = f"model.resize_token_embeddings({size.vocab_size})\n"
+        why = (
             " Tokens were appended to the vocabulary, so the embedding must grow before the "
-            "adapter is put upon it; the adapter then fills in their rows."
+            "adapter is loaded, which fills in their rows."
         )
-    code = "\n".join(lines)
-    return (
-        f"# A LoRA adapter of rank {config.r}\n\n{told}\n\n```python\n{code}\n```\n\nBoth names "
-        "stand for folders; put in where yours are. The folder above holds the same model with the "
-        "adapter added in, which needs none of this.\n"
-    )
+    return f"""# A LoRA adapter of rank {config.r}
+
+It belongs to the model that was fine-tuned, `{base}`, and is loaded with peft:{why}
+
+```python
+from peft import PeftModel
+from transformers import {kind}
+
+model = {kind}.from_pretrained("{base}"{extra})
+{grow}model = PeftModel.from_pretrained(model, "adapter")
+```
+
+Both names stand for folders; put in yours. The folder above holds the same model with the adapter
+merged, which needs none of this.
+"""

@@ -1,12 +1,11 @@
-"""Two small language models without attention, for the GPT to beat.
+"""Two small language models without attention, as baselines for the GPT.
 
-They train through the same `training.train` and are scored by the same `score_tokens`, on the
-same tokens, so whatever the GPT does better it owes to its own shape. What each sees of the
-tokens before::
+They are trained by the same `train` and scored by the same `score_tokens` on the same tokens, so
+differences come from the architecture. How each uses the tokens before::
 
-    LSTM              all of them and their order, pressed into one vector that is carried along
-    attention-free    their plain mean: which came before, in whatever order, all alike
-    GPT               all of them, each weighed anew at every step
+    LSTM              all of them in order, compressed into one vector that is carried along
+    attention-free    their plain mean: order does not matter, all count alike
+    GPT               all of them, weighted anew at every step
 """
 
 from pathlib import Path
@@ -23,9 +22,9 @@ from seqlm.models.gpt2 import build_seeded, check_model_directory, default_devic
 
 
 class BaselineConfig(PretrainedConfig):
-    """The size of a rival, in GPT-2's own names."""
+    """The size of a baseline, in GPT-2's own names."""
 
-    model_type = "seqlm_rival"
+    model_type = "seqlm_baseline"
 
     vocab_size: int = 1
     n_positions: int = 1
@@ -36,30 +35,22 @@ class BaselineConfig(PretrainedConfig):
 
 
 class BaselineLM(PreTrainedModel):
-    """Embedding, something in between (`mix`), and the embedding again as output layer.
+    """Embedding, layers (`mix`), and the embedding again as output layer.
 
-    A causal language model that Trainer and `score_tokens` take for a GPT-2: padding stands on the
-    right, where nothing real looks.
+    Subclasses make their layers in `build`; `mix` maps embeddings (B, T, D) to hidden states
+    (B, T, D), each from the tokens up to it. Trainer and `score_tokens` use it like a GPT-2.
     """
 
     config_class = BaselineConfig
-    accepts_loss_kwargs = True  # Trainer hands over num_items_in_batch, and divides by nothing else
+    accepts_loss_kwargs = True  # Trainer passes num_items_in_batch, and divides by nothing else
 
     def __init__(self, config: BaselineConfig):
         super().__init__(config)
-        self.loss_type = "ForCausalLM"  # by this name Trainer knows that labels are shifted here
+        self.loss_type = "ForCausalLM"  # tells Trainer that labels are shifted here
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
         self.drop = nn.Dropout(config.dropout)
         self.build()
         self.post_init()
-
-    def build(self) -> None:
-        """Make the layers that `mix` uses."""
-        raise NotImplementedError
-
-    def mix(self, embedded: torch.Tensor) -> torch.Tensor:
-        """(B, T, D) -> (B, T, D): at each place what the tokens up to it say about the next."""
-        raise NotImplementedError
 
     def forward(
         self,
@@ -70,9 +61,8 @@ class BaselineLM(PreTrainedModel):
     ) -> CausalLMOutput:
         """Logits (B, T, V) for ids (B, T); with `labels` (B, T) the loss, too.
 
-        Labels are shifted in here, and -100 bears no loss. The loss is a mean over what is
-        predicted, or the sum over `num_items_in_batch`. There is no cache, so `use_cache` changes
-        nothing.
+        Labels are shifted here, and -100 is ignored. The loss is the mean over predictions, or
+        their sum divided by `num_items_in_batch`. There is no cache: `use_cache` has no effect.
         """
         hidden = self.mix(self.wte(input_ids))  # (B, T, D)
         logits = nn.functional.linear(hidden, self.wte.weight)  # (B, T, V)
@@ -83,15 +73,15 @@ class BaselineLM(PreTrainedModel):
         return CausalLMOutput(loss=loss, logits=logits)
 
     def set_attn_implementation(self, *args, **kwargs) -> None:
-        """Nothing to choose: there is no attention here."""
+        """Does nothing: there is no attention."""
 
 
 class LSTMLanguageModel(BaselineLM):
-    """One LSTM layer as wide as the embedding, whose output the embedding turns into logits.
+    """One LSTM layer as wide as the embedding, which is also the output layer.
 
     Sources: S. Hochreiter and J. Schmidhuber, Long Short-Term Memory, Neural Computation 9 (1997);
     tied output: O. Press and L. Wolf, Using the Output Embedding to Improve Language Models, EACL
-    2017; forget gates that start open: R. Jozefowicz et al., An Empirical Exploration of Recurrent
+    2017; forget gates with bias 1: R. Jozefowicz et al., An Empirical Exploration of Recurrent
     Network Architectures, ICML 2015.
     """
 
@@ -110,9 +100,9 @@ class LSTMLanguageModel(BaselineLM):
 
 
 class MeanLanguageModel(BaselineLM):
-    """One block of GPT-2 in which a running mean takes the place of attention.
+    """One block of GPT-2 with a running mean in place of attention.
 
-    With x the embedding of token and place: h = x + mean of all x so far; then, as in GPT-2,
+    With x the embedding of token and position: h = x + mean of all x so far; then, as in GPT-2,
     h + MLP(norm(h)) with an MLP four times as wide, and a last norm before the output layer.
     """
 
@@ -126,21 +116,19 @@ class MeanLanguageModel(BaselineLM):
         self.norm_out = nn.LayerNorm(width, epsilon)
 
     def mix(self, embedded: torch.Tensor) -> torch.Tensor:
-        places = torch.arange(embedded.shape[1], device=embedded.device)  # (T,)
-        x = self.drop(embedded + self.wpe(places))  # (B, T, D)
-        h = x + x.cumsum(1) / (places + 1)[:, None]
+        positions = torch.arange(embedded.shape[1], device=embedded.device)  # (T,)
+        x = self.drop(embedded + self.wpe(positions))  # (B, T, D)
+        h = x + x.cumsum(1) / (positions + 1)[:, None]
         return self.norm_out(h + self.drop(self.mlp(self.norm_mlp(h))))
 
 
-# No norm lifts an LSTM's input, and at 0.02 it is so faint that learning hardly begins (60 steps
-# of 64 rows: 4.3 nats per token against 3.6); above 0.3 the first guesses are no longer even.
+# An LSTM's input has no norm, and with 0.02 it is so small that learning hardly starts (60 steps
+# of 64 rows: 4.3 nats per token against 3.6); above 0.3 the first predictions are not uniform.
 LSTM_INITIALIZER_RANGE = 0.3
-
-_KINDS = {kind.__name__: kind for kind in (LSTMLanguageModel, MeanLanguageModel)}
 
 
 def baseline_config(size: ModelConfig, vocab: dict[str, int], **extra) -> BaselineConfig:
-    """A rival as wide as the GPT of that `size`; its layers and heads have no counterpart here."""
+    """A baseline as wide as the GPT of that `size`; layers and heads have no counterpart."""
     return BaselineConfig(
         vocab_size=len(vocab),
         n_positions=size.n_positions,
@@ -154,7 +142,7 @@ def baseline_config(size: ModelConfig, vocab: dict[str, int], **extra) -> Baseli
 
 
 def build_lstm(size: ModelConfig, vocab: dict[str, int], seed: int = 42) -> LSTMLanguageModel:
-    """An LSTM of the GPT's width with random weights; the same seed gives the same weights."""
+    """An LSTM of the GPT's width with random weights from `seed`."""
     config = baseline_config(size, vocab, initializer_range=LSTM_INITIALIZER_RANGE)
     return build_seeded(lambda: LSTMLanguageModel(config), seed)
 
@@ -162,14 +150,14 @@ def build_lstm(size: ModelConfig, vocab: dict[str, int], seed: int = 42) -> LSTM
 def build_attention_free(
     size: ModelConfig, vocab: dict[str, int], seed: int = 42
 ) -> MeanLanguageModel:
-    """A running-mean block of the GPT's width with random weights, the same for the same seed."""
+    """A running-mean block of the GPT's width with random weights."""
     return build_seeded(lambda: MeanLanguageModel(baseline_config(size, vocab)), seed)
 
 
 def load_baseline_lm(directory: Path) -> BaselineLM:
-    """A saved rival, ready to evaluate. Raises DataError when `directory` holds none."""
-    named = check_model_directory(directory).architectures or []
-    kinds = [_KINDS[name] for name in named if name in _KINDS]
-    if not kinds:
-        raise DataError(f"{directory}: holds {named}, not one of the rivals {list(_KINDS)}")
-    return load_weights(kinds[0], directory).to(default_device()).eval()
+    """A saved baseline, ready to evaluate; DataError when `directory` holds none."""
+    architectures = check_model_directory(directory).architectures or []
+    for kind in (LSTMLanguageModel, MeanLanguageModel):
+        if kind.__name__ in architectures:
+            return load_weights(kind, directory).to(default_device()).eval()
+    raise DataError(f"{directory}: holds {architectures}, not an LSTM or attention-free model")

@@ -1,4 +1,4 @@
-"""Looking inside: what a model expected at each place of a picture, and where it looked."""
+"""What a model expected at each position of an image, and its attention weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +16,12 @@ from seqlm.models.generation import strategy_probabilities, withhold_class
 
 @dataclass(frozen=True)
 class Candidate:
-    """One token that might have come at a place.
+    """One token that was possible at a position, by its name.
 
     Attributes:
-        token: its name.
-        probability: what the model gave it.
-        after: what the settings made of that; what was drawn from.
-        chosen: whether it is the one that stands there.
+        probability: the model's own.
+        after: after the sampling settings, as it was sampled from.
+        chosen: whether this token stands there.
     """
 
     token: str
@@ -33,13 +32,13 @@ class Candidate:
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """A picture of P codes, place by place, as the model met it.
+    """The model's predictions at each of the P codes of an image.
 
     Attributes:
-        ids: what stands at each place. (P,) int64
+        ids: the code at each position. (P,) int64
         names: the token of every id. (V,)
         expected: p(token | all before it), the model's own. (P, V)
-        after: the same after guidance, temperature, top-k and nucleus, codes alone. (P, V)
+        after: the same after guidance, temperature, top-k and nucleus, codes only. (P, V)
     """
 
     ids: np.ndarray
@@ -49,77 +48,69 @@ class Trace:
 
     @cached_property
     def surprisal(self) -> np.ndarray:
-        """-ln p of what stands at each place, in nats. (P,)"""
+        """-ln p of the code at each position, in nats. (P,)"""
         return -np.log(self.expected[np.arange(len(self.ids)), self.ids])
 
-    def candidates(self, place: int, k: int = 10) -> list[Candidate]:
-        """The `k` tokens the model thought likeliest at `place`, and the one that stands there."""
-        order = np.argsort(-self.expected[place], kind="stable")[:k].tolist()
-        chosen = int(self.ids[place])
-        return [
-            Candidate(
-                self.names[i],
-                float(self.expected[place, i]),
-                float(self.after[place, i]),
-                i == chosen,
-            )
-            for i in (order if chosen in order else [*order, chosen])
-        ]
+    def candidates(self, position: int, k: int = 10) -> list[Candidate]:
+        """The `k` most likely tokens at `position`, and the one that stands there."""
+        expected, after = self.expected[position].tolist(), self.after[position].tolist()
+        order = np.argsort(-self.expected[position], kind="stable")[:k].tolist()
+        chosen = int(self.ids[position])
+        order += [chosen] * (chosen not in order)
+        return [Candidate(self.names[i], expected[i], after[i], i == chosen) for i in order]
 
 
 @torch.inference_mode()
 def trace(
     model,
     vocab: dict[str, int],
-    head: Sequence[str],
+    prompt: Sequence[str],
     codes: Sequence[int],
     config: SampleConfig | None = None,
 ) -> Trace:
-    """What the model expected at each place of `codes` (P,) that follow the tokens `head`.
+    """The model's predictions at each of `codes` (P,), which follow the tokens `prompt`.
 
-    With the `config` that `sampling.draw` was given, `after` is what each code was drawn from; for
-    beam search what its sums are made of. Without one it is what the model gives to codes.
+    With the `config` passed to `generation.draw`, `after` is what each code was sampled from; for
+    beam search, and without a config, it is the model's own prediction limited to codes.
     """
-    config = config or SampleConfig()
+    if config is None or config.strategy == "beam":
+        config = SampleConfig(guidance=config.guidance if config else 1.0)
     body = encode_tokens(map(code_token, codes), vocab)
-    given = _logits(model, [*encode_tokens(head, vocab), *body], len(body))  # (P, V)
-    logits, free = given, withhold_class(head)
+    own = _logits(model, [*encode_tokens(prompt, vocab), *body], len(body))  # (P, V)
+    logits, free = own, withhold_class(prompt)
     if free is not None and config.guidance != 1:
         without = _logits(model, [*encode_tokens(free, vocab), *body], len(body))
-        logits = guided_logits(given, without, config.guidance)
+        logits = guided_logits(own, without, config.guidance)
     barred = torch.as_tensor(token_kinds(vocab) != KIND_CODE, device=logits.device)
-    logits = logits.masked_fill(barred, -torch.inf)
-    if config.strategy == "beam":
-        config = SampleConfig()
     return Trace(
         np.array(body),
         sorted(vocab, key=vocab.get),
-        given.double().softmax(-1).cpu().numpy(),
-        strategy_probabilities(logits, config).cpu().numpy(),
+        own.double().softmax(-1).cpu().numpy(),
+        strategy_probabilities(logits.masked_fill(barred, -torch.inf), config).cpu().numpy(),
     )
 
 
 def _logits(model, ids: list[int], last: int) -> torch.Tensor:
-    """What is expected before each of the `last` ids. (last, V) float."""
+    """Logits of each of the `last` ids, from the ids before it. (last, V) float."""
     model.eval()
     input_ids = torch.tensor([ids[:-1]], device=model.device)
     return model(input_ids, use_cache=False).logits[0, -last:].float()
 
 
-def first_patches(image: np.ndarray, done: int, patch: int) -> np.ndarray:
-    """`image` (H, W) with all but its first `done` patches left as paper."""
+def first_patches(image: np.ndarray, n: int, patch: int) -> np.ndarray:
+    """`image` (H, W) with all but its first `n` patches blank."""
     columns = image.shape[1] // patch
-    there = np.arange(image.size // patch**2).reshape(-1, columns) < done
-    return image * np.kron(there, np.ones((patch, patch)))
+    mask = np.arange(image.size // patch**2).reshape(-1, columns) < n
+    return image * np.kron(mask, np.ones((patch, patch)))
 
 
 @torch.inference_mode()
 def attention_weights(model, ids: Sequence[int]) -> np.ndarray:
-    """How much each token looks at each one before it. (n_layer, n_head, T, T), rows sum to 1.
+    """Attention of each token to those before it. (n_layer, n_head, T, T), rows sum to 1.
 
     softmax(q k / sqrt(n_embd / n_head)) of every head: A. Vaswani et al., Attention Is All You
-    Need, NIPS 2017, equation 1. What a head looks at is not yet what it makes of it: S. Jain and
-    B. C. Wallace, Attention is not Explanation, NAACL 2019.
+    Need, NIPS 2017, equation 1. Weights alone explain little: S. Jain and B. C. Wallace, Attention
+    is not Explanation, NAACL 2019.
     """
     model.eval()
     before = model.config._attn_implementation

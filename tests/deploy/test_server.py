@@ -30,8 +30,13 @@ from seqlm.cli import main
 from seqlm.config import DRAWING, SampleConfig
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 from seqlm.data.tokens import class_ids, drawing_prompt, reading_prompt
-from seqlm.deploy.endpoints import Endpoint, GenerateEndpoint, NextTokenEndpoint, StreamEndpoint
-from seqlm.deploy.memory import fit_into_memory, sentence_bytes
+from seqlm.deploy.endpoints import (
+    Endpoint,
+    GenerateEndpoint,
+    NextTokenEndpoint,
+    StreamEndpoint,
+    sentence_bytes,
+)
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table
@@ -215,7 +220,7 @@ def worker(saved, monkeypatch) -> Callable[[type[Endpoint]], Endpoint]:
 
 def test_a_batch_of_different_lengths_is_answered_as_each_alone(worker):
     endpoint = worker(NextTokenEndpoint)
-    asked = [endpoint.asks(tokens=prompt, k=66) for prompt in prompts_of_all_lengths(7)]
+    asked = [endpoint.request_type(tokens=prompt, k=66) for prompt in prompts_of_all_lengths(7)]
     for one, answer in zip(asked, endpoint.predict(asked), strict=True):
         (alone,) = endpoint.predict([one])
         expected = {line.token: line.probability for line in alone["table"]}
@@ -294,7 +299,7 @@ def calls_of(endpoint: Endpoint, requests: list) -> int:
 def test_a_batch_of_like_settings_calls_the_model_no_oftener_than_its_longest_alone(worker, way):
     endpoint = worker(GenerateEndpoint)
     requests = [
-        endpoint.asks(tokens=f"<CLS> <CLS_{k}> <IMG>", seed=k, n=1 + k % 3, **way)
+        endpoint.request_type(tokens=f"<CLS> <CLS_{k}> <IMG>", seed=k, n=1 + k % 3, **way)
         for k in range(10)
     ]
     alone = [calls_of(endpoint, [request]) for request in requests]
@@ -303,7 +308,7 @@ def test_a_batch_of_like_settings_calls_the_model_no_oftener_than_its_longest_al
 
 def test_what_a_sentence_may_keep_is_what_the_model_keeps(worker):
     endpoint = worker(GenerateEndpoint)
-    request = endpoint.asks(tokens=PROMPT, strategy="beam", num_beams=5, max_new_tokens=8)
+    request = endpoint.request_type(tokens=PROMPT, strategy="beam", num_beams=5, max_new_tokens=8)
     sizes = []
 
     def kept(module, given, named, output) -> None:
@@ -323,20 +328,14 @@ def test_what_a_sentence_may_keep_is_what_the_model_keeps(worker):
 def test_a_batch_that_would_need_too_much_memory_is_written_in_parts(worker, monkeypatch):
     endpoint = worker(GenerateEndpoint)
     requests = [
-        endpoint.asks(tokens=f"<CLS> <CLS_{k}> <IMG>", n=3, max_new_tokens=9) for k in range(8)
+        endpoint.request_type(tokens=f"<CLS> <CLS_{k}> <IMG>", n=3, max_new_tokens=9)
+        for k in range(8)
     ]
     whole, calls = endpoint.predict(requests), calls_of(endpoint, requests)
     one = sentence_bytes(endpoint.config, PROMPT.split(), requests[0].config())
-    monkeypatch.setattr("seqlm.deploy.memory.MEMORY", 7 * one)
+    monkeypatch.setattr("seqlm.deploy.endpoints.MEMORY", 7 * one)
     assert endpoint.predict(requests) == whole
     assert calls_of(endpoint, requests) > 3 * calls  # 24 sentences, 7 at a time
-
-
-def test_groups_hold_as_many_as_fit_and_never_none(monkeypatch):
-    monkeypatch.setattr("seqlm.deploy.memory.MEMORY", 10)
-    assert fit_into_memory([("a", 4), ("b", 6), ("c", 1), ("d", 10)]) == [["a", "b"], ["c"], ["d"]]
-    assert fit_into_memory([("large", 11), ("b", 1)]) == [["large"], ["b"]]
-    assert fit_into_memory([]) == []
 
 
 @pytest.mark.parametrize("kind", [GenerateEndpoint, StreamEndpoint])
@@ -344,15 +343,14 @@ def test_a_request_that_could_need_too_much_memory_is_refused(worker, monkeypatc
     endpoint = worker(kind)
     monkeypatch.setattr(endpoint.config, "n_layer", 12)
     monkeypatch.setattr(endpoint.config, "n_embd", 768)
-    monkeypatch.setattr(endpoint.config, "n_positions", 1024)
-    monkeypatch.setattr(endpoint, "longest", 1024)  # now it believes to serve the smallest GPT-2
+    monkeypatch.setattr(endpoint.config, "n_positions", 1024)  # now it is the smallest GPT-2
     large = {"tokens": PROMPT, "strategy": "beam", "num_beams": 64}
     said = r"^n: the memory for as many .* may come to 9\.0 GiB, and 4\.0 are allowed; lower n, "
     for asked in (large, {"tokens": PROMPT, "n": 64}):
         with pytest.raises(DataError, match=said):
-            endpoint.check(endpoint.asks(**asked))
-        endpoint.check(endpoint.asks(**asked, max_new_tokens=400))
-        endpoint.check(endpoint.asks(**asked | {"n": 1, "num_beams": 28}))
+            endpoint.check(endpoint.request_type(**asked))
+        endpoint.check(endpoint.request_type(**asked, max_new_tokens=400))
+        endpoint.check(endpoint.request_type(**asked | {"n": 1, "num_beams": 28}))
 
 
 def streamed(server: Server, **asked) -> tuple[list[list[str]], dict]:
@@ -435,7 +433,7 @@ MISTAKES = [
     ("/next-token", {"tokens": ""}, "tokens: List should have at least 1 item"),
     ("/next-token", {"tokens": []}, "tokens: List should have at least 1 item"),
     ("/next-token", {"tokens": [4]}, "tokens.0: Input should be a valid string"),
-    ("/next-token", {"tokens": ["<IMG>"] * 65}, "tokens: 65 of them"),
+    ("/next-token", {"tokens": ["<IMG>"] * 65}, "tokens: a prompt of 65 tokens does not fit"),
     ("/next-token", {}, "tokens: Field required"),
     ("/next-token", {"tokens": PROMPT, "k": 0}, "k: Input should be greater than or equal to 1"),
     ("/next-token", {"tokens": PROMPT, "k": 1001}, "k: Input should be less than or equal to 1000"),

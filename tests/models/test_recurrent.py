@@ -274,11 +274,11 @@ def test_what_is_saved_is_loaded_again(build, tmp_path):
     np.testing.assert_array_equal(score_tokens(loaded, rows).nll, score_tokens(model, rows).nll)
 
 
-def test_what_is_no_rival_is_refused_in_a_sentence(tmp_path):
+def test_another_model_is_refused_in_a_sentence(tmp_path):
     with pytest.raises(DataError, match="no model here"):
         load_baseline_lm(tmp_path / "nothing")
     build_lm(SIZE, VOCAB).save_pretrained(tmp_path / "gpt")
-    with pytest.raises(DataError, match="GPT2LMHeadModel.* not one of the rivals"):
+    with pytest.raises(DataError, match="GPT2LMHeadModel.* not an LSTM or attention-free"):
         load_baseline_lm(tmp_path / "gpt")
 
 

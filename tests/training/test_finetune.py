@@ -111,7 +111,7 @@ def options_of(start, **more) -> FinetuneConfig:
 
 def test_new_tokens_are_counted_whatever_else_is_wrong_with_the_rows(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
-    lines = ['{"tokens": "<IMG> a a b </IMG> <PAD>"}', "{no json", '{"tokens": 7}', "[]"]
+    lines = ['{"tokens": "<IMG> a a b </IMG> <PAD>"}', '{"tokens": 7}', "[]"]
     lines += ['{"tokens": "<IMG> b </IMG> <CLS> <CLS> <EOS>", "label": 2}']
     path.write_bytes(gzip.compress("\n".join(lines).encode()))
     found = count_new_tokens(path, default_vocab(5, 2))
@@ -142,7 +142,7 @@ def test_a_class_that_leaves_a_gap_is_refused(vocab):
 def test_the_rarest_new_tokens_are_named_first():
     counts = {f"<Z_{k}>": k for k in range(1, 12)}
     told = describe_token_counts(counts)
-    assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith("3 that are commoner")
+    assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith("3 more frequent ones")
 
 
 def test_the_embedding_grows_and_what_was_there_is_untouched(tiny, vocab):
