@@ -15,7 +15,7 @@ from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.tables import escape_markdown, results_table
 from seqlm.page import to_html
 from seqlm.plots.summary import plot_summary
-from seqlm.plots.training import MEASURES
+from seqlm.plots.training import LOSSES
 from seqlm.publish import publish
 from seqlm.report_lab import laboratory
 from seqlm.training.cards import PROCESS
@@ -158,7 +158,7 @@ def _trained(record: Mapping, metrics: Mapping, values: Mapping) -> list[str]:
         f"{format_duration(total)}, on {_machine(record['machine'])}."
     )
     best = record["best"]
-    told = ", ".join(f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best)
+    told = ", ".join(f"{name} {best[key]:.3f}" for key, name in LOSSES.items() if key in best)
     kept = (
         f"The checkpoint kept is the one of step {best['step']:,}, which had the lowest code NLL "
         f"on val. There, in nats per token: {told}. Val chose it, so these numbers flatter it a "

@@ -1,12 +1,9 @@
-"""Invented metrics, an invented training record, and models and scores that a hand can check."""
+"""Sample metrics, a sample training record, and models and scores that can be checked by hand."""
 
-import io
 from types import SimpleNamespace
 
 import numpy as np
 import torch
-from matplotlib.image import imread
-from matplotlib.text import Text
 
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.evaluation.classification import measure_classes
@@ -67,7 +64,7 @@ def classes(accuracy: float, n: int = 360) -> dict:
 
 
 def values(number_of_notebook: str) -> dict:
-    """What notebook 01, 03, 04, 05 or 06 might leave; the numbers are invented."""
+    """The values of one notebook's metrics file; the numbers are made up."""
     positions = [1.1, 3.9, 3.6, 0.9, 2.9, 4.6, 4.4, 2.2, 3.0, 4.5, 4.6, 2.6, 1.2, 3.9, 4.0, 1.4]
     return {
         "explore_data": {
@@ -157,7 +154,7 @@ def values(number_of_notebook: str) -> dict:
 
 
 def record(steps: int = 1611, evals: int = 12) -> dict:
-    """What training.json might hold after a run of the language model."""
+    """A training.json of a language model."""
     rng = np.random.default_rng(0)
     history = [
         {"step": s, "epoch": s / 805, "tokens": s * 1470, "seconds": 0.64 * s,
@@ -199,7 +196,7 @@ def record(steps: int = 1611, evals: int = 12) -> dict:
 
 
 class BigramModel(torch.nn.Module):
-    """A language model whose logits are a table that anyone can read: table[previous token]."""
+    """A language model whose logits are a table: table[previous token]."""
 
     device = torch.device("cpu")
 
@@ -228,7 +225,7 @@ def ragged_rows(seed=0, n=15):
 
 
 def scores_of(values, row=None, **columns):
-    """A table of scores with the given NLL; what is not said is 0."""
+    """A table of scores with these NLL; other columns are 0 by default."""
     values = np.asarray(values, dtype=float)
     zeros = np.zeros(len(values), dtype=int)
     row = np.arange(len(values)) if row is None else np.asarray(row)
@@ -249,48 +246,15 @@ def workspace(
     profile="laptop",
     numbers=("explore_data", "train_causal_lm", "classify_sequences", "evaluate", "sample"),
 ) -> Workspace:
-    """A profile whose notebooks have left their (invented) metrics, a record and two figures."""
+    """A profile with sample metrics, a training record and two figures."""
     ws = Workspace(profile, root)
     for number in numbers:
         parameters = {"seed": 42, "n_layer": 6, "cache": str(root / "data" / "cache")}
         ws.save_metrics(number, parameters, values(number), 60.0)
-    held = record(160, 4)
-    held["settings"]["output_dir"] = str(ws.outputs)
-    write_json(ws.outputs / "training.json", held)
-    ws.save_figure(plot_training_process(held), "training_process")
+    saved = record(160, 4)
+    saved["settings"]["output_dir"] = str(ws.outputs)
+    write_json(ws.outputs / "training.json", saved)
+    ws.save_figure(plot_training_process(saved), "training_process")
     table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
     ws.save_figure(plot_next_tokens(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
     return ws
-
-
-def pixels(figure) -> np.ndarray:
-    """A figure as it is drawn, (height, width, 3) in 0..1."""
-    held = io.BytesIO()
-    figure.savefig(held, format="png", dpi=100)
-    held.seek(0)
-    return imread(held)[..., :3]
-
-
-def words(figure) -> str:
-    """All text in a figure, tick labels included."""
-    return "\n".join(text.get_text() for text in figure.findobj(Text))
-
-
-def check_ink_and_words(figure, least: float = 0.005) -> None:
-    """It has `least` ink and not too much, fits a page, and its alt text is whole and states n."""
-    shown = pixels(figure)
-    assert least < (shown < 0.9).any(axis=2).mean() < 0.9
-    assert 400 <= shown.shape[1] <= 900
-    assert "n = " in figure.alt and "n = " in words(figure)
-    assert figure.alt.endswith(".") and "nan" not in figure.alt
-
-
-def check_letters(figure) -> None:
-    """No letter in its axes is smaller than nine points, and nothing is cut off at the edge."""
-    figure.draw_without_rendering()
-    width, height = figure.bbox.width, figure.bbox.height
-    for text in figure.findobj(Text):
-        if text.get_text() and text.get_visible() and text.axes is not None:
-            assert text.get_fontsize() >= 9, text
-    box = figure.get_tightbbox().transformed(figure.dpi_scale_trans)
-    assert box.x0 > -4 and box.y0 > -4 and box.x1 < width + 4 and box.y1 < height + 4

@@ -1,4 +1,4 @@
-"""Figures that compare models: baselines, differences between models, forgetting."""
+"""Figures that compare models: with baselines, in pairs, before and after fine-tuning."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,27 +10,31 @@ from matplotlib.figure import Figure
 
 from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, format_n
 from seqlm.evaluation.ngrams import baseline_name
-from seqlm.plots.style import BLUE, DASHED, GREY, INK, SERIES, SMALL, canvas, finish, listed, styled
+from seqlm.plots import style
+from seqlm.plots.style import canvas, draw_estimates, finish, name_rows, styled
+
+
+def _look(highlighted: bool) -> dict:
+    """What stands out is blue and a filled diamond, all else grey and an open circle."""
+    colour, marker = (style.BLUE, "D") if highlighted else (style.GREY, "o")
+    return {"colour": colour, "marker": marker, "filled": highlighted, "across": True}
 
 
 @styled
 def plot_baselines(
-    names: Sequence[str],
-    estimates: Sequence[Numbers],
+    estimates: Mapping[str, Numbers],
     heading: str,
     unit: str,
-    ours: Sequence[str] | None = None,
+    highlighted: Sequence[str] | None = None,
 ) -> Figure:
-    """Dots with intervals, best on top. `ours`, by default the first of `names`, stand out.
+    """Estimates with intervals, best on top; the `highlighted`, by default the first, stand out.
 
     `unit` labels the axis. Estimates whose unit is "share" get an axis in percent.
     """
-    numbers = [as_estimate(e) for e in estimates]
-    ours = [baseline_name(name) for name in ([names[0]] if ours is None else ours)]
-    names = [baseline_name(name) for name in names]
-    figure = canvas(0.75 + 0.33 * len(names), heading)
-    ladder(figure.add_subplot(), names, numbers, ours, unit)
-    return finish(figure, f"{heading}.", ladder_words(names, numbers, ours))
+    figure = canvas(0.75 + 0.33 * len(estimates), heading)
+    highlighted = highlighted or list(estimates)[:1]
+    words = draw_ranking(figure.add_subplot(), estimates, highlighted, unit)
+    return finish(figure, f"{heading}, {words}")
 
 
 def _off_axis(estimates: Sequence[Estimate]) -> int | None:
@@ -43,70 +47,44 @@ def _off_axis(estimates: Sequence[Estimate]) -> int | None:
     return lowest if left - estimates[lowest].high > 1.5 * (right - left) else None
 
 
-def ladder(
-    ax: Axes, names: Sequence[str], estimates: Sequence[Estimate], ours: Sequence[str], label: str
-) -> None:
-    """Dots with their 95 % intervals, one below the other, the best on top.
+def draw_ranking(
+    ax: Axes, estimates: Mapping[str, Numbers], highlighted: Sequence[str], label: str
+) -> str:
+    """Estimates with 95 % intervals, one below the other, the best on top; returns them in words.
 
-    Shares are better when high, everything else when low. Those in `ours` get a filled diamond
-    and a bold name. One that lies far off is drawn as an arrow at the edge, with its number.
+    Shares are better when high, everything else when low. The highlighted ones get a filled
+    diamond and a bold name. One that lies far off is an arrow at the edge, with its number.
     """
-    shares = all(e.unit == "share" for e in estimates)
-    order = sorted(range(len(names)), key=lambda i: estimates[i].value, reverse=not shares)
-    off = _off_axis(estimates)
-    seen = [e for i, e in enumerate(estimates) if i != off]
-    left, right = min(e.low for e in seen), max(e.high for e in seen)
+    numbers = [as_estimate(e) for e in estimates.values()]
+    shares = all(e.unit == "share" for e in numbers)
+    bold = [name in highlighted for name in estimates]
+    names = [f"{'◆ ' * (name in highlighted)}{baseline_name(name)}" for name in estimates]
+    order = sorted(range(len(names)), key=lambda i: numbers[i].value, reverse=not shares)
+    off = _off_axis(numbers)
+    shown = [e for i, e in enumerate(numbers) if i != off]
+    left, right = min(e.low for e in shown), max(e.high for e in shown)
     margin = 0.06 * (right - left) or 0.05
     left, right = left - margin * (1 if off is None else 2.5), right + margin
-    if shares:
-        right = min(right, 1.004)
-    for y, i in enumerate(order):
-        e, mine = estimates[i], names[i] in ours
-        colour = BLUE if mine else GREY
+    name_rows(ax, [names[i] for i in order])
+    for y, (i, tick) in enumerate(zip(order, ax.get_yticklabels(), strict=True)):
+        weight = "bold" if bold[i] else "normal"
+        tick.set_fontweight(weight)
         if i == off:
-            ax.plot(left + margin / 2, y, marker="<", color=colour, ms=7, ls="none")
-            ax.annotate("off the axis", (left + margin / 2, y), (9, 0), textcoords="offset points",
-                        va="center", fontsize=SMALL, color=GREY)  # fmt: skip
+            ax.plot(left + margin / 2, y, "<", color=style.GREY, ms=7)
+            ax.text(left + 1.2 * margin, y, "off the axis", va="center", fontsize=style.SMALL)
         else:
-            ax.plot([e.low, e.high], [y, y], color=colour, lw=2.6 if mine else 1.5)
-            face = colour if mine else "white"
-            ax.plot(e.value, y, marker="D" if mine else "o", ms=7, color=colour, mfc=face, mew=1.5)
-        ax.text(
-            1.015, y, f"{e.format_value()}  ({e.format_interval()})", fontsize=SMALL,
-            va="center", transform=ax.get_yaxis_transform(), fontweight="bold" if mine else None,
-        )  # fmt: skip
-    ax.set(xlim=(left, right), ylim=(-0.6, len(order) - 0.4))
-    marks = [f"◆ {names[i]}" if names[i] in ours else names[i] for i in order]
-    ax.set_yticks(range(len(order)), marks)
-    for tick, i in zip(ax.get_yticklabels(), order, strict=True):
-        tick.set_fontweight("bold" if names[i] in ours else "normal")
-    ax.tick_params(axis="y", length=0)
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
+            draw_estimates(ax, [y], [numbers[i]], **_look(bold[i]))
+        ax.text(1.015, y, numbers[i].format(), transform=ax.get_yaxis_transform(), va="center",
+                fontsize=style.SMALL, fontweight=weight)  # fmt: skip
     ax.locator_params(axis="x", nbins=8)
     if shares:
-        ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
-    ax.set_xlabel(
-        f"{label}  ·  {format_n(estimates)}, bars: 95 % intervals", fontsize=SMALL, loc="left"
-    )
-
-
-def ladder_words(
-    names: Sequence[str], numbers: Sequence[Estimate], ours: Sequence[str], brief: bool = False
-) -> str:
-    """The same in words, best first; `brief` leaves the intervals out."""
-    shares = all(e.unit == "share" for e in numbers)
-    order = sorted(range(len(names)), key=lambda i: numbers[i].value, reverse=shares)
-    told = []
-    for i in order:
-        words = numbers[i].format_value() if brief else numbers[i]
-        told.append(f"{names[i]}{' (ours)' * (names[i] in ours)} {words}")
-    return f"Dots with 95 % intervals, {format_n(numbers)}, best first: {'; '.join(told)}."
-
-
-def in_percent(value: float, _=None) -> str:
-    """What an axis of shares writes: "95%"; nothing where no share can be."""
-    return f"{value * 100:g}%" if -1e-9 <= value <= 1 + 1e-9 else ""
+        right = min(right, 1.004)
+        ax.xaxis.set_major_formatter(style.percent)
+    ax.set(xlim=(left, right), ylim=(-0.6, len(names) - 0.4))
+    label = f"{label}  ·  {format_n(numbers)}, bars: 95 % intervals"
+    ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
+    words = [f"{names[i]} {numbers[i].format()}" for i in reversed(order)]
+    return f"{format_n(numbers)}, 95 % intervals, best first: {'; '.join(words)}."
 
 
 @styled
@@ -114,29 +92,26 @@ def plot_comparisons(comparisons: Sequence[Mapping], heading: str) -> Figure:
     """Differences between models, the first minus the second, with intervals around zero.
 
     `comparisons` are {"a", "b", "difference": Estimate, "p_value", "real": bool}; those of one
-    unit share a panel. Real ones are filled and named so.
+    unit share a panel. Differences whose interval excludes zero ("real") are filled.
     """
     rows = [{**c, "difference": as_estimate(c["difference"])} for c in comparisons]
     panels: dict[str, list[dict]] = {}
     for row in rows:
         names = textwrap.wrap(row["a"], 32) + textwrap.wrap(f"against {row['b']}", 32)
         row["names"] = "\n".join(names)
+        row["height"] = 0.14 + 0.17 * max(2, len(names))  # inches
         panels.setdefault(row["difference"].unit, []).append(row)
-    lines = [[max(2, row["names"].count("\n") + 1) for row in p] for p in panels.values()]
-    heights = [0.75 + sum(0.17 * many + 0.14 for many in panel) for panel in lines]
+    heights = [0.75 + sum(row["height"] for row in members) for members in panels.values()]
     figure = canvas(sum(heights), heading)
     axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
-    for ax, members, many in zip(axes, panels.values(), lines, strict=True):
-        _differences_panel(ax, members, np.array(many))
-    real = [row for row in rows if row["real"]]
-    said = [f"{r['a']} against {r['b']}: {_gap(r)}, {_reality(r)}" for r in rows]
-    many = "1 difference" if len(rows) == 1 else f"{len(rows)} differences"
-    named = listed([f"{r['a']} against {r['b']}" for r in real]) if real else "none"
+    for ax, members in zip(axes, panels.values(), strict=True):
+        _draw_differences(ax, members)
+    sentences = [f"{r['a']} against {r['b']}: {_format_gap(r)}, {_verdict(r)}" for r in rows]
     return finish(
         figure,
-        f"{heading}: {many}, the first minus the second, with 95 % intervals around a line at zero "
-        f"that means no difference, {format_n([row['difference'] for row in rows])}.",
-        f"Real: {named}. {'; '.join(said)}.",
+        f"{heading}: the first model minus the second, with 95 % intervals, "
+        f"{format_n([row['difference'] for row in rows])}.",
+        f"{'; '.join(sentences)}.",
     )
 
 
@@ -144,109 +119,90 @@ def _scale(unit: str) -> tuple[float, str]:
     return (100, "points") if unit == "share" else (1, unit)
 
 
-def _gap(row: Mapping, unit: bool = True) -> str:
+def _format_gap(row: Mapping, with_unit: bool = True) -> str:
     """The difference and its interval: "+1.4 points (+0.2 to +2.6)"."""
-    e, (times, word) = row["difference"], _scale(row["difference"].unit)
-    form = "+.1f" if word == "points" else "+.3f"
-    around = f"{e.low * times:{form}} to {e.high * times:{form}}"
-    around = around if e.has_interval else e.format_interval()
-    return f"{e.value * times:{form}}{f' {word}' * unit} ({around})"
+    e, (factor, unit) = row["difference"], _scale(row["difference"].unit)
+    form = "+.1f" if unit == "points" else "+.3f"
+    interval = f"{e.low * factor:{form}} to {e.high * factor:{form}}"
+    interval = interval if e.has_interval else e.format_interval()
+    return f"{e.value * factor:{form}}{f' {unit}' * with_unit} ({interval})"
 
 
-def _reality(row: Mapping) -> str:
+def _verdict(row: Mapping) -> str:
     p = row["p_value"]
-    said = "p unknown" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{'real' if row['real'] else 'may be chance'}, {said}"
+    p_text = "p unknown" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+    return f"{'different' if row['real'] else 'not distinguishable'}, {p_text}"
 
 
-def _differences_panel(ax: Axes, rows: Sequence[Mapping], lines: np.ndarray) -> None:
-    size = 0.17 * lines + 0.14  # inches a row: names of many lines need more
-    places = np.cumsum(size) - size / 2
-    unit = rows[0]["difference"].unit
-    times, word = _scale(unit)
+def _draw_differences(ax: Axes, rows: Sequence[Mapping]) -> None:
+    heights = np.array([row["height"] for row in rows])
+    places = np.cumsum(heights) - heights / 2
+    factor, unit = _scale(rows[0]["difference"].unit)
     for y, row in zip(places, rows, strict=True):
-        e, colour = row["difference"], BLUE if row["real"] else GREY
-        ax.plot(e.ends, [y, y], color=colour, lw=2.6 if row["real"] else 1.5)
-        ax.plot(e.value, y, "D" if row["real"] else "o", ms=7.5, color=colour, mew=1.6,
-                mfc=colour if row["real"] else "white")  # fmt: skip
-        ax.text(1.02, y, f"{_gap(row, unit=False)}\n{_reality(row)}",
-                transform=ax.get_yaxis_transform(), va="center", fontsize=SMALL,
-                fontweight="bold" if row["real"] else None)  # fmt: skip
-    ax.axvline(0, color=INK, lw=1.2, zorder=1)
+        draw_estimates(ax, [y], [row["difference"]], **_look(row["real"]))
+        text = f"{_format_gap(row, with_unit=False)}\n{_verdict(row)}"
+        ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center",
+                fontsize=style.SMALL, fontweight="bold" if row["real"] else None)  # fmt: skip
+    ax.axvline(0, color=style.INK, lw=1.2, zorder=1)
     ax.annotate("no difference", (0, 1), (0, 3), xycoords=ax.get_xaxis_transform(), ha="center",
-                textcoords="offset points", va="bottom", fontsize=SMALL)  # fmt: skip
-    reach = 1.12 * max((abs(end) for r in rows for end in r["difference"].ends), default=1) or 1
-    ax.set(xlim=(-reach, reach), ylim=(size.sum(), 0))
-    ax.set_yticks(places, [row["names"] for row in rows])
-    ax.tick_params(axis="y", length=0)
-    ax.spines["left"].set_visible(False)
-    ax.grid(axis="x")
-    ax.set_axisbelow(True)
+                textcoords="offset points", va="bottom", fontsize=style.SMALL)  # fmt: skip
+    differences = [row["difference"] for row in rows]
+    reach = 1.12 * max(abs(end) for e in differences for end in e.ends) or 1
+    ax.set(xlim=(-reach, reach), ylim=(heights.sum(), 0))
+    name_rows(ax, [row["names"] for row in rows], places)
     ax.locator_params(axis="x", nbins=6)
-    ax.xaxis.set_major_formatter(lambda value, _: f"{value * times:+g}" if value else "0")
-    better = "right" if unit == "share" else "left"
+    ax.xaxis.set_major_formatter(lambda value, _: f"{value * factor:+g}" if value else "0")
+    better = "right" if unit == "points" else "left"
     ax.set_xlabel(
-        f"the first minus the second, in {word}: {better} of the line the first is better\n"
-        f"{format_n([r['difference'] for r in rows])}, bars: 95 % intervals", fontsize=SMALL,
+        f"first minus second, in {unit} ({better} of zero: the first is better)\n"
+        f"{format_n(differences)}, bars: 95 % intervals", fontsize=style.SMALL,
     )  # fmt: skip
 
 
-Standing = Mapping[str, Mapping[str, Mapping]]  # rows -> "code_nll", "accuracy" -> Estimate
-
-
 @styled
-def plot_forgetting(models: Mapping[str, Standing], heading: str) -> Figure:
-    """Nats per code of each model, a panel for each kind of rows; the first model is the one before.
+def plot_forgetting(models: Mapping[str, Mapping[str, Mapping]], heading: str) -> Figure:
+    """Nats per code of each model, a panel for each kind of rows; the first model is the old one.
 
     `models` holds for each model and each kind of rows {"code_nll": Estimate, "accuracy":
-    Estimate}, the second if classes can be read off; a model other than the first may lack a kind
-    (a baseline, say, that was fitted for one only). A dashed line marks the model before.
+    Estimate}; the accuracy may be missing, and so may a kind of rows for all but the first model.
+    A dashed line marks the first model.
     """
     kinds = list(next(iter(models.values())))
-    numbers = [as_estimate(of["code_nll"]) for found in models.values() for of in found.values()]
+    numbers = [as_estimate(of["code_nll"]) for kinds_ in models.values() for of in kinds_.values()]
     figure = canvas(0.9 + 0.52 * len(models), f"{heading} ({format_n(numbers)})")
     panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    sentences = []
     for ax, kind in zip(panels, kinds, strict=True):
-        _standing_panel(ax, [found.get(kind) for found in models.values()], kind)
-    panels[0].set_yticks(range(len(models)), list(models))
+        rows = {name: of_kind.get(kind) for name, of_kind in models.items()}
+        sentences.append(f"On {kind}: {_draw_models(ax, rows)}.")
+        ax.set_title(kind)
+    name_rows(panels[0], list(models))
     panels[0].set_ylim(len(models) - 0.4, -0.6)
-    figure.supxlabel("nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: the model "
-                     "before  ·  %: digits read off", fontsize=SMALL)  # fmt: skip
-    said = [_standing_words(kind, models) for kind in kinds]
-    return finish(figure, f"{heading}: nats per code on {' and on '.join(kinds)}, {format_n(numbers)}.",
-                  *said)  # fmt: skip
+    label = "nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: "
+    figure.supxlabel(f"{label}{next(iter(models))}  ·  %: accuracy", fontsize=style.SMALL)
+    return finish(
+        figure, f"{heading}: nats per code with 95 % intervals, {format_n(numbers)}.", *sentences
+    )
 
 
-def _standing_panel(ax: Axes, models: Sequence[Mapping | None], kind: str) -> None:
-    values = [found and as_estimate(found["code_nll"]) for found in models]
-    ax.axvline(values[0].value, **DASHED)
-    low, high = min(e.ends[0] for e in values if e), max(e.ends[1] for e in values if e)
-    room = (high - low) or 0.1
-    for y, (e, found, look) in enumerate(zip(values, models, cycle(SERIES))):
-        if found is None:
+def _draw_models(ax: Axes, rows: Mapping[str, Mapping | None]) -> str:
+    """One row for each model that was measured; returns the numbers in words."""
+    words, ends = [], []
+    for y, ((name, row), look) in enumerate(zip(rows.items(), cycle(style.SERIES))):
+        if row is None:
             continue
-        colour, marker, _ = look
-        ax.plot(e.ends, [y, y], color=colour, lw=1.8)
-        ax.plot(e.value, y, marker, color=colour, ms=7, mfc="white", mew=1.6)
-        words = e.format_value()
-        if "accuracy" in found:
-            words += f"  ·  {as_estimate(found['accuracy']).value:.1%}"
-        ax.annotate(words, (e.ends[1], y), (7, 0), textcoords="offset points", va="center",
-                    fontsize=SMALL)  # fmt: skip
-    ax.set_xlim(low - 0.08 * room, high + 0.75 * room)
-    ax.set_title(kind)
+        e, accuracy = as_estimate(row["code_nll"]), row.get("accuracy")
+        draw_estimates(ax, [y], [e], *look[:2], across=True)
+        text, ends = e.format_value(), [*ends, *e.ends]
+        words.append(f"{name} {e.format()}")
+        if accuracy:
+            text += f"  ·  {as_estimate(accuracy).format_value()}"
+            words[-1] += f", accuracy {as_estimate(accuracy).format()}"
+        ax.annotate(text, (e.ends[1], y), (7, 0), textcoords="offset points", va="center",
+                    fontsize=style.SMALL)  # fmt: skip
+        if y == 0:
+            ax.axvline(e.value, **style.DASHED)
+    room = (max(ends) - min(ends)) or 0.1
+    ax.set_xlim(min(ends) - 0.08 * room, max(ends) + 0.75 * room)
     ax.grid(axis="x")
-    ax.set_axisbelow(True)
-
-
-def _standing_words(kind: str, models: Mapping[str, Standing]) -> str:
-    parts = []
-    asked = {name: found for name, found in models.items() if kind in found}
-    for name, found in asked.items():
-        part = f"{name} {as_estimate(found[kind]['code_nll']).format()}"
-        if "accuracy" in found[kind]:
-            part += f", digits read off {as_estimate(found[kind]['accuracy']).format()}"
-        parts.append(part)
-    values = {name: as_estimate(found[kind]["code_nll"]).value for name, found in asked.items()}
-    best = min(values, key=values.get)
-    return f"On {kind}, with 95 % intervals: {'; '.join(parts)}. Lowest: {best}."
+    return "; ".join(words)

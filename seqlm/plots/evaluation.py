@@ -1,4 +1,4 @@
-"""Figures of evaluation: NLL by position, next tokens, accuracy, confusion, calibration."""
+"""Figures of evaluation: NLL by position, next tokens, accuracy, confusion and calibration."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -10,21 +10,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, format_number, proportion
+from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, proportion
 from seqlm.evaluation.ngrams import baseline_name
-from seqlm.plots.comparisons import in_percent
-from seqlm.plots.style import (
-    BLUE,
-    GREY,
-    PALE,
-    SERIES,
-    SMALL,
-    VERMILLION,
-    canvas,
-    finish,
-    listed,
-    styled,
-)
+from seqlm.plots import style
+from seqlm.plots.style import canvas, draw_estimates, finish, percent, styled
+
+# --- a language model -----------------------------------------------------------------------------
 
 
 @styled
@@ -32,236 +23,187 @@ def plot_nll_by_position(
     model: Sequence[float],
     baselines: Mapping[str, Sequence[float]],
     grid: tuple[int, int],
-    n: int | None = None,
+    n: int,
 ) -> Figure:
-    """NLL of the code at each place of the picture: lines against the baselines, and a map.
+    """NLL per code by position in the picture: lines against the baselines, and a map.
 
-    `model` and each of `baselines` (P,) nats per code, row by row from the top left; `grid` is
-    (rows, columns) with rows * columns = P; `n` says how many pictures were averaged.
+    `model` and each of `baselines` (P,) are nats per code, row by row from the top left; `grid` is
+    (rows, columns) with rows * columns = P; `n` is the number of images.
     """
     nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
-    pictures = f"n = {n:,} pictures" if n else f"n = {len(nats)} places"
-    figure = canvas(3.9, f"Where in the picture the codes are hard to guess ({pictures})")
+    figure = canvas(3.9, f"NLL per code by position (n = {n:,} images)")
     lines, plan = figure.subplots(1, 2, width_ratios=[1.7, 1])
     few = len(nats) <= 64
-    for (name, values), (colour, marker, style) in zip(baselines.items(), cycle(SERIES[1:])):
+    for (name, values), (colour, marker, line) in zip(baselines.items(), cycle(style.SERIES[1:])):
         dots = {"marker": marker, "ms": 4, "mfc": "white"} if few else {}
-        lines.plot(
-            places, values, color=colour, ls=style, lw=1.3, label=baseline_name(name), **dots
-        )
+        lines.plot(places, values, color=colour, ls=line, lw=1.3, label=baseline_name(name), **dots)
     dots = {"marker": "D", "ms": 5} if few else {}
-    lines.plot(places, nats, color=BLUE, lw=2.6, label="the model", **dots)
-    lines.set(xlabel="place of the code, row by row from the top left", ylabel="nats per code")
+    lines.plot(places, nats, color=style.BLUE, lw=2.6, label="model", **dots)
+    lines.set(xlabel="position of the code, row by row from the top left", ylabel="nats per code")
     lines.set_ylim(bottom=0)
     lines.grid(axis="y")
     if few:
         lines.set_xticks(places[:: max(1, len(places) // 16)])
     lines.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3)
-    square = nats.reshape(grid)
-    shown = plan.imshow(square, cmap="cividis")
-    if max(grid) <= 7:
-        middle = (nats.min() + nats.max()) / 2
-        for (row, column), value in np.ndenumerate(square):
-            colour = "white" if value < middle else "black"
-            plan.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour)
-    plan.set(xticks=[], yticks=[], title="the model, nats per code by place")
-    figure.colorbar(shown, ax=plan, shrink=0.75)
-    hard, easy = (np.unravel_index(pick, grid) for pick in (nats.argmax(), nats.argmin()))
+    seaborn.heatmap(
+        nats.reshape(grid), cmap="cividis", square=True, ax=plan, annot=max(grid) <= 7, fmt=".1f",
+        xticklabels=False, yticklabels=False, cbar_kws={"shrink": 0.75},
+    )  # fmt: skip
+    plan.set_title("model, nats per code")
+    high, low = (np.unravel_index(i, grid) for i in (nats.argmax(), nats.argmin()))
     means = [f"{baseline_name(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
     return finish(
         figure,
-        f"NLL of the code at each of {len(nats)} places of the picture ({pictures}), as lines and "
-        f"as a map of {grid[0]} by {grid[1]}. The model needs {nats.mean():.2f} nats per code on "
-        f"average; hardest is row {hard[0] + 1}, column {hard[1] + 1} ({nats.max():.2f}), easiest "
-        f"row {easy[0] + 1}, column {easy[1] + 1} ({nats.min():.2f}).",
-        f"Baselines on average: {listed(means)}." if means else "",
+        f"NLL per code at {len(nats)} positions, n = {n:,} images, as lines and as a map. Mean of "
+        f"the model {nats.mean():.2f} nats; highest {nats.max():.2f} in row {high[0] + 1}, column "
+        f"{high[1] + 1}, lowest {nats.min():.2f} in row {low[0] + 1}, column {low[1] + 1}.",
+        f"Mean of the baselines: {', '.join(means)}." if means else "",
     )
+
+
+@styled
+def plot_next_tokens(table: Sequence, heading: str = "Next token") -> Figure:
+    """The most likely next tokens with probabilities, from `generation.next_token_table`."""
+    tokens, probabilities = [row.token for row in table], [row.probability for row in table]
+    rest = max(0.0, 1 - sum(probabilities))
+    title = f"{heading} (n = {len(tokens)} most likely tokens)"
+    figure = canvas(0.6 + 0.29 * (len(tokens) + 1), title, 7)
+    ax = figure.add_subplot()
+    places = np.arange(len(tokens) + 1)
+    bars = ax.barh(places, [*probabilities, rest], color=style.BLUE, height=0.72)
+    bars[-1].set(hatch="////", edgecolor=style.GREY, facecolor="white")
+    ax.bar_label(bars, fmt="{:.1%}", padding=4)
+    ax.set_yticks(places, [*tokens, "all others"], fontfamily="DejaVu Sans Mono")
+    ax.invert_yaxis()
+    ax.set_xlim(0, 1.12 * max(*probabilities, rest))
+    ax.xaxis.set_major_formatter(percent)
+    ax.set_xlabel("probability")
+    ax.tick_params(axis="y", length=0)
+    first = [f"{row.token} {row.probability:.1%}" for row in table[:5]]
+    return finish(figure, f"{title}: {', '.join(first)}. All others: {rest:.1%}.")
 
 
 @styled
 def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
-    """`counts` [true][predicted]; colour is the share of the row, the numbers are counts."""
+    """`counts` [true][predicted]; colour is the share of the true class, the numbers are counts."""
     counts = np.asarray(counts)
-    rows = counts.sum(axis=1)
-    shares = counts / np.maximum(rows, 1)[:, None]
-    right, total = int(np.trace(counts)), int(counts.sum())
-    accuracy = proportion(np.arange(total) < right)
-    figure = canvas(
-        4.95, f"{heading}: {format_number(accuracy.value, 'share')} right, n = {total}", 6.8
-    )
+    rows, total = counts.sum(axis=1), int(counts.sum())
+    accuracy = proportion(np.arange(total) < np.trace(counts))
+    figure = canvas(4.95, f"{heading}: accuracy {accuracy.format_value()}, n = {total}", 6.8)
     ax = figure.add_subplot()
     seaborn.heatmap(
-        shares, vmin=0, vmax=1, cmap="gray_r", square=True, ax=ax,
+        counts / np.maximum(rows, 1)[:, None], vmin=0, vmax=1, cmap="gray_r", square=True, ax=ax,
         annot=np.where(counts, counts.astype(str), ""), fmt="",
         yticklabels=[f"{k}  (n = {n})" for k, n in enumerate(rows)],
-        cbar_kws={"shrink": 0.8, "label": "share of the row", "format": "{x:.0%}"},
+        cbar_kws={"shrink": 0.8, "label": "share of the true class", "format": "{x:.0%}"},
     )  # fmt: skip
-    for row, column in np.argwhere(counts):
-        if row != column:
-            corner = (column + 0.04, row + 0.04)
-            ax.add_patch(Rectangle(corner, 0.92, 0.92, fill=False, ec=VERMILLION, lw=1.3))
-    ax.set(xlabel="read as (framed: mistakes)", ylabel="is really")
+    errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
+    for row, column in np.argwhere(errors):
+        corner, frame = (column + 0.04, row + 0.04), {"fill": False, "ec": style.VERMILLION}
+        ax.add_patch(Rectangle(corner, 0.92, 0.92, lw=1.3, **frame))
+    ax.set(xlabel="predicted class (framed: errors)", ylabel="true class")
     ax.tick_params(length=0, rotation=0)
-    ax.spines[:].set(visible=True, color=PALE)
-    off = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    worst = [np.unravel_index(i, off.shape) for i in np.argsort(-off, axis=None, kind="stable")[:3]]
-    told = [f"{true} read as {guess} ({off[true, guess]} of {rows[true]})"
-            for true, guess in worst if off[true, guess]]  # fmt: skip
+    ax.spines[:].set(visible=True, color=style.PALE)
+    most = [divmod(i, len(counts)) for i in np.argsort(-errors, axis=None, kind="stable")[:3]]
+    words = [f"{k} as {guess} ({errors[k, guess]} of {rows[k]})" for k, guess in most
+             if errors[k, guess]]  # fmt: skip
     return finish(
         figure,
-        f"{heading}. Confusion matrix of {len(counts)} classes, {accuracy}: {total - right} "
-        "mistakes.",
-        f"Most frequent: {listed(told)}." if told else "",
-    )
-
-
-@styled
-def plot_next_tokens(table: Sequence, heading: str = "What comes next?") -> Figure:
-    """The likeliest next tokens with their probabilities, from `sampling.next_token_table`."""
-    tokens, chances = [line.token for line in table], [line.probability for line in table]
-    rest = max(0.0, 1 - sum(chances))
-    above = f"{heading} (n = {len(tokens)} likeliest tokens)"
-    figure = canvas(0.6 + 0.29 * (len(tokens) + 1), above, 7)
-    ax = figure.add_subplot()
-    places = np.arange(len(tokens) + 1)
-    bars = ax.barh(places, [*chances, rest], color=[BLUE] * len(tokens) + ["white"], height=0.72)
-    bars[-1].set(hatch="////", edgecolor=GREY)
-    ax.bar_label(bars, [f"{chance:.1%}" for chance in (*chances, rest)], padding=4)
-    ax.set_yticks(places, [*tokens, "all others"], fontfamily="DejaVu Sans Mono")
-    ax.invert_yaxis()
-    ax.set_xlim(0, 1.12 * max(*chances, rest))
-    ax.xaxis.set_major_formatter(lambda share, _: f"{share * 100:g}%")
-    ax.set_xlabel("probability")
-    ax.tick_params(axis="y", length=0)
-    told = [f"{token} {chance:.1%}" for token, chance in zip(tokens[:5], chances, strict=False)]
-    return finish(
-        figure,
-        f"{heading.rstrip('?.')}: bars of the n = {len(tokens)} likeliest next tokens; first "
-        f"{listed(told)}. All other tokens together: {rest:.1%}.",
+        f"{heading}: confusion matrix of {len(counts)} classes, accuracy {accuracy}.",
+        f"Most frequent errors: {', '.join(words)}." if words else "",
     )
 
 
 @styled
 def plot_accuracy_by_class(
     series: Mapping[str, Mapping[str, Numbers]],
-    heading: str = "Class by class",
-    label: str = "share right",
+    heading: str = "Accuracy by class",
+    label: str = "accuracy",
 ) -> Figure:
-    """For each name a row of shares with intervals, one a class."""
+    """For each name of `series` the share of each class, with its interval."""
     classes = sorted({k for shares in series.values() for k in shares}, key=int)
-    everything = [as_estimate(e) for shares in series.values() for e in shares.values()]
     figure = canvas(3.8, heading)
     ax = figure.add_subplot()
     step = 0.62 / max(1, len(series))
-    told = []
-    for j, ((name, shares), (colour, marker, _)) in enumerate(zip(series.items(), cycle(SERIES))):
-        found = {int(k): as_estimate(e) for k, e in shares.items()}
-        at = np.array([classes.index(str(k)) for k in found]) + (j - (len(series) - 1) / 2) * step
-        ax.vlines(at, [e.low for e in found.values()], [e.high for e in found.values()],
-                  color=colour, lw=1.6)  # fmt: skip
-        ax.plot(at, [e.value for e in found.values()], marker, color=colour, ms=6, label=name)
-        worst = min(found, key=lambda k: found[k].value)
-        told.append(f"{name}: lowest for class {worst}, {found[worst]}.")
+    lowest, everything = [], []
+    for j, ((name, shares), (colour, marker, _)) in enumerate(
+        zip(series.items(), cycle(style.SERIES))
+    ):
+        places = [classes.index(k) + (j - (len(series) - 1) / 2) * step for k in shares]
+        estimates = [as_estimate(e) for e in shares.values()]
+        draw_estimates(ax, places, estimates, colour, marker, filled=True, label=name)
+        k, e = min(zip(shares, estimates, strict=True), key=lambda pair: pair[1].value)
+        lowest.append(f"{name}: lowest for class {k}, {e.format()}.")
+        everything += estimates
     ax.set_xticks(range(len(classes)), classes)
-    ax.set_xlabel(f"class  ·  {format_n(everything)} a class, bars: 95 % intervals")
+    ax.set_xlabel(f"class  ·  {format_n(everything)} per class, bars: 95 % intervals")
     ax.set_ylabel(label)
     ax.set_ylim(top=1.02)
-    ax.yaxis.set_major_formatter(lambda share, _: f"{share:.0%}")
+    ax.yaxis.set_major_formatter(percent)
     ax.grid(axis="y")
     ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
-    return finish(
-        figure,
-        f"{heading}: {label} for each of {len(classes)} classes, {format_n(everything)}.",
-        *told,
-    )
+    n = f"{len(classes)} classes, {format_n(everything)} per class"
+    return finish(figure, f"{heading}: {label} with 95 % intervals for {n}.", *lowest)
 
 
 @styled
 def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> Figure:
-    """For each route how often it is right against how sure it is, with the images below.
+    """For each method its accuracy against its confidence, with the number of images below.
 
-    `series` holds for each route its bins: {"low", "high", "n", "confidence", "accuracy"}, the
-    accuracy an Estimate or what a metrics file holds of it. Bins without images may be missing.
-    A marker is filled where its 95 % interval misses the diagonal.
+    `series` holds for each method its bins: {"low", "high", "n", "confidence", "accuracy"}. Bins
+    without images may be missing. A marker is filled where its 95 % interval misses the diagonal.
     """
-    found = {name: [b for b in bins if b.get("n")] for name, bins in series.items()}
-    figure = canvas(4.3, heading, 3.0 * len(found) if len(found) > 1 else 5.0)
+    methods = {name: [b for b in bins if b.get("n")] for name, bins in series.items()}
+    figure = canvas(4.3, heading, 3.0 * len(methods) if len(methods) > 1 else 5.0)
     panels = figure.subplots(
-        2, len(found), sharex=True, sharey="row", height_ratios=[3.4, 1], squeeze=False
+        2, len(methods), sharex=True, sharey="row", height_ratios=[3.4, 1], squeeze=False
     )
     figure.get_layout_engine().set(w_pad=0.09)
-    said = []
-    for column, ((name, bins), (colour, marker, _)) in enumerate(zip(found.items(), cycle(SERIES))):
+    sentences = []
+    for column, (name, bins) in enumerate(methods.items()):
         n = sum(b["n"] for b in bins)
-        panels[0, column].set_title(textwrap.fill(name, 27), pad=20)
-        panels[0, column].annotate(f"n = {n:,}", (0, 1), (0, 7), xycoords="axes fraction",
-                                   textcoords="offset points", fontsize=SMALL)  # fmt: skip
-        off = _reliability_panel(panels[0, column], bins, colour, marker)
-        _images_panel(panels[1, column], bins, colour, 30 // len(found))
-        said.append(_reliability_words(name, bins, off, n))
-    panels[0, 0].set_ylabel("share right")
+        look = style.SERIES[column % len(style.SERIES)][:2]
+        panels[0, column].set_title(f"{textwrap.fill(name, 27)}\nn = {n:,}")
+        off = _draw_bins(panels[0, column], bins, *look)
+        _draw_counts(panels[1, column], bins, look[0], 30 // len(methods))
+        sentence = f"{name}, n = {n:,}: {len(bins)} bins, {len(off)} off the diagonal"
+        if off:
+            far = max(off, key=lambda b: abs(b["accuracy"].value - b["confidence"]))
+            accuracy, confidence = far["accuracy"], far["confidence"]
+            side = "over" if confidence > accuracy.value else "under"
+            sentence += f"; furthest {side}confident at {confidence:.1%}: accuracy {accuracy}"
+        sentences.append(f"{sentence}.")
+    panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("images")
-    legend = "confidence  ·  bars: 95 % intervals, filled where they miss the line"
-    figure.supxlabel("\n".join(textwrap.wrap(legend, 50 * len(found))), fontsize=SMALL)
-    return finish(
-        figure,
-        f"{heading}: share right against confidence, bin by bin; on the diagonal a route is as "
-        "sure as right.",
-        *said,
-    )
+    label = "confidence  ·  dashed: calibrated  ·  bars: 95 % intervals, filled off the diagonal"
+    figure.supxlabel(textwrap.fill(label, 50 * len(methods)), fontsize=style.SMALL)
+    return finish(figure, f"{heading}: accuracy against confidence, bin by bin.", *sentences)
 
 
-def _reliability_panel(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[int]:
-    """Draws the bins; gives back which of them lie off the diagonal with their whole interval."""
-    ax.plot([0, 1], [0, 1], color=GREY, ls="--", lw=1.2)
-    ax.annotate("as sure as right", (1, 1), (0, 7), xycoords="axes fraction", ha="right",
-                textcoords="offset points", fontsize=SMALL)  # fmt: skip
+def _draw_bins(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[Mapping]:
+    """Draws the bins; returns those off the diagonal with their whole interval."""
+    ax.plot([0, 1], [0, 1], **style.DASHED)
     off = []
-    for i, b in enumerate(bins):
-        e, sure = as_estimate(b["accuracy"]), b["confidence"]
-        low, high = e.ends
-        missed = e.has_interval and not low <= sure <= high
-        off += [i] * missed
-        ax.plot([sure, sure], [low, high], color=colour, lw=1.8)
-        ax.plot(sure, e.value, marker, color=colour, ms=7, mfc=colour if missed else "white",
-                mew=1.6)  # fmt: skip
-    ax.set(xlim=(0, 1.02), ylim=(-0.05, 1.05), xticks=[0, 0.25, 0.5, 0.75, 1])
-    ax.set_yticks([0, 0.25, 0.5, 0.75, 1])
-    ax.yaxis.set_major_formatter(in_percent)
+    for b in bins:
+        e = as_estimate(b["accuracy"])
+        missed = e.has_interval and not e.low <= b["confidence"] <= e.high
+        off += [{**b, "accuracy": e}] * missed
+        draw_estimates(ax, [b["confidence"]], [e], colour, marker, filled=missed)
+    ax.set(xlim=(0, 1.02), ylim=(-0.05, 1.05), xticks=np.arange(5) / 4, yticks=np.arange(5) / 4)
+    ax.yaxis.set_major_formatter(percent)
     ax.grid()
-    ax.set_axisbelow(True)
     return off
 
 
-def _images_panel(ax: Axes, bins: Sequence[Mapping], colour: str, widest: int) -> None:
-    most = max((b["n"] for b in bins), default=1)
-    upright = len(bins) * len(f"{most:,}") <= widest
-    for b in bins:
-        ax.bar(b["low"], b["n"], b["high"] - b["low"], align="edge", fc=colour, ec="white",
-               alpha=0.75)  # fmt: skip
-        ax.text((b["low"] + b["high"]) / 2, b["n"] + 0.05 * most, f"{b['n']:,}", ha="center",
-                va="bottom", fontsize=SMALL, rotation=0 if upright else 90)  # fmt: skip
-    ax.set(ylim=(0, ax.get_ylim()[1]), yticks=[])
-    ax.set_ylim(top=max(ax.get_ylim()[1], most * (1.4 if upright else 1.8)))
-    ax.xaxis.set_major_formatter(in_percent)
-
-
-def _reliability_words(name: str, bins: Sequence[Mapping], off: Sequence[int], n: int) -> str:
-    if not bins:
-        return f"{name}: no images (n = 0)."
-    top = bins[-1]
-    said = (
-        f"{name}, n = {n:,}: {len(bins)} bins with images; where it is surest "
-        f"({top['confidence']:.1%} on average), right {as_estimate(top['accuracy'])}."
+def _draw_counts(ax: Axes, bins: Sequence[Mapping], colour: str, n_letters: int) -> None:
+    """The number of images in each bin; upright where all numbers fit side by side."""
+    counts = [b["n"] for b in bins]
+    upright = sum(len(f"{n:,}") for n in counts) <= n_letters
+    widths = [b["high"] - b["low"] for b in bins]
+    bars = ax.bar([b["low"] for b in bins], counts, widths, align="edge", fc=colour, ec="white")
+    ax.bar_label(
+        bars, fmt="{:,.0f}", fontsize=style.SMALL, rotation=0 if upright else 90, padding=2
     )
-    if not off:
-        return f"{said} No bin's interval misses the diagonal."
-    worst = max(
-        off, key=lambda i: abs(as_estimate(bins[i]["accuracy"]).value - bins[i]["confidence"])
-    )
-    sure, e = bins[worst]["confidence"], as_estimate(bins[worst]["accuracy"])
-    many = "1 bin misses" if len(off) == 1 else f"{len(off)} bins miss"
-    return (
-        f"{said} {many} the diagonal, furthest the one in which it is {sure:.1%} sure: right {e}, "
-        f"so it is too {'sure' if sure > e.value else 'modest'} there."
-    )
+    most = max(counts, default=1) * (1.4 if upright else 1.8)
+    ax.set(yticks=[], ylim=(0, max(ax.get_ylim()[1], most)))
+    ax.xaxis.set_major_formatter(percent)

@@ -1,8 +1,8 @@
-"""The look of every figure, and the drawing that several figures share.
+"""The style of every figure, and drawing that several figures share.
 
-Nothing here depends on colour alone: what matters has a marker, a line style, a frame or a word
-of its own. Sizes are in inches at 130 dots an inch, so a full-width figure has 1,170 pixels and
-its smallest letters are still 12 pixels high when it is shown 900 pixels wide.
+Colour never stands alone: a marker, a line style, a frame or a word repeats it. At 130 dots per
+inch a full-width figure has 1,170 pixels, and its smallest letters are still 12 pixels high when
+it is shown 900 pixels wide.
 """
 
 import functools
@@ -15,16 +15,18 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
-WIDTH, DPI = 9.0, 130  # inches, dots an inch
+from seqlm.evaluation.estimates import Estimate
+
+WIDTH, DPI = 9.0, 130  # inches, dots per inch
 SMALL, HEADING = 9, 12  # points
-LARGEST_TILE = 1.1  # inches
+LARGEST_TILE, LINE = 1.1, 0.165  # inches: a tile, from one small line of text to the next
 BLUE, ORANGE, GREEN, VERMILLION, PURPLE, SKY = (
     "#0072B2", "#E69F00", "#009E73", "#D55E00", "#CC79A7", "#56B4E9",
 )  # fmt: skip
 INK, GREY, PALE = "#222222", "#5a5a5a", "#d9d9d9"
-# Okabe and Ito's colours, each with a marker and a line style, so that none is told by colour only.
+# Okabe and Ito's colours, each with a marker and a line style, so that colour is never needed.
 SERIES = (
     (BLUE, "o", "-"),
     (VERMILLION, "s", "--"),
@@ -44,7 +46,7 @@ _STYLE = {
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.grid": False,
+    "axes.axisbelow": True,
     "grid.color": "#e6e6e6",
     "xtick.labelsize": SMALL,
     "ytick.labelsize": SMALL,
@@ -59,13 +61,14 @@ _STYLE = {
     "figure.facecolor": "white",
     "image.interpolation": "nearest",
 }
+DASHED = {"color": GREY, "ls": (0, (4, 3)), "lw": 1}
 
 
 def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
-    """Draw under the house style, and leave everyone else's settings as they were."""
+    """Draw in the style above; the caller's own matplotlib settings stay as they were."""
 
     @functools.wraps(draw)
-    def within(*args, **kwargs) -> Figure:
+    def draw_styled(*args, **kwargs) -> Figure:
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(_STYLE)
@@ -73,11 +76,11 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
             figure.draw_without_rendering()  # ticks take their style only when they are drawn
             return figure
 
-    return within
+    return draw_styled
 
 
 def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
-    """An empty figure of `width` inches; `heading` gets room of its own on top of `height`."""
+    """An empty figure of `width` inches; the heading comes on top of `height`."""
     lines = textwrap.wrap(heading, int(width * 10.5))
     room = 0.22 * len(lines) + 0.08 if lines else 0
     figure = Figure(figsize=(width, height + room), dpi=DPI, layout="constrained")
@@ -86,134 +89,69 @@ def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
     return figure
 
 
-def spread(places: Sequence[float], gap: float) -> np.ndarray:
-    """The same places, moved apart as little as it takes for `gap` between neighbours."""
-    places = np.asarray(places, dtype=float)
-    order = np.argsort(places, kind="stable")
-    moved = places[order].copy()
-    for _ in range(200):
-        lack = gap - np.diff(moved)
-        if not (lack > 1e-9).any():
-            break
-        push = np.maximum(lack, 0) / 2
-        moved[:-1] -= push
-        moved[1:] += push
-    result = np.empty_like(moved)
-    result[order] = moved
-    return result
-
-
-def listed(words: Sequence[str]) -> str:
-    """What a sentence makes of a list: "a, b and c"."""
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
-
-
 def finish(figure: Figure, *sentences: str) -> Figure:
-    """The figure with its `.alt`: the `sentences`, those that are empty left out."""
+    """The figure with its `.alt`, made of the sentences that are not empty."""
     figure.alt = " ".join(sentence for sentence in sentences if sentence)
     return figure
 
 
-@dataclass(frozen=True)
-class Board:
-    """A figure full of square tiles; one unit of its axes is one inch.
-
-    Attributes:
-        figure, ax: what is drawn on.
-        side: of a tile, in inches.
-        pitch: from tile to tile, (downwards, across).
-        corner: of the first tile, (down, across).
-    """
-
-    figure: Figure
-    ax: Axes
-    side: float
-    pitch: tuple[float, float]
-    corner: tuple[float, float]
-
-    def place(self, row: float, column: float) -> tuple[float, float]:
-        """The top left corner of a tile: (x, y)."""
-        down, across = self.corner
-        return across + column * self.pitch[1], down + row * self.pitch[0]
-
-    def picture(self, image: np.ndarray, row: float, column: float, flag: bool = False) -> None:
-        """Draw `image` (H, W) in 0..1, dark on light; `flag` gives it a frame and a cross."""
-        x, y = self.place(row, column)
-        extent = (x, x + self.side, y + self.side, y)
-        self.ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=extent)
-        colour, width = (VERMILLION, 2.2) if flag else (PALE, 0.8)
-        frame = Rectangle((x, y), self.side, self.side, fill=False, ec=colour, lw=width, zorder=3)
-        self.ax.add_patch(frame)
-        if flag:
-            self._mark("✗", x + self.side - 0.04, y + 0.04, ha="right", va="top")
-
-    def note(self, text: str, row: float, column: float) -> None:
-        """A small word in the lower left corner of a tile."""
-        x, y = self.place(row, column)
-        self._mark(text, x + 0.04, y + self.side - 0.04, ha="left", va="bottom")
-
-    def _mark(self, text: str, x: float, y: float, **style) -> None:
-        box = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"}
-        style |= {"color": VERMILLION, "fontweight": "bold", "fontsize": SMALL, "zorder": 4}
-        self.ax.text(x, y, text, bbox=box, **style)
-
-    def write(self, text: str, row: float, column: float, where: str = "above", **style) -> None:
-        """Write beside a tile: above, left or right of it."""
-        x, y = self.place(row, column)
-        middle, below = x + self.side / 2, y + self.side / 2
-        spot = {
-            "above": (middle, y - 0.03, "center", "bottom"),
-            "left": (x - 0.1, below, "right", "center"),
-            "right": (x + self.side + 0.08, below, "left", "center"),
-        }[where]
-        style = {"fontsize": SMALL, **style}
-        self.ax.text(spot[0], spot[1], text, ha=spot[2], va=spot[3], **style)
+def name_rows(ax: Axes, names: Sequence[str], places: Sequence[float] | None = None) -> None:
+    """Names on the y axis of a panel whose rows are not connected."""
+    ax.set_yticks(range(len(names)) if places is None else places, names)
+    ax.tick_params(axis="y", length=0)
+    ax.spines["left"].set_visible(False)
+    ax.grid(axis="x")
 
 
-def board(
-    n_rows: int,
-    n_columns: int,
-    heading: str = "",
+def percent(value: float, _=None) -> str:
+    """A tick label of shares: "95%"; empty outside 0 to 1."""
+    return f"{value * 100:g}%" if -1e-9 <= value <= 1 + 1e-9 else ""
+
+
+def draw_estimates(
+    ax: Axes,
+    places: Sequence[float],
+    estimates: Sequence[Estimate],
+    colour: str,
+    marker: str = "o",
+    line: str | tuple = "none",
     *,
-    title_lines: int = 0,
-    top: float = 0.0,
-    left: float = 0.0,
-    right: float = 0.0,
-    narrowest: float = 4.5,
-) -> Board:
-    """Room for n_rows x n_columns tiles; `top`, `left`, `right` inches stay free for words."""
-    gap = 0.08
-    side = min(LARGEST_TILE, (WIDTH - left - right - 0.1) / n_columns - gap)
-    pitch = (side + gap + 0.165 * title_lines, side + gap)
-    wide = left + n_columns * pitch[1] + right
-    high = top + n_rows * pitch[0] + 0.05
-    width = max(narrowest, wide + 0.1)
-    figure = canvas(high + 0.05, heading, width)
-    ax = figure.add_subplot()
-    ax.set_axis_off()
-    margin = (width - 0.1 - wide) if wide + 0.1 < width else 0
-    drawn = Board(figure, ax, side, pitch, (top + 0.165 * title_lines, left))
-    # imshow sets the limits of its axes unless told not to.
-    ax.set(xlim=(-0.03, wide + margin), ylim=(high, 0), autoscale_on=False, aspect="equal")
-    return drawn
+    filled: bool = False,
+    across: bool = False,
+    **more,
+) -> None:
+    """Markers with 95 % intervals at `places` of the x axis, or of the y axis when `across`."""
+    values = np.array([e.value for e in estimates])
+    lengths = np.abs(np.array([e.ends for e in estimates]).T - values)
+    x, y, which = (values, places, "xerr") if across else (places, values, "yerr")
+    look = {"ms": 6.5, "mew": 1.6, "lw": 1.8, "mfc": colour if filled else "white", **more}
+    look |= {which: lengths, "elinewidth": 2.4 if filled else 1.6}
+    ax.errorbar(x, y, color=colour, marker=marker, ls=line, **look)
 
 
-DASHED = {"color": GREY, "ls": (0, (4, 3)), "lw": 1}
+def spread(places: Sequence[float], gap: float) -> np.ndarray:
+    """The same places, moved apart as little as it takes for `gap` between neighbours."""
+    places = np.asarray(places, dtype=float)
+    order = np.argsort(places, kind="stable")
+    moved = places[order]
+    for _ in range(200):
+        push = np.maximum(gap - np.diff(moved), 0) / 2
+        if (push < 1e-9).all():
+            break
+        moved[:-1] -= push
+        moved[1:] += push
+    return moved[np.argsort(order)]
 
 
 def label_at_right(ax: Axes, labels: Sequence[tuple], gap: float = 0.07) -> None:
-    """Words right of `ax`, each with a thin line to its place; none stands on another.
+    """Texts right of `ax`, moved apart, each with a thin line to its place.
 
     `labels` are (x, y, text, weight), x None for a line across the whole panel; `gap` is the
-    least distance of two words as a share of the height. The limits of `ax` must be set before.
+    least distance of two texts as a share of the height. Set the limits of `ax` before.
     """
-    low, high = ax.get_yaxis().get_transform().transform(ax.get_ylim())
-    heights = ax.get_yaxis().get_transform().transform([float(y) for _, y, *_ in labels])
-    places = spread((np.clip(heights, low, high) - low) / (high - low), gap)
-    ceiling = 1.0
-    for i in reversed(np.argsort(places, kind="stable")):
-        places[i] = min(places[i], ceiling)
-        ceiling = places[i] - gap
+    bottom, top = ax.transData.transform([(1, end) for end in ax.get_ylim()])[:, 1]
+    heights = ax.transData.transform([(1, y) for _, y, *_ in labels]).reshape(-1, 2)[:, 1]
+    places = spread((np.clip(heights, bottom, top) - bottom) / (top - bottom), gap)
     leader = {"arrowstyle": "-", "color": GREY, "lw": 0.8, "shrinkA": 1, "shrinkB": 3,
               "relpos": (0, 0.5)}  # fmt: skip
     for (x, y, text, weight), place in zip(labels, places, strict=True):
@@ -224,39 +162,108 @@ def label_at_right(ax: Axes, labels: Sequence[tuple], gap: float = 0.07) -> None
         )  # fmt: skip
 
 
-def _counted(value: float, _=None) -> str:
-    """A count as an axis writes it: "500", "20k", "1.5M"."""
+def _format_count(value: float, _=None) -> str:
+    """A count on an axis: "500", "20k", "1.5M"."""
     for size, letter in ((1e6, "M"), (1e3, "k")):
         if value >= size:
             return f"{value / size:g}{letter}"
     return f"{value:g}"
 
 
-def log_ticks(ax: Axes, first: float, last: float) -> None:
-    """Ticks of a logarithmic x axis that runs from `first` to `last`.
-
-    Powers of ten alone would leave an axis of less than a decade or two almost without numbers.
-    """
-    subs = (1, 2, 5) if last < 100 * first else (1,)
-    locator = MaxNLocator(5) if last < 10 * first else LogLocator(subs=subs)
-    ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_minor_formatter(lambda value, _: "")
-
-
-def log_axis(ax: Axes, label: str, more: str = "") -> None:
-    """A logarithmic x axis of counts or seconds, with its label."""
+def log_x_axis(ax: Axes, format_tick: Callable = _format_count) -> None:
+    """A logarithmic x axis; powers of ten alone would leave a short one without numbers."""
     ax.set_xscale("log")
-    if ax.get_xlim()[0] <= 0:  # nothing was drawn
-        ax.set_xlim(1, 10)
-    log_ticks(ax, *ax.get_xlim())
-    ax.xaxis.set_major_formatter(_counted)
-    ax.set_xlabel(f"{label} (logarithmic){more}", fontsize=SMALL)
-    ax.grid(axis="y")
+    first, last = ax.get_xlim()
+    subs = (1, 2, 5) if last < 1000 * first else (1,)
+    ax.xaxis.set_major_locator(MaxNLocator(5) if last < 10 * first else LogLocator(subs=subs))
+    ax.xaxis.set_major_formatter(format_tick)
+    ax.xaxis.set_minor_formatter(NullFormatter())
 
 
-def finite(x: Sequence, y: Sequence) -> tuple[np.ndarray, np.ndarray]:
-    """Of x and y (N,) what a logarithmic x axis can show: x above zero, neither of them missing."""
-    pairs = [(a, b) for a, b in zip(x, y, strict=True) if a is not None and b is not None]
-    x, y = np.array(pairs, dtype=float).reshape(-1, 2).T
-    kept = np.isfinite(y) & (x > 0)
-    return x[kept], y[kept]
+@dataclass(frozen=True)
+class Tiles:
+    """Square images in rows and columns, in an axes whose unit is an inch.
+
+    Attributes:
+        ax: the axes; y runs downwards.
+        side: of a tile, in inches.
+        pitch: from tile to tile, (down, across).
+        corner: of the first tile, (down, across).
+    """
+
+    ax: Axes
+    side: float
+    pitch: tuple[float, float]
+    corner: tuple[float, float]
+
+    def position(self, row: float, column: float) -> tuple[float, float]:
+        """The top left corner of a tile: (x, y)."""
+        down, across = self.corner
+        return across + column * self.pitch[1], down + row * self.pitch[0]
+
+    def draw(
+        self, image: np.ndarray, row: float, column: float, flag: bool = False, note: str = ""
+    ) -> None:
+        """Draw `image` (H, W) in 0..1, dark on light.
+
+        `flag` adds a frame and a cross; `note` is written in the lower left corner.
+        """
+        x, y = self.position(row, column)
+        right, bottom = x + self.side, y + self.side
+        self.ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=(x, right, bottom, y))
+        colour, width = (VERMILLION, 2.2) if flag else (PALE, 0.8)
+        self.frame(row, column, color=colour, lw=width)
+        mark = {"color": VERMILLION, "fontweight": "bold", "fontsize": SMALL, "zorder": 4}
+        mark["bbox"] = {"boxstyle": "square,pad=0.1", "fc": "white", "ec": "none"}
+        if flag:
+            self.ax.text(right - 0.04, y + 0.04, "✗", ha="right", va="top", **mark)
+        if note:
+            self.ax.text(x + 0.04, bottom - 0.04, note, ha="left", va="bottom", **mark)
+
+    def frame(self, row: float, column: float, patch=None, grid=(1, 1), **style) -> None:
+        """A frame around a tile, or around one `patch` of its `grid` (rows, columns)."""
+        x, y = self.position(row, column)
+        down, across = divmod(patch or 0, grid[1])
+        high, wide = self.side / grid[0], self.side / grid[1]
+        corner = (x + across * wide, y + down * high)
+        self.ax.add_patch(Rectangle(corner, wide, high, fill=False, zorder=3, **style))
+
+    def write(self, text: str, row: float, column: float, where: str = "above", **style) -> None:
+        """Write beside a tile: above, below, left or right of it."""
+        x, y = self.position(row, column)
+        middle = self.side / 2
+        across, down, ha, va = {
+            "above": (middle, -0.03, "center", "bottom"),
+            "below": (middle, self.side + 0.05, "center", "top"),
+            "left": (-0.1, middle, "right", "center"),
+            "right": (self.side + 0.08, middle, "left", "center"),
+        }[where]
+        self.ax.text(x + across, y + down, text, ha=ha, va=va, **{"fontsize": SMALL, **style})
+
+
+def inch_axes(width: float, height: float, heading: str) -> Axes:
+    """The one axes of a new figure, in inches from the top left."""
+    ax = canvas(height, heading, width).add_subplot()
+    ax.set_axis_off()
+    # imshow sets the limits of its axes unless autoscaling is off.
+    ax.set(xlim=(-0.03, width - 0.1), ylim=(height, 0), autoscale_on=False, aspect="equal")
+    return ax
+
+
+def make_tiles(
+    n_rows: int,
+    n_columns: float,
+    heading: str,
+    *,
+    lines_above: int = 0,
+    top: float = 0.0,
+    left: float = 0.0,
+    right: float = 0.0,
+) -> Tiles:
+    """A figure for n_rows x n_columns tiles; `top`, `left`, `right` inches stay free for text."""
+    gap = 0.08
+    side = min(LARGEST_TILE, (WIDTH - left - right - 0.1) / n_columns - gap)
+    pitch = (side + gap + LINE * lines_above, side + gap)
+    width = max(4.5, left + n_columns * pitch[1] + right + 0.1)
+    ax = inch_axes(width, top + n_rows * pitch[0] + 0.1, heading)
+    return Tiles(ax, side, pitch, (top + LINE * lines_above, left))

@@ -1,347 +1,263 @@
-"""Figures of one picture: codes one by one, candidates for a code, attention."""
+"""Figures of one picture: its codes one by one, the candidates for a code, attention."""
 
 import textwrap
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokens import code_token, codes_of
 from seqlm.models.tracing import Candidate, Trace, first_patches
-from seqlm.plots.style import (
-    BLUE,
-    GREY,
-    INK,
-    SMALL,
-    VERMILLION,
-    WIDTH,
-    Board,
-    canvas,
-    finish,
-    styled,
-)
+from seqlm.plots import style
+from seqlm.plots.style import LINE, Tiles, canvas, finish, inch_axes, styled
 
 STAGES = 16  # of a picture with more codes than that, so many are shown
+MARK = {"color": style.VERMILLION, "lw": 2}
 
 
-LINE = 0.165  # inches from one small line of text to the next
+def _draw_map(
+    tiles: Tiles, row: float, column: float, values: np.ndarray, image=None, decimals: int = 0
+) -> None:
+    """A map of `values` (rows, columns), darkest where they are largest.
 
-
-SHADE = to_rgb("#004b80")
-
-
-MONO = {"fontfamily": "DejaVu Sans Mono", "fontsize": SMALL}
-
-
-def paper(width: float, height: float, heading: str) -> tuple[Figure, Axes]:
-    """A figure whose one axes counts in inches, downwards from the top left."""
-    figure = canvas(height, heading, width)
-    ax = figure.add_subplot()
-    ax.set_axis_off()
-    ax.set(xlim=(-0.03, width - 0.1), ylim=(height, 0), autoscale_on=False, aspect="equal")
-    return figure, ax
-
-
-def _frame_patch(tiles: Board, row: float, column: float, place: int, shape: tuple) -> None:
-    """A frame around the patch `place` of a tile whose picture has `shape` (rows, columns)."""
-    x, y = tiles.place(row, column)
-    high, wide = (tiles.side / n for n in shape)
-    down, across = divmod(place, shape[1])
-    box = (x + across * wide, y + down * high)
-    frame = Rectangle(box, wide, high, fill=False, ec=VERMILLION, lw=1.8, zorder=4)
-    tiles.ax.add_patch(frame)
-
-
-def shaded(ax: Axes, x: float, y: float, side: float, values: np.ndarray) -> None:
-    """A map of `values` (rows, columns), darkest where they are largest; `side` of its longer side.
-
-    It can be seen through where it is light, so that a picture may lie beneath.
+    Over an `image` the map is transparent, with a number in each patch that has room for one.
     """
-    high, wide = (side * n / max(values.shape) for n in values.shape)
-    shares = np.clip(values / max(values.max(), 1e-9), 0, 1)
-    shade = np.dstack([*(np.full(values.shape, part) for part in SHADE), 0.06 + 0.84 * shares])
-    ax.imshow(shade, extent=(x, x + wide, y + high, y), zorder=2)
-    ax.add_patch(Rectangle((x, y), wide, high, fill=False, ec=GREY, lw=0.7, zorder=3))
+    x, y = tiles.position(row, column)
+    cell = tiles.side / max(values.shape)
+    extent = (x, x + cell * values.shape[1], y + cell * values.shape[0], y)
+    if image is not None:
+        tiles.ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=extent, alpha=0.3)
+    tiles.ax.imshow(
+        values, cmap="Blues", vmin=0, extent=extent, alpha=0.8 if image is not None else 1
+    )
+    tiles.frame(row, column, color=style.INK, lw=0.7)
+    if image is None or not _has_room(tiles.side, values):
+        return
+    for (down, across), value in np.ndenumerate(values):
+        tiles.ax.text(
+            x + (across + 0.5) * cell, y + (down + 0.5) * cell,
+            f"{value:.{decimals if cell > 0.29 else 0}f}", ha="center", va="center",
+            color="white" if value > 0.6 * values.max() else style.INK,
+            fontsize=np.clip(18 * cell, style.SMALL, 12),
+        )  # fmt: skip
 
 
-def has_room(side: float, values: np.ndarray) -> bool:
+def _has_room(side: float, values: np.ndarray) -> bool:
     """Whether two digits fit each patch of a map that is `side` inches long."""
     return side / max(values.shape) >= 0.19
 
 
-def numbered(
-    ax: Axes, x: float, y: float, side: float, values: np.ndarray, image: np.ndarray, decimals: int
-) -> None:
-    """The map over the faded `image` (H, W), each number in its patch where there is room."""
-    cell = side / max(values.shape)
-    extent = (x, x + cell * values.shape[1], y + cell * values.shape[0], y)
-    ax.imshow(image * 0.15, cmap="gray_r", vmin=0, vmax=1, extent=extent, zorder=1)
-    shaded(ax, x, y, side, values)
-    if not has_room(side, values):
-        return
-    for (row, column), value in np.ndenumerate(values):
-        ax.text(
-            x + (column + 0.5) * cell, y + (row + 0.5) * cell,
-            f"{value:.{decimals if cell > 0.29 else 0}f}", ha="center", va="center", zorder=5,
-            color="white" if value > 0.75 * values.max() else INK,
-            fontsize=np.clip(18 * cell, SMALL, 12),
-        )  # fmt: skip
-
-
-def where(place: int, columns: int) -> str:
+def _name_place(place: int, columns: int) -> str:
     row, column = divmod(int(place), columns)
     return f"row {row + 1}, column {column + 1}"
 
 
 @styled
 def plot_code_by_code(book: PatchCodebook, trace: Trace, heading: str) -> Figure:
-    """A picture after its first code, its second … its last, and how surprising each was.
+    """A picture after its first code, its second … its last, and the surprisal of each code.
 
-    Under each stage stands the code that came last (framed in the picture), the probability the
-    model had given it, and its surprisal -ln p in nats. The map beneath holds all of them.
+    Below each stage: its last code (framed in the picture), the probability the model gave it, and
+    its surprisal -ln p. The map at the bottom shows the surprisal of all codes.
     """
     codes = codes_of([trace.names[index] for index in trace.ids])
     (image,) = book.decode(codes[None])
     n, surprisal = len(codes), trace.surprisal
     stages = np.unique(np.linspace(1, n, min(n, STAGES)).round().astype(int))
-    across, large = min(8, len(stages)), 2.75
-    pitch = (0.98 + 4.1 * LINE + 0.1, (WIDTH - 0.08) / 8)
-    below = pitch[0] * -(-len(stages) // across) + 0.3
-    figure, ax = paper(WIDTH, below + large + 0.1, f"{heading} (n = {n} codes)")
-    tiles = Board(figure, ax, 0.98, pitch, (LINE + 0.03, 0.03))
+    pitch = (0.98 + 5 * LINE, (style.WIDTH - 0.08) / 8)
+    top, large = pitch[0] * -(-len(stages) // 8) + 0.3, 2.75
+    ax = inch_axes(style.WIDTH, top + large + 0.1, f"{heading} (n = {n} codes)")
+    tiles = Tiles(ax, 0.98, pitch, (LINE + 0.03, 0.03))
     for i, stage in enumerate(stages):
-        _stage(tiles, divmod(i, across), book, image, trace, int(stage))
-    lower = Board(figure, ax, large, (0, large + 0.3), (below, 0.03))
-    lower.picture(image, 0, 0)
-    lower.write("the finished picture", 0, 0, fontweight="bold")
-    numbered(ax, *lower.place(0, 1), large, surprisal.reshape(book.grid), image, 1)
+        tile, last = divmod(i, 8), trace.ids[stage - 1]
+        tiles.draw(first_patches(image, stage, book.patch), *tile)
+        tiles.frame(*tile, stage - 1, book.grid, **MARK)
+        tiles.write(f"after {stage}", *tile)
+        below = f"p = {trace.expected[stage - 1, last]:.1%}\n{surprisal[stage - 1]:.2f} nats"
+        tiles.write(f"{trace.names[last]}\n{below}", *tile, "below")
+    lower = Tiles(ax, large, (0, large + 0.3), (top, 0.03))
+    lower.draw(image, 0, 0)
+    lower.write("the whole picture", 0, 0, fontweight="bold")
+    _draw_map(lower, 0, 1, surprisal.reshape(book.grid), image, 1)
     lower.write("surprisal of each code, −ln p in nats", 0, 1, fontweight="bold")
-    said = _surprise_words(trace, book)
-    wrapped = [textwrap.fill(sentence, 33) for sentence in said]
-    ax.text(*lower.place(0, 2), "\n\n".join(wrapped), va="top", linespacing=1.35)
-    shown = "each of them" if len(stages) == n else f"{len(stages)} of them, evenly spaced"
+    summary = _describe_surprisal(trace, book)
+    wrapped = [textwrap.fill(sentence, 33) for sentence in summary]
+    ax.text(*lower.position(0, 2), "\n\n".join(wrapped), va="top", linespacing=1.35)
     return finish(
-        figure,
-        f"{heading}: a picture of n = {n} codes, drawn row by row, as it stood after {shown}; "
-        "beneath, the finished picture and a map of the surprisal of each code.",
-        *said,
-        _in_order(surprisal.reshape(book.grid)),
+        ax.figure,
+        f"{heading}: the picture after {len(stages)} of its n = {n} codes, the whole picture, and "
+        "a map of the surprisal of each code.",
+        *summary,
     )
 
 
-def _stage(
-    tiles: Board, tile: tuple[int, int], book: PatchCodebook, image, trace: Trace, done: int
-) -> None:
-    """The picture after `done` codes, and what there is to say of the last of them."""
-    tiles.picture(first_patches(image, done, book.patch), *tile)
-    _frame_patch(tiles, *tile, done - 1, book.grid)
-    tiles.write(f"after {done}", *tile)
-    x, y = tiles.place(*tile)
-    chosen = trace.ids[done - 1]
-    lines = (
-        trace.names[chosen],
-        f"p = {trace.expected[done - 1, chosen]:.1%}",
-        f"{trace.surprisal[done - 1]:.2f} nats",
-    )
-    for i, line in enumerate(lines):
-        look = MONO if i == 0 else {"fontsize": SMALL}
-        down = y + tiles.side + 0.04 + i * LINE
-        tiles.ax.text(x + tiles.side / 2, down, line, ha="center", va="top", **look)
-
-
-def _in_order(surprisal: np.ndarray) -> str:
-    """All of `surprisal` (rows, columns) for few codes, its mean in each row for many."""
-    few = surprisal.size <= 64
-    values = ", ".join(f"{nats:.1f}" for nats in (surprisal.ravel() if few else surprisal.mean(1)))
-    each = "In the order they were drawn" if few else "On average in each row of patches"
-    return f"{each}, in nats: {values}."
-
-
-def _surprise_words(trace: Trace, book: PatchCodebook) -> list[str]:
-    """The sum of the surprisal in nats and bits, its ends, and what blind guessing would give."""
-    surprisal, n, columns = trace.surprisal, len(trace.ids), book.grid[1]
-    total, blind = surprisal.sum(), np.log(book.n_codes)
-    said = [
-        f"All n = {n} codes together: {total:.1f} nats ({total / np.log(2):.1f} bits), "
-        f"{total / n:.2f} nats per code.",
-        f"Blind guessing among {book.n_codes} codes: {n * blind:.1f} nats, {blind:.2f} a code.",
+def _describe_surprisal(trace: Trace, book: PatchCodebook) -> list[str]:
+    """Total surprisal, its baseline, the highest and the lowest code."""
+    surprisal, n = trace.surprisal, len(trace.ids)
+    total = surprisal.sum()
+    sentences = [
+        f"Total: {total:.1f} nats ({total / np.log(2):.1f} bits), {total / n:.2f} nats per code.",
+        f"Uniform baseline over {book.n_codes} codes: {np.log(book.n_codes):.2f} nats per code.",
     ]
-    for word, place in (("Most", surprisal.argmax()), ("Least", surprisal.argmin())):
-        said.append(
-            f"{word} surprising: code {place + 1} ({where(place, columns)}), "
-            f"{trace.names[trace.ids[place]]} with {surprisal[place]:.2f} nats."
+    for word, place in (("Highest", surprisal.argmax()), ("Lowest", surprisal.argmin())):
+        sentences.append(
+            f"{word}: code {place + 1} ({_name_place(place, book.grid[1])}), "
+            f"{trace.names[trace.ids[place]]}, {surprisal[place]:.2f} nats."
         )
-    return said
+    return sentences
 
 
 @styled
 def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k: int = 6) -> Figure:
-    """The `k` likeliest tokens at some `places` (counted from 0) of a picture, two bars each.
+    """The `k` most likely tokens at some `places` (counted from 0) of a picture, two bars each.
 
-    The upper bar is the model's own probability, the hatched one what the settings made of it:
-    what was drawn from. Where another token than these `k` stands, it has a line as well.
+    The upper bar is the model's own probability; the lower, hatched bar is the probability after
+    the sampling settings. A token at that place that is not among the `k` has bars as well.
     """
     codes = codes_of([trace.names[index] for index in trace.ids])
     (image,) = book.decode(codes[None])
-    found = [trace.candidates(place, k) for place in places]
-    most = max(max(c.probability, c.after) for some in found for c in some)
-    across = len(places) if len(places) <= 3 else 2 if len(places) == 4 else 3
-    wide, line = (WIDTH - 0.1) / max(across, 2), 0.34
-    deep = 1.15 + line * max(map(len, found)) + 0.2
-    n = len(trace.ids)
-    heading = f"What might have come (n = {len(places)} of {n} places)"
-    height = 0.25 + deep * -(-len(places) // across)
-    figure, ax = paper(0.1 + wide * across, height, heading)
-    _key(ax, book.n_codes, across)
-    for i, (place, some) in enumerate(zip(places, found, strict=True)):
-        down, right = divmod(i, across)
-        x, y = 0.03 + right * wide, 0.35 + down * deep
-        tile = Board(figure, ax, 1.0, (0, 0), (y, x))
-        tile.picture(first_patches(image, place, book.patch), 0, 0)
-        _frame_patch(tile, 0, 0, place, book.grid)
-        ax.text(x + 1.15, y, f"code {place + 1} of {n}", va="top", fontweight="bold", fontsize=11)
-        told = f"{where(place, book.grid[1])}\n▸ {trace.names[trace.ids[place]]} stands here"
-        told += f"\nsurprise {trace.surprisal[place]:.2f} nats"
-        ax.text(x + 1.15, y + 0.27, told, va="top", fontsize=SMALL, linespacing=1.35)
-        for j, candidate in enumerate(some):
-            _pair(ax, x, y + 1.15 + j * line, candidate, book, (wide - 2.0) / most)
+    candidates = [trace.candidates(place, k) for place in places]
+    longest = max(map(len, candidates))
+    n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(places), 3)
+    n_rows = -(-len(places) // n_columns)
+    heading = f"Candidates for a code (n = {len(places)} of {len(codes)} codes)"
+    figure = canvas(
+        0.3 + n_rows * (2.0 + 0.34 * longest), heading, min(style.WIDTH, 4.6 * n_columns)
+    )
+    ratios = [1.0, 0.34 * longest] * n_rows
+    axes = figure.subplots(2 * n_rows, n_columns, squeeze=False, height_ratios=ratios)
+    for ax in axes.ravel():
+        ax.set_axis_off()
+    for i, (place, tokens) in enumerate(zip(places, candidates, strict=True)):
+        row, column = divmod(i, n_columns)
+        _draw_prefix(axes[2 * row, column], image, trace, book, place)
+        bars = _draw_candidates(axes[2 * row + 1, column], tokens, book)
+        most = max(max(c.probability, c.after) for some in candidates for c in some)
+        axes[2 * row + 1, column].set(xlim=(0, 1.3 * most), ylim=(longest - 0.5, -0.5))
+    names = ["the model's probability", "after the sampling settings"]
+    figure.legend(bars, names, loc="outside lower left", ncols=2)
     return finish(
         figure,
-        f"{heading}: bars of the {k} likeliest tokens, the model's own probability and below it, "
-        f"hatched, what the settings made of it. An even guess among {book.n_codes} codes would "
-        f"be {1 / book.n_codes:.1%}.",
-        *(_choice_words(place, some) for place, some in zip(places, found, strict=True)),
+        f"{heading}: bars of the {k} most likely tokens, the model's own probability and, hatched, "
+        f"the probability after the sampling settings. Uniform: {1 / book.n_codes:.1%}.",
+        *(
+            f"Code {place + 1}: "
+            + "; ".join(f"{c.token} {c.probability:.1%}, then {c.after:.1%}" for c in tokens)
+            + "."
+            for place, tokens in zip(places, candidates, strict=True)
+        ),
     )
 
 
-def _bar(ax: Axes, x: float, y: float, wide: float, after: bool) -> None:
-    look = {"fc": "#f6d3bd", "ec": VERMILLION, "hatch": "//////"} if after else {"fc": BLUE}
-    ax.add_patch(Rectangle((x, y), max(wide, 0.012), 0.115, lw=0.7, zorder=2, **look))
-
-
-def _key(ax: Axes, n_codes: int, across: int) -> None:
-    """What the two bars are; and, where the figure is wide enough, what guessing would give."""
-    _bar(ax, 0.03, 0.04, 0.3, after=False)
-    ax.text(0.4, 0.1, "the model’s own", va="center", fontsize=SMALL)
-    _bar(ax, 1.6, 0.04, 0.3, after=True)
-    ax.text(1.97, 0.1, "after the settings", va="center", fontsize=SMALL)
-    if across > 1:
-        even = f"an even guess among {n_codes} codes: {1 / n_codes:.1%}"
-        ax.text(3.4, 0.1, even, va="center", fontsize=SMALL)
-
-
-def _pair(
-    ax: Axes, x: float, y: float, candidate: Candidate, book: PatchCodebook, scale: float
+def _draw_prefix(
+    ax: Axes, image: np.ndarray, trace: Trace, book: PatchCodebook, place: int
 ) -> None:
-    """A token's patch, its name, and its two bars, `scale` inches being a probability of 1."""
-    of_token = {code_token(code): code for code in range(book.n_codes)}
-    code = of_token.get(candidate.token)
-    if code is not None:
-        patch = book.centers[code].reshape(book.patch, book.patch)
-        Board(ax.figure, ax, 0.26, (0, 0), (y, x)).picture(patch, 0, 0)
-    name = ("▸ " if candidate.chosen else "") + candidate.token
-    weight = "bold" if candidate.chosen else "normal"
-    ax.text(x + 1.07, y + 0.13, name, ha="right", va="center", fontweight=weight, **MONO)
-    for i, value in enumerate((candidate.probability, candidate.after)):
-        top = y + 0.005 + 0.14 * i
-        if value > 0:
-            _bar(ax, x + 1.14, top, value * scale, after=bool(i))
-        ax.text(x + 1.2 + value * scale, top + 0.06, f"{value:.1%}" if value else "0", va="center",
-                fontsize=SMALL, fontweight=weight)  # fmt: skip
+    """The picture before `place`, whose patch is framed."""
+    tiles = Tiles(ax, 1.0, (0, 0), (0, 0))
+    tiles.draw(first_patches(image, place, book.patch), 0, 0)
+    tiles.frame(0, 0, place, book.grid, **MARK)
+    ax.set(xlim=(-0.02, 1.02), ylim=(1.02, -0.02), aspect="equal", anchor="W")
+    title = f"code {place + 1} of {len(trace.ids)}\n{_name_place(place, book.grid[1])}"
+    actual = f"▸ {trace.names[trace.ids[place]]}, {trace.surprisal[place]:.2f} nats"
+    ax.set_title(f"{title}\n{actual}", fontsize=style.SMALL)
 
 
-def _choice_words(place: int, found: Sequence[Candidate]) -> str:
-    told = [f"{c.token} {c.probability:.1%}, after the settings {c.after:.1%}" for c in found]
-    (stands,) = (c.token for c in found if c.chosen)
-    return f"Code {place + 1}, where {stands} stands: {'; '.join(told)}."
+def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook) -> list:
+    """Two bars for each token, and the patch of each code; returns both sets of bars."""
+    ax.set_axis_on()
+    ax.spines["bottom"].set_visible(False)
+    places = np.arange(len(tokens))
+    own, after = [c.probability for c in tokens], [c.after for c in tokens]
+    hatched = {"fc": "#f6d3bd", "ec": style.VERMILLION, "hatch": "//////", "lw": 0.7}
+    bars = [
+        ax.barh(places - 0.2, own, 0.36, fc=style.BLUE),
+        ax.barh(places + 0.2, after, 0.36, **hatched),
+    ]
+    for container, values in zip(bars, (own, after), strict=True):
+        ax.bar_label(
+            container, [f"{v:.1%}" if v else "0" for v in values], padding=3, fontsize=style.SMALL
+        )
+    ax.set(xticks=[], yticks=places)
+    ax.set_yticklabels(
+        [("▸ " if c.chosen else "") + c.token for c in tokens], fontfamily="monospace"
+    )
+    ax.tick_params(axis="y", length=0, pad=24)
+    codes = {code_token(code): center for code, center in enumerate(book.centers)}
+    for y, c in enumerate(tokens):
+        if c.chosen:
+            ax.get_yticklabels()[y].set_fontweight("bold")
+        if c.token in codes:
+            patch = codes[c.token].reshape(book.patch, book.patch)
+            picture = OffsetImage(patch, cmap="gray_r", norm="linear", zoom=8)
+            ax.add_artist(
+                AnnotationBbox(picture, (0, y), (-13, 0), boxcoords="offset points", pad=0)
+            )
+    return bars
 
 
 @styled
 def plot_attention(
     image: np.ndarray, weights: np.ndarray, token: str, chosen: tuple[int, int] | None = None
 ) -> Figure:
-    """Where each head looks in `image` (H, W) when the model is at `token`.
+    """The attention of each head to the patches of `image` (H, W) when the model is at `token`.
 
-    `weights` (n_layer, n_head, rows, columns) are its attention to the picture's patches; what is
-    lacking to 1 goes to other tokens. `chosen` (layer, head), counted from 0, is shown larger.
+    `weights` (n_layer, n_head, rows, columns) sum to less than 1 where a head also attends to
+    other tokens. The `chosen` head (layer, head), counted from 0, is shown larger, in percent.
     """
     n_layer, n_head, rows, columns = weights.shape
-    big, left = 2.3, 2.3 + 0.75
-    side = min(1.2, (WIDTH - 0.15 - left) / n_head - 0.08)
-    pitch = (side + LINE + 0.1, side + 0.08)
-    deep = LINE + 0.05 + n_layer * pitch[0]
-    tall = 0.25 + big + (0 if chosen is None else big + 0.75)
-    heading = f"Attention of {token} to the picture (n = {n_layer} x {n_head} heads)"
-    figure, ax = paper(WIDTH, max(deep, tall) + 0.35, heading)
-    maps = Board(figure, ax, side, pitch, (2 * LINE + 0.1, left))
     shares = weights.sum((2, 3))
+    large, left = 2.3, 3.05
+    side = min(1.2, (style.WIDTH - 0.15 - left) / n_head - 0.08)
+    pitch = (side + LINE + 0.1, side + 0.08)
+    height = 0.6 + max(large + (chosen is not None) * (large + 0.75), n_layer * pitch[0])
+    heading = f"Attention of {token} to the picture (n = {n_layer} x {n_head} heads)"
+    ax = inch_axes(style.WIDTH, height, heading)
+    maps = Tiles(ax, side, pitch, (2 * LINE + 0.1, left))
     for layer, head in np.ndindex(n_layer, n_head):
-        _head(maps, layer, head, weights[layer, head], (layer, head) == chosen)
-    for head in range(n_head):
-        x, _ = maps.place(0, head)
-        ax.text(x + side / 2, LINE, f"head {head + 1}" if side > 0.55 else f"{head + 1}",
-                ha="center", va="bottom", fontsize=SMALL, fontweight="bold")  # fmt: skip
+        _draw_map(maps, layer, head, weights[layer, head])
+        mark = "▸ " if (layer, head) == chosen else ""
+        maps.write(f"{mark}{shares[layer, head]:.0%}", layer, head)
     for layer in range(n_layer):
-        maps.write(f"layer {layer + 1}" if layer == 0 else f"{layer + 1}", layer, 0, "left",
-                   fontweight="bold")  # fmt: skip
-    _beside(figure, ax, image, weights, big, chosen)
+        maps.write(f"{'layer ' * (layer == 0)}{layer + 1}", layer, 0, "left", fontweight="bold")
+    for head in range(n_head):
+        x, _ = maps.position(0, head)
+        name = f"{'head ' * (side > 0.55)}{head + 1}"
+        ax.text(
+            x + side / 2, LINE - 0.03, name, ha="center", fontsize=style.SMALL, fontweight="bold"
+        )
+    column = Tiles(ax, large, (large + 0.5, 0), (0.25, 0.03))
+    column.draw(image, 0, 0)
+    column.write("the picture", 0, 0, fontweight="bold")
+    sentence = ""
+    if chosen is not None:
+        maps.frame(*chosen, **MARK)
+        sentence = _draw_chosen_head(column, image, 100 * weights[chosen], chosen)
+    most, least = (
+        np.unravel_index(flat, shares.shape) for flat in (shares.argmax(), shares.argmin())
+    )
     return finish(
-        figure,
-        f"{heading}: a map for each, layers down, heads across, shaded by its own most, with the "
-        f"share that goes to the picture's {rows} by {columns} patches.",
-        _head_words(shares),
-        "" if chosen is None else _chosen_words(weights[chosen], *chosen),
+        ax.figure,
+        f"{heading}: a map for each head, with the share that goes to its {rows} by {columns} "
+        f"patches. Mean {shares.mean():.0%}; highest layer {most[0] + 1}, head {most[1] + 1} "
+        f"({shares[most]:.0%}); lowest layer {least[0] + 1}, head {least[1] + 1} "
+        f"({shares[least]:.0%}).",
+        sentence,
     )
 
 
-def _head(maps: Board, layer: int, head: int, grid: np.ndarray, framed: bool) -> None:
-    """One small map with its share above; `framed` if it is the one that is shown large."""
-    x, y = maps.place(layer, head)
-    shaded(maps.ax, x, y, maps.side, grid)
-    maps.write(("▸ " if framed else "") + f"{grid.sum():.0%}", layer, head,
-               fontweight="bold" if framed else "normal")  # fmt: skip
-    if framed:
-        high, wide = (maps.side * n / max(grid.shape) for n in grid.shape)
-        box = Rectangle((x, y), wide, high, fill=False, ec=VERMILLION, lw=2.5, zorder=4)
-        maps.ax.add_patch(box)
-
-
-def _beside(figure: Figure, ax: Axes, image, weights, side: float, chosen) -> None:
-    """The picture and, below it, the `chosen` head large, with numbers in percent."""
-    column = Board(figure, ax, side, (side + 0.5, 0), (0.25, 0.03))
-    column.picture(image, 0, 0)
-    column.write("the picture", 0, 0, fontweight="bold")
-    if chosen is None:
-        return
-    grid = 100 * weights[chosen]
-    numbered(ax, *column.place(1, 0), side, grid, image, 1 if grid.max() < 10 else 0)
-    layer, head = chosen
-    unit = "percent" if has_room(side, grid) else f"most {grid.max():.0f}%"
-    column.write(f"▸ layer {layer + 1}, head {head + 1}: {unit}", 1, 0, fontweight="bold")
-    x, y = column.place(1, 0)
-    even = f"{grid.sum():.0f}% go to the picture; spread evenly,\n"
-    even += f"each patch would get {grid.mean():.1f}%"
-    ax.text(x, y + side + 0.05, even, va="top", fontsize=SMALL)
-
-
-def _head_words(shares: np.ndarray) -> str:
-    """Which head gives the picture most, which least; `shares` (n_layer, n_head)."""
-    said = []
-    for word, flat in (("most", shares.argmax()), ("least", shares.argmin())):
-        layer, head = np.unravel_index(flat, shares.shape)
-        said.append(f"{word} with layer {layer + 1}, head {head + 1} ({shares[layer, head]:.0%})")
-    return f"The picture gets {' and '.join(said)}; {shares.mean():.0%} on average."
-
-
-def _chosen_words(grid: np.ndarray, layer: int, head: int) -> str:
-    rows = ["; ".join(", ".join(f"{100 * v:.0f}" for v in row) for row in grid)]
+def _draw_chosen_head(
+    column: Tiles, image: np.ndarray, percent: np.ndarray, chosen: tuple[int, int]
+) -> str:
+    """The chosen head below the picture, with numbers; returns the same in a sentence."""
+    name = f"layer {chosen[0] + 1}, head {chosen[1] + 1}"
+    _draw_map(column, 1, 0, percent, image, 1 if percent.max() < 10 else 0)
+    unit = "percent" if _has_room(column.side, percent) else f"highest {percent.max():.0f}%"
+    column.write(f"▸ {name}: {unit}", 1, 0, fontweight="bold")
+    text = f"{percent.sum():.0f}% go to the picture;\nuniform: {percent.mean():.1f}% per patch"
+    column.write(text, 1, 0, "below")
+    place = _name_place(percent.argmax(), percent.shape[1])
     return (
-        f"Larger, with numbers: layer {layer + 1}, head {head + 1}, which gives the picture "
-        f"{grid.sum():.0%}, most of it to {where(grid.argmax(), grid.shape[1])} "
-        f"({grid.max():.0%}; spread evenly it would be {grid.mean():.1%} a patch). "
-        + (f"In percent, row by row: {rows[0]}." if grid.size <= 64 else "")
-    ).strip()
+        f"Larger: {name}, highest at {place} ({percent.max():.0f}%, uniform {percent.mean():.1f}%)."
+    )

@@ -9,7 +9,7 @@ from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.tables import escape_markdown, run_table
 from seqlm.plots.style import DPI
-from seqlm.plots.training import MEASURES, plot_training_process
+from seqlm.plots.training import LOSSES, plot_training_process
 from seqlm.utils import atomic_path, format_duration, write_text
 
 PROCESS = "training_process"
@@ -125,7 +125,7 @@ def _tested(record: Mapping, values: Mapping) -> str:
 
 def _validation(record: Mapping) -> str:
     best = record["best"]
-    numbers = [f"{name} {best[key]:.3f}" for key, name in MEASURES.items() if key in best]
+    numbers = [f"{name} {best[key]:.3f}" for key, name in LOSSES.items() if key in best]
     numbers += [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
     return (
         f"On the validation rows, at step {best['step']:,}: {', '.join(numbers)} (NLL in nats). "

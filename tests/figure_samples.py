@@ -1,0 +1,364 @@
+"""Sample data for every figure, one registry of figures, and what every figure must pass."""
+
+import io
+from functools import cache
+from itertools import combinations
+from types import SimpleNamespace
+
+import numpy as np
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage, imread
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+from matplotlib.text import Text
+from matplotlib.transforms import Bbox
+from samples import BASELINES, classes, number, record, share, values
+
+from seqlm.data.codebook import PatchCodebook
+from seqlm.data.images import load_digits
+from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
+from seqlm.models.tracing import Trace
+from seqlm.plots.comparisons import plot_baselines, plot_comparisons, plot_forgetting
+from seqlm.plots.evaluation import (
+    plot_accuracy_by_class,
+    plot_confusion_matrix,
+    plot_next_tokens,
+    plot_nll_by_position,
+    plot_reliability,
+)
+from seqlm.plots.experiments import plot_gap_to_entropy, plot_label_efficiency, plot_traps
+from seqlm.plots.images import (
+    plot_augmented,
+    plot_code_frequencies,
+    plot_codebook,
+    plot_completions,
+    plot_encoding,
+    plot_generated,
+    plot_images,
+)
+from seqlm.plots.sampling import plot_diversity, plot_nearest_distances
+from seqlm.plots.summary import plot_summary
+from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
+from seqlm.plots.training import plot_finetuning_process, plot_training_process
+
+# --- images and the code book ---------------------------------------------------------------------
+
+DIGITS, LABELS = load_digits()
+BOOK = PatchCodebook.fit(DIGITS[:200], 40, 2)
+DECODED = BOOK.decode(BOOK.encode(DIGITS[:100]))
+TABLE = [SimpleNamespace(token=f"<Z_{k:03d}>", id=k, probability=0.4 / 2**k) for k in range(6)]
+
+# --- training and fine-tuning ---------------------------------------------------------------------
+
+OWN = {
+    **record(),
+    "evals": [{"step": 100, "seconds": 9.0, "code_nll": 4.0, "all_nll": 3.9}],
+    "initial": {"code_nll": 6.2, "all_nll": 6.2},
+    "best": {"step": 100, "code_nll": 4.0},
+}
+CLASSIFIER = {**OWN, "evals": [{"step": 100, "seconds": 9.0, "class_nll": 0.4, "accuracy": 0.9}],
+              "initial": {"class_nll": 2.3, "accuracy": 0.1},
+              "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}  # fmt: skip
+BARE = {**OWN, "history": [], "evals": [], "initial": {}, "best": {}}
+KINDS = ("turned digits", "upright digits")
+
+
+def model_on_both(new: float, old: float, accuracy: bool = True) -> dict:
+    return {
+        kind: {"code_nll": number(nats, "nats per token", 360)}
+        | ({"accuracy": share(1 - nats / 20, 360)} if accuracy else {})
+        for kind, nats in zip(KINDS, (new, old), strict=True)
+    }
+
+
+MODELS = {
+    "before": model_on_both(6.1, 2.85),
+    "fine-tuned": model_on_both(3.0, 3.6),
+    "with replay": model_on_both(3.1, 2.9),
+    "by LoRA": model_on_both(3.2, 3.1),
+    "from scratch": model_on_both(3.9, 5.8),
+    "best baseline": {KINDS[0]: {"code_nll": number(3.8, "nats per token", 360)}},
+}
+RUNS = {
+    "fine-tuned": {"step": [0, 50, 100], "new": [6.1, 3.2, 3.0], "old": [2.85, 3.4, 3.6]},
+    "with replay": {"step": [0, 50, 100], "new": [6.1, 3.3, 3.1], "old": [2.85, 3.0, 2.9]},
+}
+
+# --- methods and their differences ----------------------------------------------------------------
+
+READ, STARTED, SCRATCH = (
+    "read off the language model", "classifier started from the language model",
+    "classifier from scratch",
+)  # fmt: skip
+EMPTY_BIN = {"low": 0.0, "high": 0.1, "n": 0, "confidence": None, "accuracy": None}
+
+
+def a_bin(low: float, n: int, accuracy: float) -> dict:
+    return {"low": low, "high": low + 0.1, "n": n, "confidence": low + 0.06,
+            "accuracy": share(accuracy, n)}  # fmt: skip
+
+
+BINS = [EMPTY_BIN, a_bin(0.4, 10, 0.5), a_bin(0.7, 40, 0.4), a_bin(0.9, 310, 0.97)]
+COMPARISONS = [
+    {"a": STARTED, "b": "RBF-SVM on pixels", "p_value": 0.61, "real": False,
+     "difference": {"value": -0.003, "low": -0.014, "high": 0.008, "n": 360, "unit": "share"}},
+    {"a": STARTED, "b": "naive Bayes on codes", "p_value": 0.0002, "real": True,
+     "difference": {"value": 0.071, "low": 0.042, "high": 0.1, "n": 360, "unit": "share"}},
+    {"a": "GPT", "b": "a small LSTM", "p_value": None, "real": False,
+     "difference": {"value": -0.04, "low": None, "high": None, "n": 1, "unit": "nats per code"}},
+]  # fmt: skip
+
+
+def curve(first: float, sizes=("1", "2", "5", "10", "20", "50", "all")) -> dict:
+    return {
+        size: {
+            "labelled": 1257 if size == "all" else 10 * int(size),
+            "mean": share(value),
+            "runs": [share(value - 0.02), share(value + 0.01)],
+        }
+        for size, value in zip(sizes, np.linspace(first, 0.98, len(sizes)), strict=True)
+    }
+
+
+CURVES = {SCRATCH: curve(0.3), STARTED: curve(0.5), "RBF-SVM on pixels": curve(0.45)}
+
+# --- sampling -------------------------------------------------------------------------------------
+
+
+def sweep(settings, auc: bool = True) -> list[dict]:
+    return [
+        {
+            "setting": setting,
+            "classified_as_asked": share(0.95 - 0.05 * i, 200),
+            "diversity": number(1.0 + 0.4 * i, "mean distance", 200),
+            "real_vs_generated_auc": share(0.9 - 0.03 * i, 200) if auc and i != 1 else None,
+        }
+        for i, setting in enumerate(settings)
+    ]
+
+
+SWEEPS = {
+    "temperature": sweep([0.5, 0.7, 0.9, 1, 1.2]),
+    "top-k": sweep([0, 5, 20, 50, 100]),
+    "nucleus (top-p)": sweep([0.5, 0.8, 0.9, 0.95, 1.0]),
+    "guidance": sweep([1, 1.5, 2, 3]),
+}
+REAL = {"diversity": number(2.2, "mean distance", 360)}
+RNG = np.random.default_rng(5)
+DISTANCES = {
+    "default": RNG.uniform(0.5, 1.5, 200),
+    "plain": RNG.uniform(0.2, 1.5, 200),
+    "real test images": np.linspace(0.4, 1.4, 101),
+}
+
+# --- traps and a source of known entropy ----------------------------------------------------------
+
+
+def trap(name: str, reported: float, true: float, is_share: bool = False, **more) -> dict:
+    make = share if is_share else lambda value: number(value, "perplexity")
+    accuracy = {"quantity": "accuracy", "unit": "share", "better": "high"}
+    perplexity = {"quantity": "perplexity", "unit": "perplexity", "better": "low"}
+    return {"name": name, "reported": make(reported), "true": make(true),
+            **(accuracy if is_share else perplexity), **more}  # fmt: skip
+
+
+TRAPS = [
+    trap("padding counted", 1.3, 26.0),
+    trap("labels shifted twice", 60.0, 26.0),
+    trap("mean of batch means with ragged batches", 25.8, 26.0),
+    trap("the class left in the classifier's input", 1.0, 0.9, is_share=True),
+    trap("best of many picked on test", 0.95, 0.95, is_share=True),
+]
+ENTROPY = number(1.5, "nats per code", 900)
+POINTS = [{"tokens": 10.0**k, "nll": 1.5 + 10.0 ** (3 - k)} for k in (6, 5, 4, 3)]
+
+# --- one picture ----------------------------------------------------------------------------------
+
+VOCAB = default_vocab(40)
+
+
+def make_trace(codes: np.ndarray) -> Trace:
+    """Each code a little likelier than chance; after the settings only twelve codes are left."""
+    ids, n = codes + VOCAB["<Z_000>"], len(codes)
+    expected = RNG.dirichlet(np.full(len(VOCAB), 0.2), n) + 1e-6
+    expected[np.arange(n), ids] += 0.02
+    expected /= expected.sum(1, keepdims=True)
+    codes_alone = expected * (token_kinds(VOCAB) == KIND_CODE)
+    least = np.sort(codes_alone, axis=1)[:, [-12]]
+    after = np.where(codes_alone >= least, codes_alone**1.5, 0)
+    return Trace(ids, list(VOCAB), expected, after / after.sum(1, keepdims=True))
+
+
+CODES = BOOK.encode(DIGITS[:1])[0]
+TRACE = make_trace(CODES)
+(IMAGE,) = BOOK.decode(CODES[None])
+LARGE = np.kron(DIGITS[1], np.ones((4, 4)))[2:30, 2:30]  # 28 by 28
+LARGE_BOOK = PatchCodebook(BOOK.centers, (28, 28), 2)
+LARGE_TRACE = make_trace(LARGE_BOOK.encode(LARGE[None])[0])
+TINY_BOOK = PatchCodebook(BOOK.centers, (4, 4), 2)
+TINY_TRACE = make_trace(CODES[:4])
+
+
+def attention(n_layer: int, n_head: int, side: int) -> np.ndarray:
+    shares = RNG.dirichlet(np.full(side**2 + 3, 0.3), (n_layer, n_head))
+    return shares[..., : side**2].reshape(n_layer, n_head, side, side)
+
+
+FEW, MANY, FINE = attention(2, 3, 4), attention(12, 12, 4), attention(4, 4, 14)
+
+SUMMED_UP = ("train_causal_lm", "classify_sequences", "evaluate", "sample")
+
+# --- the registry ---------------------------------------------------------------------------------
+
+FIGURES = {
+    "images": lambda: plot_images(
+        DIGITS[:13], [f"is {k}" for k in LABELS[:13]], 5, "Digits", np.arange(13) % 4 == 0, "odd"
+    ),
+    "codebook": lambda: plot_codebook(BOOK),
+    "encoding": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
+    "augmented": lambda: plot_augmented(DIGITS[:2], DIGITS[:6].reshape(2, 3, 8, 8)),
+    "code frequencies": lambda: plot_code_frequencies(BOOK.encode(DIGITS[:50]), 40),
+    "generated": lambda: plot_generated(DECODED, LABELS[:100], LABELS[:100] % 9, "Generated"),
+    "completions": lambda: plot_completions(DIGITS[:2], 4, DIGITS[:10].reshape(2, 5, 8, 8)),
+    "training": lambda: plot_training_process(record(160, 4), BASELINES),
+    "training, own data": lambda: plot_training_process(OWN),
+    "training, classifier": lambda: plot_training_process(CLASSIFIER),
+    "training, nothing logged": lambda: plot_training_process(BARE),
+    "fine-tuning": lambda: plot_finetuning_process(RUNS, KINDS, "Fine-tuning", 180),
+    "baselines": lambda: plot_baselines(
+        {"GPT": share(0.9), "a": share(0.95), "b": share(0.1)}, "Classes", "accuracy"
+    ),
+    "comparisons": lambda: plot_comparisons(COMPARISONS, "Differences"),
+    "comparisons, one": lambda: plot_comparisons(COMPARISONS[:1], "Difference"),
+    "forgetting": lambda: plot_forgetting(MODELS, "Forgetting"),
+    "forgetting, no classes": lambda: plot_forgetting(
+        {name: model_on_both(3, 4, accuracy=False) for name in ("before", "after")}, "Forgetting"
+    ),
+    "nll by position": lambda: plot_nll_by_position(
+        np.arange(16) / 4, {"position": np.arange(16) / 3}, (4, 4), 360
+    ),
+    "next tokens": lambda: plot_next_tokens(TABLE),
+    "confusion": lambda: plot_confusion_matrix(classes(0.9)["confusion"], "Digits"),
+    "accuracy by class": lambda: plot_accuracy_by_class(
+        {name: metrics["per_class"] for name, metrics in values("sample")["drawn"].items()}
+    ),
+    "reliability": lambda: plot_reliability(
+        {READ: BINS, STARTED: BINS, SCRATCH: BINS}, "Calibration"
+    ),
+    "reliability, one method": lambda: plot_reliability({READ: BINS}, "Calibration"),
+    "diversity": lambda: plot_diversity(SWEEPS, REAL, "Sampling settings"),
+    "diversity, one setting": lambda: plot_diversity(
+        {"temperature": sweep([1, 2], auc=False)},
+        {"classified_as_asked": share(0.97), **REAL}, "Sampling settings"
+    ),
+    "distances": lambda: plot_nearest_distances(DISTANCES, "Copies", 0.45),
+    "distances, three images": lambda: plot_nearest_distances({"images": np.zeros(3)}, "Copies"),
+    "summary": lambda: plot_summary(*map(values, SUMMED_UP)),
+    "summary, evaluated only": lambda: plot_summary(
+        values("train_causal_lm"), None, values("evaluate"), None
+    ),
+    "label efficiency": lambda: plot_label_efficiency(CURVES, "Few labels"),
+    "label efficiency, one method": lambda: plot_label_efficiency(
+        {SCRATCH: curve(0.4, ("1", "10"))}, "Few labels"
+    ),
+    "traps": lambda: plot_traps(TRAPS, "Traps"),
+    "traps, one": lambda: plot_traps(TRAPS[2:3], "Trap"),
+    "gap": lambda: plot_gap_to_entropy(POINTS, ENTROPY, {"unigram": 2.4}, "Source", 500),
+    "gap, below the source": lambda: plot_gap_to_entropy(
+        [*POINTS, {"tokens": 3e6, "nll": 1.4995}, {"tokens": 4e6, "nll": None}],
+        ENTROPY, {}, "Source", 500,
+    ),
+    "code by code": lambda: plot_code_by_code(BOOK, TRACE, "A picture"),
+    "code by code, 196 codes": lambda: plot_code_by_code(LARGE_BOOK, LARGE_TRACE, "A large one"),
+    "code by code, 4 codes": lambda: plot_code_by_code(TINY_BOOK, TINY_TRACE, "A tiny one"),
+    "attention": lambda: plot_attention(IMAGE, FEW, "<CLS>"),
+    "attention, one larger": lambda: plot_attention(IMAGE, FEW, "<CLS>", (1, 2)),
+    "attention, 12 x 12": lambda: plot_attention(IMAGE, MANY, "<Z_017>", (0, 11)),
+    "attention, 196 patches": lambda: plot_attention(LARGE, FINE, "<CLS>", (3, 0)),
+    "candidates": lambda: plot_candidates(TRACE, BOOK, [0, 5, 15]),
+    "candidates, one": lambda: plot_candidates(TRACE, BOOK, [7], 10),
+    "candidates, four": lambda: plot_candidates(TRACE, BOOK, [1, 2, 3, 4]),
+    "candidates, large": lambda: plot_candidates(LARGE_TRACE, LARGE_BOOK, [100, 195]),
+}  # fmt: skip
+
+
+@cache
+def drawn(name: str) -> Figure:
+    """The figure, drawn once for all the tests that only look at it."""
+    return FIGURES[name]()
+
+
+# --- looking at figures ---------------------------------------------------------------------------
+
+
+def pixels(figure) -> np.ndarray:
+    """A figure as it is drawn, (height, width, 3) in 0..1."""
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=100)
+    png.seek(0)
+    return imread(png)[..., :3]
+
+
+def texts(figure) -> list[Text]:
+    return [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+
+
+def words(figure) -> str:
+    """All text in a figure, tick labels included."""
+    return "\n".join(text.get_text() for text in texts(figure))
+
+
+def lines_with(figure, marker: str) -> list[Line2D]:
+    return [line for line in figure.findobj(Line2D) if line.get_marker() == marker]
+
+
+def tiles(figure, side: float) -> list[AxesImage]:
+    """The pictures and maps that are `side` wide in the units of their axes."""
+    images = figure.findobj(AxesImage)
+    return [i for i in images if abs(i.get_extent()[1] - i.get_extent()[0] - side) < 1e-6]
+
+
+def frames(figure) -> list[Rectangle]:
+    """What is framed in the colour that marks."""
+    squares = [p for p in figure.findobj(Rectangle) if to_hex(p.get_edgecolor()) == "#d55e00"]
+    return [p for p in squares if not p.get_fill()]
+
+
+def text_boxes(figure) -> list[tuple[str, Bbox]]:
+    """What is written and where, tick labels outside the limits of their axis left out."""
+    figure.draw_without_rendering()
+    outside = set()
+    for ax in figure.findobj(lambda artist: hasattr(artist, "xaxis")):
+        for axis in (ax.xaxis, ax.yaxis):
+            low, high = sorted(axis.get_view_interval())
+            for tick in [*axis.get_major_ticks(), *axis.get_minor_ticks()]:
+                if not (ax.axison and low - 1e-9 <= tick.get_loc() <= high + 1e-9):
+                    outside |= {tick.label1, tick.label2}
+    # Text's own extent: an annotation's would reach to the end of its arrow.
+    return [(t.get_text(), Text.get_window_extent(t)) for t in texts(figure) if t not in outside]
+
+
+def overlaps(figure) -> list[tuple[str, str]]:
+    """Texts that stand on each other; a box is a little higher than its letters."""
+    return [
+        (one, other)
+        for (one, a), (other, b) in combinations(text_boxes(figure), 2)
+        if min(a.x1, b.x1) - max(a.x0, b.x0) > 2 and min(a.y1, b.y1) - max(a.y0, b.y0) > 3
+    ]
+
+
+def check_figure(figure) -> None:
+    """Ink, size, alt text, letters of nine points or more, nothing cut off, no text on text."""
+    shown = pixels(figure)
+    assert 0.005 < (shown < 0.9).any(axis=2).mean() < 0.9
+    assert 400 <= shown.shape[1] <= 900
+    assert "n = " in figure.alt and "n = " in words(figure)
+    assert figure.alt.endswith(".") and len(figure.alt) < 2000
+    for odd in ("nan", "inf ", "None", "{", "  ", ".."):
+        assert odd not in figure.alt, figure.alt
+    assert min(text.get_fontsize() for text in texts(figure)) >= 9
+    for text, box in text_boxes(figure):
+        assert box.x0 > -2 and box.x1 < figure.bbox.width + 2, text
+        assert box.y0 > -2 and box.y1 < figure.bbox.height + 2, text
+    assert not overlaps(figure)

@@ -1,0 +1,11 @@
+"""The figure that sums up a run."""
+
+from figure_samples import drawn
+
+
+def test_the_summary_leaves_out_what_was_not_measured():
+    whole, part = drawn("summary"), drawn("summary, evaluated only")
+    assert len(whole.axes) == 4
+    assert len(part.axes) == 2
+    assert "generated" in whole.alt and "generated" not in part.alt
+    assert "13.2%" in part.alt
