@@ -26,7 +26,7 @@ DATA = DataConfig(copies=10)
 # Settings of `seqlm train` for the small model.
 SMALL = {
     "n_layer": 4, "n_head": 4, "n_embd": 192, "n_positions": 64, "dropout": 0.0, "batch_size": 64,
-    "learning_rate": 2e-3, "num_epochs": 4, "evals": 5, "patience": 0,
+    "learning_rate": 2e-3, "evals": 5, "patience": 0,
 }  # fmt: skip
 
 

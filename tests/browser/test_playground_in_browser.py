@@ -529,7 +529,7 @@ def test_the_application_has_a_name_and_asks_no_other_host(telephone):
 def test_without_a_model_one_can_be_trained_and_then_the_panels_fill(voila, opened, tmp_path):
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    parameters.source, n = re.subn(r"quick_seconds = \d+", "quick_seconds = 2", parameters.source)
+    parameters.source, n = re.subn(r"max_seconds = \d+", "max_seconds = 2", parameters.source)
     assert n == 1
     nbformat.write(notebook, tmp_path / "playground.ipynb")
     address = voila(
