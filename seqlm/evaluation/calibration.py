@@ -1,4 +1,6 @@
-"""Whether a classifier may be as sure as it says it is."""
+"""Calibration: whether a classifier's probabilities agree with how often it is right."""
+
+from collections.abc import Callable
 
 import numpy as np
 
@@ -7,31 +9,30 @@ from seqlm.evaluation.estimates import (
     ENDS,
     RESAMPLED_AT_ONCE,
     RESAMPLES,
+    UNKNOWN,
     Estimate,
-    bootstrap_interval,
+    bootstrap,
     proportion,
 )
 from seqlm.evaluation.scores import LEAST
 
-BINS = 10  # the calibration error sums up the very bins that the diagram shows
+BINS = 10  # the calibration error sums up the bins that the reliability diagram shows
 
 
 def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
     """-(1/N) sum of ln p(true class), in nats per image; bootstrap over images.
 
-    `probabilities` (N, C), `labels` (N,). No probability is taken for less than 1e-300. It is a
-    proper score: on average none but the true probabilities make it least. Source: I. J. Good,
-    Rational Decisions, J. R. Statist. Soc. B 14 (1952). Raises DataError as `calibration_error`.
+    `probabilities` (N, C), `labels` (N,). No probability counts as less than 1e-300. A proper
+    score: on average only the true probabilities make it least. Source: I. J. Good, Rational
+    Decisions, J. R. Statist. Soc. B 14 (1952). Raises DataError as `calibration_error`.
     """
     probabilities, labels = _checked(probabilities, labels)
     of_label = probabilities[np.arange(len(labels)), labels]
-    nats = -np.log(np.maximum(of_label, LEAST))  # (N,)
-    low, high = bootstrap_interval(np.mean, (nats,))
-    return Estimate(float(nats.mean()), low, high, len(nats), "nats per image")
+    return bootstrap(np.mean, (-np.log(np.maximum(of_label, LEAST)),), "nats per image")
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Estimate:
-    """How far confidence and accuracy lie apart: expected calibration error of the top guess.
+    """Expected calibration error: how far confidence and accuracy of the top guess differ.
 
     Images are put into `bins` of equal width by the probability of their likeliest class; the
     error is sum over bins of n_b / N * |accuracy_b - mean confidence_b|. Source: C. Guo et al., On
@@ -41,22 +42,22 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     intervals of a perfectly calibrated model never hold 0. So the bootstrap over images is mirrored
     at the value (the basic bootstrap: A. C. Davison and D. V. Hinkley, Bootstrap Methods and their
     Application, 1997, ch. 5), and the lower end is 0 where a perfectly calibrated model would show
-    as large an error, too (consistency resampling: J. Bröcker and L. A. Smith, Weather and
-    Forecasting 22, 2007). Being too high itself, the value tends to lie high in its interval. In
+    as large an error (consistency resampling: J. Bröcker and L. A. Smith, Weather and Forecasting
+    22, 2007). The value itself is biased upwards, so it tends to lie high in its interval. In
     simulations of 360 images such intervals held the truth 85 to 96 times of 100, BCa's 0 to 90.
 
     Raises DataError when there are no images, labels do not fit, or rows do not sum to 1.
     """
-    confidence, right, where = _binned(probabilities, labels, bins)
-    members = np.eye(bins)[where]  # (N, bins)
-    gaps = members * (right - confidence)[:, None]  # (N, bins)
-    n, value = len(right), _error(np.ones(len(right)), gaps)
+    confidence, right, bin_of = _binned(probabilities, labels, bins)
+    in_bin = np.eye(bins)[bin_of]  # (N, bins)
+    gaps = in_bin * (right - confidence)[:, None]  # (N, bins)
+    n, value = len(right), _binned_error(np.ones(len(right)), gaps)
     if n < 2:
-        return Estimate(float(value), float("-inf"), float("inf"), n, "share")
+        return Estimate(float(value), *UNKNOWN, n, "share")
     rng = np.random.default_rng(0)
-    resampled = _in_parts(n, lambda k: _error(_times_drawn(rng, k, n), gaps))
-    perfect = _in_parts(
-        n, lambda k: _error((rng.random((k, n)) < confidence) - confidence, members)
+    resampled = _resampled(n, lambda k: _binned_error(_bootstrap_counts(rng, k, n), gaps))
+    perfect = _resampled(
+        n, lambda k: _binned_error((rng.random((k, n)) < confidence) - confidence, in_bin)
     )
     low, high = 2 * value - np.quantile(resampled, ENDS)[::-1]
     if value <= np.quantile(perfect, ENDS[1]):
@@ -64,43 +65,42 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     return Estimate(float(value), float(max(low, 0)), float(min(max(high, value), 1)), n, "share")
 
 
-def _error(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Sum over bins of |what is in the bin|, an image: (..., N), (N, bins) -> (...)."""
+def _binned_error(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Sum over bins of |weighted sum of the bin| / N: (..., N), (N, bins) -> (...)."""
     return np.abs(weights @ columns).sum(axis=-1) / len(columns)
 
 
-def _times_drawn(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
-    """How often each of `n` images comes in each resample: (resamples, n) float64."""
+def _bootstrap_counts(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
+    """How often each of `n` images is in each resample: (resamples, n) float64."""
     drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
 
 
-def _in_parts(n: int, draw) -> np.ndarray:
-    """`draw`(k) -> (k,), called until there are RESAMPLES numbers, k * n of them at once."""
+def _resampled(n: int, statistic: Callable[[int], np.ndarray]) -> np.ndarray:
+    """RESAMPLES numbers of `statistic`(k) -> (k,), in parts that fit into memory."""
     size = max(1, RESAMPLED_AT_ONCE // n)
     sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
-    return np.concatenate([draw(k) for k in sizes])
+    return np.concatenate([statistic(k) for k in sizes])
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:
-    """The reliability diagram: of each bin that holds an image, what was claimed and what came.
+    """The reliability diagram: confidence and accuracy in each bin that holds an image.
 
     Each is {"low", "high", "n", "confidence", "accuracy"}: the bin is (low, high], `confidence`
-    the mean probability of the likeliest class in it, `accuracy` the share of these guesses that
-    were right, an Estimate as JSON with Wilson's interval. Sources and errors as in
-    `calibration_error`.
+    the mean probability of the likeliest class, `accuracy` an Estimate as JSON with Wilson's
+    interval. Sources and errors as in `calibration_error`.
     """
-    confidence, right, where = _binned(probabilities, labels, bins)
+    confidence, right, bin_of = _binned(probabilities, labels, bins)
     edges = _edges(bins)
     return [
         {
             "low": float(edges[b]),
             "high": float(edges[b + 1]),
-            "n": int((where == b).sum()),
-            "confidence": float(confidence[where == b].mean()),
-            "accuracy": proportion(right[where == b]).to_json(),
+            "n": int((bin_of == b).sum()),
+            "confidence": float(confidence[bin_of == b].mean()),
+            "accuracy": proportion(right[bin_of == b]).to_json(),
         }
-        for b in np.unique(where)
+        for b in np.unique(bin_of)
     ]
 
 

@@ -1,4 +1,4 @@
-"""Classes: accuracy and F1, class probabilities by Bayes' rule, several classifiers combined."""
+"""Metrics of classifiers, Bayes' rule over the draw layout, combined classifiers."""
 
 from collections.abc import Sequence
 
@@ -8,28 +8,26 @@ from scipy.special import softmax
 from seqlm.data.tokens import IMG, IMG_END, KIND_CODE, class_ids, drawing_prompt, token_kinds
 from seqlm.errors import DataError
 from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
-from seqlm.evaluation.estimates import Estimate, bootstrap_interval, proportion
-from seqlm.evaluation.scores import LEAST, score_tokens
+from seqlm.evaluation.estimates import Estimate, bootstrap, proportion
+from seqlm.evaluation.scores import LEAST, Rows, score_tokens
 
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Estimate:
     """The mean over classes of 2PR / (P + R), each class counting alike; bootstrap over images."""
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if not len(labels):
-        raise DataError("macro F1 of nothing is not a number: no cases were given")
+        raise DataError("macro F1 of nothing is not a number: there are no images")
     classes = np.unique(labels)
 
     def statistic(truth, guess, axis=-1):
         scores = []
         for k in classes:
-            true, guessed = truth == k, guess == k
-            both = (true & guessed).sum(axis=axis)
-            either = true.sum(axis=axis) + guessed.sum(axis=axis)
+            both = ((truth == k) & (guess == k)).sum(axis=axis)
+            either = (truth == k).sum(axis=axis) + (guess == k).sum(axis=axis)
             scores.append(2 * both / np.maximum(either, 1))  # 2PR / (P + R), and 0 for 0 / 0
         return np.mean(scores, axis=0)
 
-    low, high = bootstrap_interval(statistic, (labels, predicted))
-    return Estimate(float(statistic(labels, predicted)), low, high, len(labels), "F1")
+    return bootstrap(statistic, (labels, predicted), "F1")
 
 
 def measure_classes(
@@ -41,8 +39,7 @@ def measure_classes(
     """Accuracy, macro F1, recall of every class, confusion matrix [true][predicted] of counts.
 
     With `probabilities` (N, C) also "calibration_error", "nll" and "reliability"; each `predicted`
-    class must then be the likeliest, or one of several equally likely. Raises DataError when it is
-    not, for the numbers would speak of two different guesses.
+    class must then be the likeliest, or one of several equally likely, else DataError.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     confusion = np.zeros((n_classes, n_classes), dtype=int)
@@ -54,57 +51,48 @@ def measure_classes(
         "recall": recalls,
         "confusion": confusion.tolist(),
     }
-    return (
-        measured
-        if probabilities is None
-        else measured | _sureness(labels, predicted, probabilities)
-    )
-
-
-def _sureness(labels: np.ndarray, predicted: np.ndarray, probabilities: np.ndarray) -> dict:
-    found = {
+    if probabilities is None:
+        return measured
+    measured |= {
         "calibration_error": calibration_error(probabilities, labels).to_json(),
         "nll": class_nll(probabilities, labels).to_json(),
         "reliability": reliability(probabilities, labels),
     }
-    probabilities = np.asarray(probabilities)
-    of_guess = np.take_along_axis(probabilities, predicted[:, None], axis=1)[:, 0]
-    if (of_guess < probabilities.max(axis=1)).any():
+    of_guess = np.take_along_axis(np.asarray(probabilities), predicted[:, None], axis=1)[:, 0]
+    if (of_guess < np.max(probabilities, axis=1)).any():
         raise DataError(
-            "some predicted classes are not the likeliest by the probabilities given with them; "
-            "give the probabilities that the predictions were made from"
+            "some predicted classes are not the likeliest by their probabilities; give the "
+            "probabilities that the predictions were made from"
         )
-    return found
+    return measured
 
 
-def product_of_experts(*opinions: np.ndarray) -> np.ndarray:
-    """What several classifiers say together: the geometric mean of (N, C) each. (N, C), sums to 1.
+def product_of_experts(*experts: np.ndarray) -> np.ndarray:
+    """Combine class probabilities (N, C) by their geometric mean. (N, C), sums to 1.
 
-    Each has a veto: a class that one of them all but rules out stays unlikely. Source: G. Hinton,
-    Products of Experts, ICANN 1999. Raises DataError when they do not answer for the same images
-    and classes.
+    A class that one expert all but rules out stays unlikely. Source: G. Hinton, Products of
+    Experts, ICANN 1999. Raises DataError when their shapes differ.
     """
-    if len({np.shape(opinion) for opinion in opinions}) != 1:
-        shapes = " and ".join(str(np.shape(opinion)) for opinion in opinions) or "nothing"
-        raise DataError(f"opinions of one shape can agree, and these have {shapes}")
-    logs = np.mean([np.log(np.maximum(opinion, LEAST)) for opinion in opinions], axis=0)  # (N, C)
+    if len({np.shape(expert) for expert in experts}) != 1:
+        shapes = " and ".join(str(np.shape(expert)) for expert in experts) or "nothing"
+        raise DataError(f"only class probabilities of one shape can be combined, not {shapes}")
+    logs = np.mean([np.log(np.maximum(expert, LEAST)) for expert in experts], axis=0)  # (N, C)
     product = np.exp(logs - logs.max(axis=1, keepdims=True))
     return product / product.sum(axis=1, keepdims=True)
 
 
-def draw_layout_rows(prompts: Sequence[Sequence[int]], vocab: dict[str, int]) -> list[list[int]]:
-    """Each prompt (``<IMG> … </IMG> <CLS>``) as the drawing of every class. N * C rows of ids.
+def draw_layout_rows(prompts: Rows, vocab: dict[str, int]) -> list[list[int]]:
+    """Each prompt (``<IMG> … </IMG> <CLS>``) in the draw layout of every class. N * C rows of ids.
 
     Row n * C + k holds ``<CLS> <CLS_k> <IMG>`` and the codes of prompt n, and ends with its last
     code, so it is no longer than the prompt. Raises DataError when the vocabulary has no classes,
-    or a prompt does not hold codes between ``<IMG>`` and ``</IMG>``, or holds a class.
+    or a prompt has no codes between ``<IMG>`` and ``</IMG>``, or holds a class.
     """
     answers = class_ids(vocab)
     if not answers:
         raise DataError("the vocabulary has no class tokens, so there is nothing to choose among")
     rows = []
-    for number, prompt in enumerate(prompts):
-        prompt = list(prompt)
+    for number, prompt in enumerate(map(list, prompts)):
         start, end = (prompt.index(vocab[t]) if vocab[t] in prompt else -1 for t in (IMG, IMG_END))
         if not 0 <= start < end - 1 or set(answers) & set(prompt):
             raise DataError(
@@ -118,28 +106,19 @@ def draw_layout_rows(prompts: Sequence[Sequence[int]], vocab: dict[str, int]) ->
 
 
 def bayes_class_probabilities(
-    model,
-    prompts: Sequence[Sequence[int]],
-    vocab: dict[str, int],
-    prior: Sequence[float] | None = None,
+    model, prompts: Rows, vocab: dict[str, int], prior: Sequence[float] | None = None
 ) -> np.ndarray:
-    """p(class | codes) by Bayes' rule over the classes' drawing likelihoods. (N, C), sums to 1.
+    """p(class | codes) by Bayes' rule over the draw layout's likelihoods. (N, C), sums to 1.
 
-    Takes the prompts that `classes.class_probabilities` takes, in the read layout, so the two
-    stand side by side. Only code tokens count. `prior` (C,) is p(k), uniform unless it is given.
-    The model must have learned the draw layout; it costs C times the tokens of one reading.
+    p(k | codes) is proportional to p(k) * product over i of p(code_i | <CLS> <CLS_k> <IMG> and the
+    codes before i). The language model is a generative classifier here: A. Y. Ng and M. I. Jordan,
+    On Discriminative vs. Generative Classifiers, NIPS 2001. `prompts` are those of
+    `scores.class_probabilities`; the model must know the draw layout, and each prompt costs C rows.
+    `prior` (C,) is p(k), uniform when it is None.
 
-    Raises DataError for a prompt without a picture, or a prior that is no distribution over C.
+    Raises DataError for a prompt without codes, or a prior that is no distribution over C.
     """
     rows, n_classes = draw_layout_rows(prompts, vocab), len(class_ids(vocab))
-    log_prior = _log_prior(prior, n_classes)
-    scores = score_tokens(model, rows)
-    codes = scores.of_kind(token_kinds(vocab), KIND_CODE)
-    nll = np.bincount(codes.row, weights=codes.nll, minlength=len(prompts) * n_classes)
-    return softmax(log_prior - nll.reshape(-1, n_classes), axis=1)  # (N, C)
-
-
-def _log_prior(prior: Sequence[float] | None, n_classes: int) -> np.ndarray:
     prior = np.full(n_classes, 1 / n_classes) if prior is None else np.asarray(prior, dtype=float)
     if prior.shape != (n_classes,) or (prior < 0).any() or not np.isclose(prior.sum(), 1):
         raise DataError(
@@ -147,4 +126,7 @@ def _log_prior(prior: Sequence[float] | None, n_classes: int) -> np.ndarray:
             f"{prior.tolist()}"
         )
     with np.errstate(divide="ignore"):
-        return np.log(prior)
+        log_prior = np.log(prior)
+    codes = score_tokens(model, rows).of_kind(token_kinds(vocab), KIND_CODE)
+    nll = np.bincount(codes.row, weights=codes.nll, minlength=len(rows))
+    return softmax(log_prior - nll.reshape(-1, n_classes), axis=1)  # (N, C)

@@ -10,7 +10,8 @@ from scipy import stats
 from seqlm.errors import DataError
 
 CONFIDENCE = 0.95
-ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # what is cut off on either side
+ENDS = ((1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2)  # the quantiles at which an interval ends
+UNKNOWN = (float("-inf"), float("inf"))  # the interval of a single image
 RESAMPLES = 2_000
 RESAMPLED_AT_ONCE = 2**22  # numbers; without a limit 14,000 images would need gigabytes
 
@@ -36,7 +37,7 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether the interval has two ends; one image alone says nothing of how others vary."""
+        """Whether the interval has two ends; one image alone does not show how others vary."""
         return bool(np.isfinite([self.low, self.high]).all())
 
     @property
@@ -65,15 +66,14 @@ class Estimate:
         return Estimate(*ends, self.n, unit)
 
     def to_json(self) -> dict:
-        """For a metrics file; an end that is not known is None, because JSON has no infinity."""
+        """For a metrics file; an unknown end is None, because JSON has no infinity."""
         ends = {name: getattr(self, name) for name in ("low", "high")}
-        known = {name: end if np.isfinite(end) else None for name, end in ends.items()}
-        return asdict(self) | known
+        return asdict(self) | {k: end if np.isfinite(end) else None for k, end in ends.items()}
 
     @classmethod
     def from_json(cls, numbers: Mapping) -> "Estimate":
-        """What `to_json` made, out of a metrics file."""
-        ends = {"low": float("-inf"), "high": float("inf")}
+        """The Estimate that `to_json` stored in a metrics file."""
+        ends = dict(zip(("low", "high"), UNKNOWN, strict=True))
         return cls(**{k: ends.get(k) if v is None else v for k, v in numbers.items()})
 
 
@@ -103,6 +103,20 @@ def format_n(estimates: Sequence[Estimate]) -> str:
     return f"n = {low:,}" if low == high else f"n = {low:,} to {high:,}"
 
 
+def proportion(hits: np.ndarray) -> Estimate:
+    """Share of `hits` (N,) bool that are true, with Wilson's interval.
+
+    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
+    JASA 22 (1927).
+    """
+    hits = np.asarray(hits, dtype=bool)
+    if not len(hits):
+        raise DataError("a share of nothing is not a number: there are no cases")
+    interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
+    ends = float(interval.low), float(interval.high)
+    return Estimate(float(hits.mean()), *ends, len(hits), "share")
+
+
 def median(values: Sequence[float], unit: str = "") -> Estimate:
     """The median of `values` (N,), with the interval of the sign test; unknown for N below 6.
 
@@ -114,20 +128,13 @@ def median(values: Sequence[float], unit: str = "") -> Estimate:
     return Estimate(float(np.median(values)), float(low), float(high), len(values), unit)
 
 
-def proportion(hits: np.ndarray) -> Estimate:
-    """Share of `hits` (N,) bool that are true, with Wilson's interval.
-
-    Source: E. B. Wilson, Probable Inference, the Law of Succession, and Statistical Inference,
-    JASA 22 (1927).
-    """
-    hits = np.asarray(hits, dtype=bool)
-    if not len(hits):
-        raise DataError("a share of nothing is not a number: no cases were given")
-    found = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
-    return Estimate(float(hits.mean()), float(found.low), float(found.high), len(hits), "share")
+def bootstrap(statistic: Callable, samples: tuple[np.ndarray, ...], unit: str) -> Estimate:
+    """`statistic` of `samples`, with the interval of `bootstrap_interval`."""
+    ends = bootstrap_interval(statistic, samples)
+    return Estimate(float(statistic(*samples)), *ends, len(samples[0]), unit)
 
 
-def bootstrap_interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[float, float]:
+def bootstrap_interval(statistic: Callable, samples: tuple[np.ndarray, ...]) -> tuple[float, float]:
     """BCa bootstrap over the first axis of `samples`, resampled together.
 
     Source: B. Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Where every image
@@ -135,10 +142,10 @@ def bootstrap_interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[floa
     image has no interval: its ends are infinite.
     """
     if len(samples[0]) < 2:
-        return float("-inf"), float("inf")
+        return UNKNOWN
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        result = stats.bootstrap(
             samples,
             statistic,
             paired=True,
@@ -149,7 +156,7 @@ def bootstrap_interval(statistic, samples: tuple[np.ndarray, ...]) -> tuple[floa
             method="BCa",
             rng=np.random.default_rng(0),
         )
-    low, high = found.confidence_interval
-    if not np.isfinite([low, high]).all():  # BCa has no answer; the plain percentiles have
-        low, high = np.quantile(found.bootstrap_distribution, ENDS)
+    low, high = result.confidence_interval
+    if not np.isfinite([low, high]).all():  # where BCa fails, the plain percentiles do not
+        low, high = np.quantile(result.bootstrap_distribution, ENDS)
     return float(low), float(high)

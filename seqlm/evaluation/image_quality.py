@@ -1,6 +1,6 @@
-"""Are drawings right, real-looking, varied, and not just remembered? Asked of judges that can err.
+"""Generated images: are they what was asked, like real ones, diverse, and not mere copies?
 
-Every distance between pictures here is Euclidean, over pixels in 0..1.
+Every distance between images here is Euclidean, over pixels in 0..1.
 """
 
 import numpy as np
@@ -12,100 +12,104 @@ from sklearn.model_selection import StratifiedKFold, cross_val_predict
 from sklearn.neighbors import NearestNeighbors
 
 from seqlm.errors import DataError
-from seqlm.evaluation.classical import fit_classical_models
-from seqlm.evaluation.estimates import CONFIDENCE, ENDS, RESAMPLES, Estimate, proportion
+from seqlm.evaluation.classical import fit_classical_models, flatten
+from seqlm.evaluation.estimates import (
+    CONFIDENCE,
+    ENDS,
+    RESAMPLES,
+    UNKNOWN,
+    Estimate,
+    proportion,
+)
 
 FOLDS = 5
 FEWEST_TO_RESAMPLE = 5  # images of a class; of fewer a resample is too often one image alone
-NEAR = 0.05  # share of training images whose nearest fellow counts as near
-ROUNDING = 1e-6  # the same distance taken twice differs in its last digits
+NEAR = 0.05  # share of training images whose nearest neighbour counts as near
+ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 
 
 def train_digit_classifier(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
-    """The SVM on pixels that says which digit a drawing shows: ``.predict(images)`` -> (N,).
+    """The SVM on pixels that classifies generated digits: ``.predict(images)`` -> (N,).
 
-    Fit it on the original training images alone, not on copies and not on drawings. It errs, too:
-    whoever quotes its verdicts states its error on test images beside them.
+    Train it on the original training images alone, not on augmented or generated ones. Report its
+    error on real test images beside its results.
     """
     return fit_classical_models(images, labels)["svm"]
 
 
-def real_vs_generated_auc(real: np.ndarray, drawn: np.ndarray, seed: int = 42) -> Estimate:
-    """How well a random forest tells drawings from real pictures: area under the ROC curve.
+def real_vs_generated_auc(real: np.ndarray, generated: np.ndarray, seed: int = 42) -> Estimate:
+    """How well a random forest distinguishes generated images from real ones: ROC AUC.
 
-    0.5: it cannot; 1: it always can. Each picture is judged by a forest that did not see it (five
-    folds). Give `real` through the same code book as `drawn`, both (N, H, W), else the forest
+    0.5: not at all; 1: always. A forest scores only images of folds that it did not see (five
+    folds). Give `real` through the same code book as `generated`, both (N, H, W), else the forest
     learns to see the code book and not the model. A classifier two-sample test: D. Lopez-Paz and
-    M. Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017. The interval resamples the
-    pictures of either side, the forests kept.
-
-    Raises DataError when either side has fewer pictures than folds.
+    M. Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017. The interval resamples the images
+    of either side, with the forests kept. Raises DataError when either has fewer than five.
     """
-    if min(len(real), len(drawn)) < FOLDS:
-        raise DataError(f"telling real from drawn needs at least {FOLDS} pictures of each")
-    pictures = np.concatenate([real, drawn]).reshape(len(real) + len(drawn), -1)
-    is_drawn = np.repeat([0, 1], [len(real), len(drawn)])
+    if min(len(real), len(generated)) < FOLDS:
+        raise DataError(f"the real-vs-generated AUC needs at least {FOLDS} images of each")
+    images = flatten(np.concatenate([real, generated]))
+    is_generated = np.repeat([0, 1], [len(real), len(generated)])
     forest = RandomForestClassifier(300, random_state=seed, n_jobs=1)
-    # Shuffled: drawings come sorted by class, and a forest that was never shown a drawn 8 takes
-    # every drawn 8 for real.
+    # Shuffled: generated images come sorted by class, and a forest that was never shown a
+    # generated 8 takes every generated 8 for real.
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=seed)
-    scores = cross_val_predict(forest, pictures, is_drawn, cv=folds, method="predict_proba")[:, 1]
-    of_real, of_drawn = scores[: len(real)], scores[len(real) :]
-    wins = (of_drawn > of_real[:, None]) + 0.5 * (of_drawn == of_real[:, None])  # (real, drawn)
+    scores = cross_val_predict(forest, images, is_generated, cv=folds, method="predict_proba")[:, 1]
+    of_real, of_generated = scores[: len(real)], scores[len(real) :]
+    wins = (of_generated > of_real[:, None]) + 0.5 * (of_generated == of_real[:, None])
     rng = np.random.default_rng(seed)
-    # How often each picture is taken in each resample, so that a resample is a weighted mean.
+    # How often each image is in each resample, so that a resample is a weighted mean.
     rows, columns = (rng.multinomial(n, np.full(n, 1 / n), RESAMPLES) / n for n in wins.shape)
     areas = ((rows @ wins) * columns).sum(axis=1)  # (RESAMPLES,)
     low, high = np.quantile(areas, ENDS)
-    return Estimate(float(wins.mean()), float(low), float(high), len(pictures), "area")
+    return Estimate(float(wins.mean()), float(low), float(high), len(images), "area")
 
 
 def nearest_training(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `images` (N, H, W) the nearest training image: its number and its distance.
+    """Index and distance of the nearest training image of each image (N, H, W); two arrays (N,).
 
-    A copy lies at 0. Two arrays (N,).
+    A copy has distance 0.
     """
-    return pairwise_distances_argmin_min(_flat(images), _flat(training))
+    return pairwise_distances_argmin_min(_points(images), _points(training))
 
 
-def _flat(images: np.ndarray) -> np.ndarray:
-    """(N, H, W) -> (N, H * W) float64; in float32 a copy would not lie at 0."""
-    return np.asarray(images, dtype=np.float64).reshape(len(images), -1)
+def _points(images: np.ndarray) -> np.ndarray:
+    """(N, H, W) -> (N, H * W) float64; in float32 a copy would not have distance 0."""
+    return flatten(images).astype(np.float64)
 
 
 def diversity(images: np.ndarray, labels: np.ndarray) -> Estimate:
-    """How much pictures of one class differ among themselves: their mean distance.
+    """Mean distance between images of one class, then the mean over classes.
 
     Within class c, over all pairs of its n_c images: 2 / (n_c (n_c - 1)) * sum of d(x_i, x_j),
     i < j, which does not depend on how many images there are (a U-statistic: W. Hoeffding, A Class
     of Statistics with Asymptotically Normal Distribution, Annals of Mathematical Statistics 19,
-    1948). Then the plain mean over classes; n is the number of images. The interval resamples
-    images within each class, and of a resample counts only pairs of different images: an image
-    drawn twice is no pair without a difference.
+    1948). n is the number of images. The interval resamples images within each class; pairs of an
+    image with itself do not count.
 
-    The yardstick is the same number for real images through the same code book. A drawing of the
-    wrong digit is far from its fellows, too, so read this beside the share that is judged right.
+    Compare it with the diversity of real images through the same code book. Images of a wrong digit
+    raise it, so read it beside the accuracy of the digit classifier.
 
     Raises DataError when a class has a single image, or `labels` (N,) does not match `images`.
     """
     images, labels = np.asarray(images), np.asarray(labels)
     if len(images) != len(labels) or not len(labels):
-        raise DataError(f"{len(images)} pictures but {len(labels)} labels; give one for each")
+        raise DataError(f"{len(images)} images but {len(labels)} labels; give one for each")
     rng = np.random.default_rng(0)
-    found = [_mean_distance(images[labels == label], rng) for label in np.unique(labels)]
-    means, resampled = zip(*found, strict=True)
-    low, high = float("-inf"), float("inf")
+    distances = [_mean_distance(images[labels == label], rng) for label in np.unique(labels)]
+    means, resampled = zip(*distances, strict=True)
+    low, high = UNKNOWN
     if np.unique(labels, return_counts=True)[1].min() >= FEWEST_TO_RESAMPLE:
         low, high = np.nanquantile(np.mean(resampled, axis=0), ENDS)
     return Estimate(float(np.mean(means)), float(low), float(high), len(labels), "distance")
 
 
 def _mean_distance(images: np.ndarray, rng: np.random.Generator) -> tuple[float, np.ndarray]:
-    """Of one class: the mean distance of a pair, and the same in each resample (RESAMPLES,)."""
+    """Mean distance of a pair of one class, and the same in each resample (RESAMPLES,)."""
     n = len(images)
     if n < 2:
-        raise DataError("how much pictures of a class differ needs at least two of each class")
-    distances = pairwise_distances(_flat(images))  # (n, n), zero on the diagonal
+        raise DataError("diversity needs at least two images of each class")
+    distances = pairwise_distances(_points(images))  # (n, n), zero on the diagonal
     times = rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)  # how often each image is taken
     pairs = n**2 - (times**2).sum(axis=1)  # of different images; none if one fills the resample
     with np.errstate(invalid="ignore"):
@@ -116,47 +120,47 @@ def _mean_distance(images: np.ndarray, rng: np.random.Generator) -> tuple[float,
 def near_copies(
     images: np.ndarray, training: np.ndarray, real: np.ndarray, copies: np.ndarray | None = None
 ) -> dict:
-    """Do drawings lie nearer to what was learned than real pictures that were never learned?
+    """Are generated images nearer to the training images than real held-out images are?
 
-    A near copy lies no farther from its nearest learned picture than the threshold: the distance
-    within which 5 % of the training images have their nearest fellow (each left out in turn). So
-    the threshold is fixed before any drawing is looked at.
+    A near copy is at most a threshold away from its nearest training image: the distance within
+    which 5 % of the training images have their nearest neighbour. So the threshold is set before
+    any generated image is looked at.
 
     Args:
-        images: the drawings (N, H, W).
+        images: the generated images (N, H, W).
         training: the training images, which set the threshold.
-        real: held-out images, through the code book like all the others: a picture of typical
-            patches is nearer to another such picture than to one straight from the pen.
-        copies: what else was learned, such as augmented images; searched, but not for the threshold.
+        real: held-out images, through the code book like all the others.
+        copies: augmented images, which are searched, too, but do not set the threshold.
 
-    Returns, ready for a metrics file: the threshold, the share of near copies among drawings
-    ("drawn") and among held-out images ("real") with Wilson's intervals, their "difference" with
+    Returns, ready for a metrics file: the threshold, the share of near copies among generated
+    ("drawn") and held-out ("real") images with Wilson's intervals, their "difference" with
     Newcombe's, the two-sided "p" of Fisher's exact test, and the "verdict": "more" or "fewer" than
-    real images show, or "no difference shown", which is no proof that there is none: the upper end
-    of the difference says how many more there may be. Nor is "fewer" praise: bad drawings lie
-    far from everything.
+    among real images, or "no difference shown", which does not prove that there is none: the upper
+    end of the difference says how many more there may be. "fewer" is no merit: bad images are far
+    from everything.
 
     Raises DataError when there are fewer than two training images.
     """
     if len(training) < 2:
-        raise DataError("near copies need at least two training images to say what is near")
-    fellows = NearestNeighbors(n_neighbors=1).fit(_flat(training)).kneighbors()[0]  # left out
-    threshold = float(np.quantile(fellows, NEAR))
-    learned = training if copies is None else np.concatenate([training, copies])
-    near = [nearest_training(seen, learned)[1] <= threshold + ROUNDING for seen in (images, real)]
-    drawn, held_out = (proportion(hits) for hits in near)
-    difference = _difference(drawn, held_out)
+        raise DataError("near copies need at least two training images to set the threshold")
+    # Without arguments kneighbors leaves each image itself out.
+    neighbours = NearestNeighbors(n_neighbors=1).fit(_points(training)).kneighbors()[0]
+    threshold = float(np.quantile(neighbours, NEAR))
+    searched = training if copies is None else np.concatenate([training, copies])
+    near = [nearest_training(seen, searched)[1] <= threshold + ROUNDING for seen in (images, real)]
+    generated, held_out = (proportion(hits) for hits in near)
+    difference = _difference(generated, held_out)
     p = float(stats.fisher_exact([[hits.sum(), (~hits).sum()] for hits in near]).pvalue)
     verdict = "no difference shown"
     if p < 1 - CONFIDENCE:
         verdict = "more" if difference.value > 0 else "fewer"
-    shares = {"drawn": drawn, "real": held_out, "difference": difference}
-    told = {name: share.to_json() for name, share in shares.items()}
-    return {"threshold": threshold, **told, "p": p, "verdict": verdict}
+    shares = {"drawn": generated, "real": held_out, "difference": difference}
+    shares = {name: share.to_json() for name, share in shares.items()}
+    return {"threshold": threshold, **shares, "p": p, "verdict": verdict}
 
 
 def _difference(one: Estimate, other: Estimate) -> Estimate:
-    """One share less another of other pictures, from their Wilson intervals.
+    """The difference of two independent shares, with an interval from their Wilson intervals.
 
     Source: R. G. Newcombe, Interval Estimation for the Difference between Independent Proportions,
     Statistics in Medicine 17 (1998), method 10.

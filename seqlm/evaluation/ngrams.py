@@ -1,11 +1,10 @@
-"""The baselines under the GPT: models that only count tokens.
+"""Baselines that only count tokens: unigram, bigram, trigram, by position, and mixtures.
 
-They are fitted on the GPT's own training rows and hand back its own table of scores,
-so `seqlm.metrics` measures both with the same code. A baseline sees just what the GPT sees: the
-tokens before the one to be predicted.
+They are fitted on the GPT's training rows and make the same table of scores, so the same metrics
+measure both. Like the GPT, a baseline sees only the tokens before the one to be predicted.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
@@ -14,15 +13,13 @@ from scipy.sparse import csr_matrix
 
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
-from seqlm.evaluation.scores import TokenScores
+from seqlm.evaluation.scores import Rows, TokenScores
 
 CHUNK = 4_096  # tokens at a time: their distributions over 516 tokens are 17 MB
 EM_STEPS = 500
 EM_TOLERANCE = 1e-10  # nats per token; EM stops when a step gains less
 
-Rows = Sequence[Sequence[int]]
-
-# Which counts a baseline draws on, weakest first. Weights of more than one are tuned on val.
+# Baseline -> the parts that it mixes and what it knows, weakest first. Weights are tuned on val.
 RECIPES = {
     "uniform": (("uniform",), "Every token of the vocabulary is equally likely."),
     "unigram": (("unigram",), "How often each token comes in training, whatever stands before it."),
@@ -44,85 +41,8 @@ RECIPES = {
     ),
 }
 
-
-def baseline_name(name: str) -> str:
-    """The name of a baseline in figures and tables, from its key in the metrics files."""
-    return {"position": "by position", "position_ngram": "n-grams by position"}.get(name, name)
-
-
-@dataclass(frozen=True, eq=False)
-class _Predicted:
-    """Every token of every row but the first, with all a baseline may look at. Arrays are (M,)."""
-
-    row: np.ndarray
-    position: np.ndarray
-    target: np.ndarray
-    first: np.ndarray
-    previous: np.ndarray
-    before_previous: np.ndarray  # -1 where there is none
-
-    def __getitem__(self, chosen: slice | np.ndarray) -> "_Predicted":
-        return _Predicted(*(column[chosen] for column in vars(self).values()))
-
-
-def _predicted(rows: Rows, vocab_size: int) -> _Predicted:
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
-    if not len(rows) or lengths.min() < 2:
-        raise DataError("there is nothing to count: no rows, or a row of fewer than two tokens")
-    ids = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
-    if ids.min() < 0 or ids.max() >= vocab_size:
-        stranger = ids.min() if ids.min() < 0 else ids.max()
-        raise DataError(
-            f"token id {stranger} is outside the vocabulary of {vocab_size}; give the rows the "
-            "vocabulary that they were encoded with"
-        )
-    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
-    position = np.arange(len(ids)) - starts
-    at = np.flatnonzero(position)  # every token but the first of its row
-    return _Predicted(
-        row=np.repeat(np.arange(len(rows)), lengths)[at],
-        position=position[at],
-        target=ids[at],
-        first=ids[starts[at]],
-        previous=ids[at - 1],
-        before_previous=np.where(position[at] > 1, ids[at - 2], -1),
-    )
-
-
-class _WittenBell:
-    """What followed each context in training, smoothed with a `lower` distribution.
-
-    p(w | h) = (c(h w) + T(h) p_lower(w)) / (c(h) + T(h)), where T(h) counts the different tokens
-    that followed h. A context never met hands on `lower` as it is. Source: S. F. Chen and
-    J. Goodman, An Empirical Study of Smoothing Techniques for Language Modeling, Computer Speech
-    and Language 13 (1999), section 2.5, after I. H. Witten and T. C. Bell (1991).
-    """
-
-    def __init__(self, contexts: np.ndarray, targets: np.ndarray, vocab_size: int):
-        """`contexts` (M,) name what stood before `targets` (M,); below 0 they name nothing."""
-        real = contexts >= 0
-        self.known, inverse = np.unique(contexts[real], return_inverse=True)
-        shape = (len(self.known) + 1, vocab_size)  # the last row is for contexts never met
-        ones = np.ones(len(inverse))
-        self.seen = csr_matrix((ones, (inverse, targets[real])), shape)  # adds up repeats
-        followers = np.diff(self.seen.indptr)  # T(h)
-        total = np.asarray(self.seen.sum(axis=1))[:, 0] + followers
-        total[-1] = followers[-1] = 1
-        self.seen.data /= np.repeat(total, np.diff(self.seen.indptr))
-        self.left_over = followers / total
-
-    def __call__(self, contexts: np.ndarray, lower: np.ndarray) -> np.ndarray:
-        """`contexts` (m,), `lower` (m, V) -> (m, V); every row that sums to 1 still does."""
-        place = np.searchsorted(self.known, contexts)
-        met = place < len(self.known)
-        met[met] = self.known[place[met]] == contexts[met]
-        place[~met] = len(self.known)
-        return self.seen[place].toarray() + self.left_over[place, None] * lower
-
-
-# Part -> the part it falls back on, and what it looks at, as one number a token (-1: nothing).
-# "begin alike" is what tells the layouts apart: a sentence to read begins with <IMG>, one to draw
-# with <CLS>, so the same place means another thing in each.
+# Part -> the part it is smoothed with, and its context as one number per token (-1: none). The
+# first token of a row is part of a place, because it distinguishes the layouts (<IMG> or <CLS>).
 PARTS = {
     "unigram": ("uniform", lambda tokens, size: np.zeros_like(tokens.row)),
     "position": ("unigram", lambda tokens, size: tokens.position * size + tokens.first),
@@ -140,34 +60,96 @@ PARTS = {
 }
 
 
+def baseline_name(name: str) -> str:
+    """The name of a baseline in figures and tables, from its key in the metrics files."""
+    return {"position": "by position", "position_ngram": "n-grams by position"}.get(name, name)
+
+
+def _predicted_tokens(rows: Rows, vocab_size: int) -> np.recarray:
+    """Every token of every row but the first, with what a baseline sees of its past. (M,)."""
+    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    if not len(rows) or lengths.min() < 2:
+        raise DataError("there is nothing to count: no rows, or a row of fewer than two tokens")
+    ids = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    if ids.min() < 0 or ids.max() >= vocab_size:
+        stranger = ids.min() if ids.min() < 0 else ids.max()
+        raise DataError(
+            f"token id {stranger} is outside the vocabulary of {vocab_size}; give the rows the "
+            "vocabulary that they were encoded with"
+        )
+    starts = np.repeat(np.cumsum(lengths) - lengths, lengths)
+    position = np.arange(len(ids)) - starts
+    at = np.flatnonzero(position)  # every token but the first of its row
+    columns = {
+        "row": np.repeat(np.arange(len(rows)), lengths)[at],
+        "position": position[at],
+        "target": ids[at],
+        "first": ids[starts[at]],
+        "previous": ids[at - 1],
+        "before_previous": np.where(position[at] > 1, ids[at - 2], -1),  # -1: there is none
+    }
+    return np.rec.fromarrays(list(columns.values()), names=list(columns))
+
+
+class _WittenBell:
+    """Frequencies of tokens after each context in training, smoothed with a `lower` distribution.
+
+    p(w | h) = (c(h w) + T(h) p_lower(w)) / (c(h) + T(h)), where T(h) counts the different tokens
+    that followed h. After an unseen context it is `lower` itself. Source: S. F. Chen and
+    J. Goodman, An Empirical Study of Smoothing Techniques for Language Modeling, Computer Speech
+    and Language 13 (1999), section 2.5, after I. H. Witten and T. C. Bell (1991).
+    """
+
+    def __init__(self, contexts: np.ndarray, targets: np.ndarray, vocab_size: int):
+        """`contexts` (M,) number what stood before `targets` (M,); below 0 there is none."""
+        real = contexts >= 0
+        self.known, inverse = np.unique(contexts[real], return_inverse=True)
+        shape = (len(self.known) + 1, vocab_size)  # the last row is for unseen contexts
+        ones = np.ones(len(inverse))
+        self.seen = csr_matrix((ones, (inverse, targets[real])), shape)  # adds up repeats
+        followers = np.diff(self.seen.indptr)  # T(h)
+        total = np.asarray(self.seen.sum(axis=1))[:, 0] + followers
+        total[-1] = followers[-1] = 1
+        self.seen.data /= np.repeat(total, np.diff(self.seen.indptr))
+        self.weight_of_lower = followers / total
+
+    def __call__(self, contexts: np.ndarray, lower: np.ndarray) -> np.ndarray:
+        """`contexts` (m,), `lower` (m, V) -> (m, V); every row that sums to 1 still does."""
+        place = np.searchsorted(self.known, contexts)
+        seen = place < len(self.known)
+        seen[seen] = self.known[place[seen]] == contexts[seen]
+        place[~seen] = len(self.known)
+        return self.seen[place].toarray() + self.weight_of_lower[place, None] * lower
+
+
 class _Counts:
-    """All that is counted in the training rows; every baseline is made of these parts."""
+    """Counts of the training rows; every baseline mixes these parts."""
 
     def __init__(self, train_rows: Rows, vocab_size: int):
         self.vocab_size = vocab_size
-        train = _predicted(train_rows, vocab_size)
+        train = _predicted_tokens(train_rows, vocab_size)
         self.parts = {
-            name: (lower, _WittenBell(context(train, vocab_size), train.target, vocab_size))
-            for name, (lower, context) in PARTS.items()
+            name: _WittenBell(context(train, vocab_size), train.target, vocab_size)
+            for name, (_, context) in PARTS.items()
         }
 
-    def distributions(self, tokens: _Predicted, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """name -> (M, V) probabilities of every token, in the order of `names`."""
-        found = {"uniform": np.full((len(tokens.row), self.vocab_size), 1 / self.vocab_size)}
+    def distributions(self, tokens: np.recarray, names: Iterable[str]) -> dict[str, np.ndarray]:
+        """Part -> (M, V) probabilities of every token, in the order of `names`."""
+        tables = {"uniform": np.full((len(tokens), self.vocab_size), 1 / self.vocab_size)}
 
-        def part(name: str) -> np.ndarray:
-            if name not in found:
-                lower, smoothed = self.parts[name]
-                contexts = PARTS[name][1](tokens, self.vocab_size)
-                found[name] = smoothed(contexts, part(lower))
-            return found[name]
+        def table(name: str) -> np.ndarray:
+            if name not in tables:
+                lower, context = PARTS[name]
+                contexts = context(tokens, self.vocab_size)
+                tables[name] = self.parts[name](contexts, table(lower))
+            return tables[name]
 
-        return {name: part(name) for name in names}
+        return {name: table(name) for name in names}
 
 
 @dataclass(frozen=True, eq=False)
 class NgramModel:
-    """A model that only counts: a mixture of what `fit_ngrams` counted.
+    """A baseline that `fit_ngrams` fitted: a mixture of counts.
 
     Attributes:
         name: its key among the baselines.
@@ -185,30 +167,30 @@ class NgramModel:
 
         Each line sums to 1 and holds no zero. For a whole split this is large; `score` is not.
         """
-        return self._mixed(_predicted(rows, self._counts.vocab_size))
+        return self._mixed(_predicted_tokens(rows, self._counts.vocab_size))
 
-    def _mixed(self, tokens: _Predicted) -> np.ndarray:
-        parts = self._counts.distributions(tokens, tuple(self.weights))
+    def _mixed(self, tokens: np.recarray) -> np.ndarray:
+        parts = self._counts.distributions(tokens, self.weights)
         return sum(self.weights[name] * part for name, part in parts.items())
 
     def score(self, rows: Rows) -> TokenScores:
-        """The table that `metrics.score_tokens` makes of a GPT, in the same order.
+        """The table that `scores.score_tokens` makes of a GPT, in the same order.
 
         Counts often tie. Among tokens exactly as likely as the target its rank is drawn at random
         (seeded), so the uniform baseline's top-1 accuracy is 1/V on average and not 1.
         """
-        tokens = _predicted(rows, self._counts.vocab_size)
-        lots = np.random.default_rng(0).random(len(tokens.row))
-        nll, rank = np.empty(len(tokens.row)), np.empty(len(tokens.row), dtype=np.int64)
-        for chosen in _chunks(len(tokens.row)):
-            some = tokens[chosen]
-            table = self._mixed(some)  # (m, V)
-            of_target = table[np.arange(len(table)), some.target]  # (m,)
+        tokens = _predicted_tokens(rows, self._counts.vocab_size)
+        random = np.random.default_rng(0).random(len(tokens))
+        nll, rank = np.empty(len(tokens)), np.empty(len(tokens), dtype=np.int64)
+        for chosen in _chunks(len(tokens)):
+            table = self._mixed(tokens[chosen])  # (m, V)
+            of_target = table[np.arange(len(table)), tokens.target[chosen]]  # (m,)
             tied = (table == of_target[:, None]).sum(axis=1)  # the target among them
             likelier = (table > of_target[:, None]).sum(axis=1)
             nll[chosen] = -np.log(of_target)
-            rank[chosen] = likelier + (lots[chosen] * tied).astype(np.int64)
-        return TokenScores(tokens.row, tokens.position, tokens.target, nll, rank, len(rows))
+            rank[chosen] = likelier + (random[chosen] * tied).astype(np.int64)
+        columns = (tokens.row, tokens.position, tokens.target)
+        return TokenScores(*map(np.ascontiguousarray, columns), nll, rank, len(rows))
 
 
 def _chunks(n: int) -> list[slice]:
@@ -220,22 +202,24 @@ def fit_ngrams(
 ) -> dict[str, NgramModel]:
     """The baselines of `RECIPES`, weakest first; rows are lists of ids of any lengths.
 
-    Counts come from `train_rows` alone, smoothed by Witten and Bell's rule down to the uniform
-    distribution. The weights of the mixtures are those likeliest to have made `val_rows`, found by
-    EM: all their tokens, or, with `kinds` (V,) from `layout.token_kinds`, their codes alone, so
-    that a baseline is as strong as it can be where it is judged. Source of the interpolation:
-    F. Jelinek and R. L. Mercer, Interpolated Estimation of Markov Source Parameters from Sparse
-    Data (1980).
+    Counts come from `train_rows` alone. The weights of a mixture are those that make `val_rows`
+    likeliest: all their tokens, or, with `kinds` (V,) from `tokens.token_kinds`, their codes, so
+    that a baseline is as strong as it can be where it is measured. Source: F. Jelinek and
+    R. L. Mercer, Interpolated Estimation of Markov Source Parameters from Sparse Data (1980).
 
     Raises DataError when either is empty, or holds an id outside 0..vocab_size-1, or when codes
     are wanted and val has none.
     """
-    counts, val = _Counts(train_rows, vocab_size), _predicted(val_rows, vocab_size)
+    counts, val = _Counts(train_rows, vocab_size), _predicted_tokens(val_rows, vocab_size)
     if kinds is not None:
         val = val[kinds[val.target] == KIND_CODE]
-        if not len(val.row):
+        if not len(val):
             raise DataError("there are no code tokens in the val rows, so no baseline can be tuned")
-    of_target = _target_probabilities(counts, val)
+    names = ("uniform", *PARTS)
+    of_target = dict(zip(names, np.empty((len(names), len(val))), strict=True))
+    for chosen in _chunks(len(val)):
+        for name, table in counts.distributions(val[chosen], names).items():
+            of_target[name][chosen] = table[np.arange(len(table)), val.target[chosen]]
     baselines = {}
     for name, (parts, description) in RECIPES.items():
         shares = mixture_weights(np.stack([of_target[part] for part in parts], axis=1))
@@ -244,22 +228,11 @@ def fit_ngrams(
     return baselines
 
 
-def _target_probabilities(counts: _Counts, tokens: _Predicted) -> dict[str, np.ndarray]:
-    """What each part gives the tokens that really came: part -> (M,)."""
-    names = ("uniform", *PARTS)
-    found = {name: np.empty(len(tokens.row)) for name in names}
-    for chosen in _chunks(len(tokens.row)):
-        some = tokens[chosen]
-        for name, table in counts.distributions(some, names).items():
-            found[name][chosen] = table[np.arange(len(table)), some.target]
-    return found
-
-
 def mixture_weights(probabilities: np.ndarray) -> np.ndarray:
-    """The weights (K,) under which mixing K models makes the tokens likeliest, by EM.
+    """The weights (K,) under which a mixture of K models makes the tokens likeliest, by EM.
 
     `probabilities` (M, K) is what each model gives each token. The likelihood has one peak, so
-    the equal weights that EM starts from decide nothing. Source: A. P. Dempster, N. M. Laird and
+    the equal weights that EM starts from do not matter. Source: A. P. Dempster, N. M. Laird and
     D. B. Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, JRSS B 39 (1977).
     """
     weights = np.full(probabilities.shape[1], 1 / probabilities.shape[1])

@@ -1,7 +1,7 @@
-"""Every token of every sentence, with what a model thought of it: one table for all numbers.
+"""Scores of every token of every row, in one table; and probabilities of the classes.
 
 Padding is never in the table, so it cannot be counted; there are no batches in it, so they cannot
-be averaged; and a baseline hands back the same table as the model that stands on it.
+be averaged; and baselines and GPT make the same table.
 """
 
 from collections.abc import Sequence
@@ -15,22 +15,24 @@ from seqlm.errors import DataError
 from seqlm.models.gpt2 import is_classifier
 
 TOKENS_A_BATCH = 16_384
-LEAST = 1e-300  # probability taken for 0, which would cost infinitely many nats; it costs 691
 LOGITS_A_BATCH = 2**24  # as float32 64 MB, however long the rows and however large the vocabulary
+
+LEAST = 1e-300  # a probability of 0 would cost infinitely many nats; this one costs 691
+
+Rows = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """One line a predicted token, over a whole split. All arrays are (M,).
+    """The predicted tokens of a whole split. All arrays are (M,).
 
     Attributes:
-        row: which sentence the token stands in.
-        position: where in the sentence, counted from 0; the first token is never predicted.
+        row: the row that the token stands in.
+        position: its place in the row, counted from 0; the first token is never predicted.
         target: its id.
         nll: -ln p(token | all before it), in nats.
-        rank: how many other tokens came before it in the model's order; 0 means that its first
-            guess was right.
-        n_rows: sentences in the split.
+        rank: how many other tokens the model finds likelier; 0 where its top guess is right.
+        n_rows: rows in the split.
     """
 
     row: np.ndarray
@@ -40,24 +42,21 @@ class TokenScores:
     rank: np.ndarray
     n_rows: int
 
-    def where(self, mask: np.ndarray) -> "TokenScores":
-        """Only the tokens that `mask` (M,) bool keeps."""
+    def where(self, chosen: np.ndarray) -> "TokenScores":
+        """Only the tokens that `chosen` keeps: a mask (M,) bool, or indices."""
         columns = (self.row, self.position, self.target, self.nll, self.rank)
-        return TokenScores(*(column[mask] for column in columns), self.n_rows)
+        return TokenScores(*(column[chosen] for column in columns), self.n_rows)
 
     def of_kind(self, kinds: np.ndarray, *wanted: int) -> "TokenScores":
-        """Only tokens of the `wanted` kinds; `kinds` (V,) comes from `layout.token_kinds`."""
+        """Only tokens of the `wanted` kinds; `kinds` (V,) comes from `tokens.token_kinds`."""
         return self.where(np.isin(kinds[self.target], wanted))
 
 
-def batches(
-    rows: Sequence[Sequence[int]], batch_size: int | None = None, *, vocab_size: int = 1
-) -> list[np.ndarray]:
+def batches(rows: Rows, batch_size: int | None = None, *, vocab_size: int = 1) -> list[np.ndarray]:
     """Indices of `rows`, grouped so that rows of like length share a batch.
 
-    Unless `batch_size` is given, the longer the rows and the larger the vocabulary, the fewer
-    share one, and never fewer than one. Raises DataError when there is no row, or
-    one of fewer than two tokens.
+    Without a `batch_size`, the longer the rows and the larger the vocabulary, the fewer rows share
+    one. Raises DataError when there is no row, or one of fewer than two tokens.
     """
     if not len(rows) or min(map(len, rows)) < 2:
         raise DataError("there is nothing to score: no rows, or a row of fewer than two tokens")
@@ -67,28 +66,26 @@ def batches(
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 
-def pad(rows: Sequence[Sequence[int]], fill: int = 0) -> torch.Tensor:
-    """Rows of ids -> (B, T) int64, filled up on the right.
+def pad(rows: Rows, fill: int = 0) -> torch.Tensor:
+    """Rows of ids -> (B, T) int64, padded on the right.
 
-    On the right nothing real can see the filling: attention is causal. So no mask is needed.
+    Attention is causal, so no real token sees the padding, and no mask is needed.
     """
     longest = max(map(len, rows))
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
 
 
 @torch.inference_mode()
-def score_tokens(
-    model, rows: Sequence[Sequence[int]], batch_size: int | None = None
-) -> TokenScores:
-    """Let a causal language model predict every token of every row but the first.
+def score_tokens(model, rows: Rows, batch_size: int | None = None) -> TokenScores:
+    """Scores of every token but the first of every row, by a causal language model.
 
-    `rows` are lists of ids of any lengths. The result does not depend on `batch_size` nor on how
-    rows are padded, beyond rounding. A tie counts against the model: one that holds all tokens
-    equally likely (or whose logits are not numbers) has guessed nothing right.
+    `rows` are lists of ids of any lengths. The result does not depend on `batch_size` nor on
+    padding, beyond rounding. A tie counts against the model: one that holds all tokens equally
+    likely (or whose logits are not numbers) has no right guess.
     """
     was_training = model.training
     model.eval()
-    parts: list[TokenScores] = []
+    parts = []
     for batch in batches(rows, batch_size, vocab_size=model.config.vocab_size):
         input_ids = pad([rows[i] for i in batch]).to(model.device)  # (B, T)
         logits = model(input_ids, use_cache=False).logits[:, :-1].float()  # (B, T-1, V)
@@ -101,52 +98,42 @@ def score_tokens(
         real = place < lengths[:, None]  # (B, T-1)
         row = torch.as_tensor(batch, device=model.device)[:, None].expand_as(labels)
         columns = (row, place, labels, -of_label[..., 0].double(), rank)
-        parts.append(TokenScores(*(c[real].cpu().numpy() for c in columns), len(rows)))
+        parts.append([column[real].cpu().numpy() for column in columns])
     model.train(was_training)
-    return _joined(parts)
-
-
-def _joined(parts: Sequence[TokenScores]) -> TokenScores:
-    names = ("row", "position", "target", "nll", "rank")
-    columns = [np.concatenate([getattr(part, name) for part in parts]) for name in names]
-    order = np.lexsort((columns[1], columns[0]))
-    return TokenScores(*(column[order] for column in columns), parts[0].n_rows)
+    scores = TokenScores(*map(np.concatenate, zip(*parts, strict=True)), len(rows))
+    return scores.where(np.lexsort((scores.position, scores.row)))
 
 
 @torch.inference_mode()
-def class_probabilities(
-    model, prompts: Sequence[Sequence[int]], class_ids: Sequence[int]
-) -> np.ndarray:
-    """What a language model expects after each prompt, among the class tokens. (N, C), sums to 1.
+def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
+    """A language model's probabilities of the class tokens after each prompt. (N, C), sums to 1.
 
-    The prompt must end in ``<CLS>`` and hold no class (`layout.reading_prompt` sees to both).
+    A prompt ends in ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
     """
     model.eval()
-    found = np.zeros((len(prompts), len(class_ids)))
+    probabilities = np.zeros((len(prompts), len(class_ids)))
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
         rows = [prompts[i] for i in batch]
         logits = model(pad(rows).to(model.device), use_cache=False).logits.float()  # (B, T, V)
         last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
         at_end = logits[torch.arange(len(rows), device=model.device), last]  # (B, V)
-        found[batch] = at_end[:, list(class_ids)].softmax(-1).cpu().numpy()
-    return found
+        probabilities[batch] = at_end[:, list(class_ids)].softmax(-1).cpu().numpy()
+    return probabilities
 
 
 @torch.inference_mode()
-def classifier_probabilities(model, prompts: Sequence[Sequence[int]]) -> np.ndarray:
+def classifier_probabilities(model, prompts: Rows) -> np.ndarray:
     """Class probabilities of a GPT2ForSequenceClassification, read at the last token. (N, C)."""
     model.eval()
-    found = np.zeros((len(prompts), model.config.num_labels))
+    probabilities = np.zeros((len(prompts), model.config.num_labels))
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
         rows = [prompts[i] for i in batch]
         input_ids = pad(rows, fill=model.config.pad_token_id).to(model.device)  # (B, T)
-        found[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
-    return found
+        probabilities[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
+    return probabilities
 
 
-def predict_classes(
-    model, prompts: Sequence[Sequence[int]], class_ids: Sequence[int]
-) -> np.ndarray:
+def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
     """Class probabilities by a classifier, or by a language model's next token. (N, C)."""
     if is_classifier(model.config):
         return classifier_probabilities(model, prompts)

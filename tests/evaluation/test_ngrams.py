@@ -100,12 +100,12 @@ def test_the_ngrams_equal_nltks_witten_bell_where_the_two_mean_the_same():
         ]
     )
     counts = counting._Counts(train, V)
-    tokens = counting._predicted(unseen, V)
+    tokens = counting._predicted_tokens(unseen, V)
     frequencies = np.bincount([w for row in train for w in row[1:]], minlength=V)
     table = np.tile(frequencies / frequencies.sum(), (len(tokens.row), 1))
     compared = 0
     for name, order in (("unigram", 1), ("bigram", 2), ("trigram", 3)):
-        table = counts.parts[name][1](counting.PARTS[name][1](tokens, V), table)
+        table = counts.parts[name](counting.PARTS[name][1](tokens, V), table)
         for i, (row, position) in enumerate(zip(tokens.row, tokens.position, strict=True)):
             start = max(0, position - order + 1)
             context = [str(token) for token in unseen[row][start:position]]
@@ -119,7 +119,9 @@ def test_each_part_falls_back_on_the_next_shorter_context():
     train = [[0, 1, 2], [0, 1, 3], [4, 2, 5]]
     counts = counting._Counts(train, V)
     names = ("unigram", "bigram", "trigram")
-    found = counts.distributions(counting._predicted([[9, 1, 7], [9, 9, 7], [0, 1, 7]], V), names)
+    found = counts.distributions(
+        counting._predicted_tokens([[9, 1, 7], [9, 9, 7], [0, 1, 7]], V), names
+    )
     after_9_1, after_9_9, after_0_1 = 1, 3, 5  # lines of the table: two for each row
     by_hand = (np.eye(V)[2] + np.eye(V)[3] + 2 * found["unigram"][0]) / (2 + 2)
     np.testing.assert_allclose(found["bigram"][after_9_1], by_hand)
