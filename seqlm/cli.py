@@ -77,7 +77,7 @@ def _arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spelled_out(words: Sequence[str]) -> Iterator[str]:
-    """A bare `--repair_tail` means `--repair_tail=true`; `--floors` is the old `--baselines`."""
+    """A bare `--repair_tail` means `--repair_tail=true`; an old name of a flag still works."""
     switches = set()
     for command in COMMANDS.values():
         for kind in _settings_of(command).values():

@@ -264,7 +264,7 @@ class ServeConfig:
     Attributes:
         model_path: directory of a trained language model, or of a classifier.
         classifier_path: a classifier that answers /classify in place of the language model.
-        host: 127.0.0.1 is for this machine alone; 0.0.0.0 and :: are for whoever can reach it, who
+        host: 127.0.0.1 is for this machine alone; 0.0.0.0 and :: are for all who can reach it, who
             must then know the key in the environment variable LIT_SERVER_API_KEY.
         port: where to listen.
         workers: processes for each kind of question, and on each GPU if there is one.

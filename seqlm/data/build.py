@@ -1,4 +1,4 @@
-"""Images in; the sentences, the vocabulary and the code book that every notebook reads, out."""
+"""Build the data set: images become token rows, a vocabulary and a code book."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,18 +13,13 @@ from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import DataError
 from seqlm.utils import atomic_path, code_fingerprint, read_json, write_json
 
-SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT = (
-    "sequences.jsonl",
-    "vocab.json",
-    "codebook.npz",
-    "images.npz",
-    "data.json",
-)
+SEQUENCES, VOCAB, ABOUT = "sequences.jsonl", "vocab.json", "data.json"
+CODEBOOK, IMAGES = "codebook.npz", "images.npz"
 
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The original images behind the sentences.
+    """The original images behind the rows.
 
     Attributes:
         images: (N, H, W) float32 in 0..1.
@@ -42,11 +37,10 @@ class Pictures:
 
 
 def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None) -> dict:
-    """Make everything in `directory` that the later steps read, and describe it.
+    """Write all files of a data set to `directory`; returns what it also writes to data.json.
 
-    The code book is fitted on training images alone. Copies are made of training images alone,
-    before encoding, so that each is a new sentence; a picture whose codes happen to equal those of
-    a held-out one is left out. Returns what it also writes to data.json.
+    The code book is fitted on training images alone, and only these are augmented, before they are
+    encoded. An image whose codes equal those of a held-out one is left out.
     """
     directory = Path(directory)
     images, labels = load_images(config, cache)
@@ -57,10 +51,10 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
 
     book = PatchCodebook.fit(images[indices["train"]], config.n_codes, config.patch, config.seed)
     codes = book.encode(images)  # (N, P)
-    # A copy at a time: of larger pictures all at once would fill the memory.
-    bent = augmented_images(images[indices["train"]], config, LEVELS[config.source])
-    copies = np.concatenate([codes[:0], *map(book.encode, bent)])  # (copies * train, P)
-    records, dropped = _sentences(config, codes, labels, split, copies, indices["train"])
+    # A copy at a time: of larger images all at once would fill the memory.
+    augmented = augmented_images(images[indices["train"]], config, LEVELS[config.source])
+    copies = np.concatenate([codes[:0], *map(book.encode, augmented)])  # (copies * train, P)
+    records, dropped = _records(config, codes, labels, split, copies, indices["train"])
 
     directory.mkdir(parents=True, exist_ok=True)
     # Written last and gone first, so that a build cut short is never taken for the one before it.
@@ -82,8 +76,8 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
     return about
 
 
-def _sentences(config, codes, labels, split, copies, train) -> tuple[list[Record], int]:
-    """Both layouts of every original and of every copy; and how many rows were left out."""
+def _records(config, codes, labels, split, copies, train) -> tuple[list[Record], int]:
+    """Both layouts of every original and of every copy; and how many images were left out."""
     rng = np.random.default_rng([config.seed, 2])
     # What a split may not repeat: the codes of every split that is measured after it.
     later = {
@@ -104,7 +98,7 @@ def _sentences(config, codes, labels, split, copies, train) -> tuple[list[Record
             "source_id": f"{config.source}-{index:05d}",
             "copy": int(copy),
         }
-        # Withheld only in training: held-out draw sentences are all measured with their class.
+        # Withheld only in training: held-out draw rows are all measured with their class.
         free = split[index] == "train" and rng.random() < config.free_fraction
         records.append(Record(read_layout(row, label), label, meta))
         records.append(Record(draw_layout(row, None if free else label), label, meta))
@@ -115,8 +109,8 @@ def load_pictures(directory: Path) -> Pictures:
     """Read the images that `build_dataset` kept. Raises DataError when they are not there."""
     path = Path(directory) / IMAGES
     try:
-        with np.load(path) as held:
-            return Pictures(held["images"], held["labels"], held["split"])
+        with np.load(path) as stored:
+            return Pictures(stored["images"], stored["labels"], stored["split"])
     except UNREADABLE as error:
         raise DataError(
             f"{path}: not readable ({error}); notebook 01_explore_data or `seqlm build` makes it"
@@ -124,14 +118,12 @@ def load_pictures(directory: Path) -> Pictures:
 
 
 def is_built(config: DataConfig, directory: Path) -> bool:
-    """Is the data set in `directory` there, whole, and made with these choices and this code?"""
+    """Whether the data set in `directory` is complete, and made by this code with `config`."""
     directory = Path(directory)
-    names = (SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT)
-    if not all((directory / name).is_file() for name in names):
-        return False
     try:
         about = read_json(directory / ABOUT)
     except DataError:
         return False
     made_so = {"config": asdict(config), "code": code_fingerprint("seqlm.data.build")}
-    return isinstance(about, dict) and {key: about.get(key) for key in made_so} == made_so
+    whole = all((directory / name).is_file() for name in (SEQUENCES, VOCAB, CODEBOOK, IMAGES))
+    return whole and isinstance(about, dict) and made_so.items() <= about.items()

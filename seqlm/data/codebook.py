@@ -1,4 +1,4 @@
-"""A code book of patches: pictures become short lists of numbers, and come back."""
+"""A code book of image patches: images become lists of codes, and come back."""
 
 import zlib
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zl
 
 @dataclass(frozen=True, eq=False)
 class PatchCodebook:
-    """Cuts a picture into square patches and names each by the nearest of K typical patches.
+    """Cuts an image into square patches and names each by the nearest of K typical patches.
 
     Attributes:
         centers: the typical patches, each flattened, darkest last. (K, patch * patch) float32
-        image_shape: (H, W) of the pictures, in pixels.
+        image_shape: (H, W) of the images, in pixels.
         patch: side of a patch, in pixels.
     """
 
@@ -52,7 +52,7 @@ class PatchCodebook:
             )
         with threadpool_limits(1):  # sums taken by more threads end in other codes
             centers = KMeans(n_codes, n_init=1, random_state=seed).fit(patches).cluster_centers_
-        # Ordered by darkness, so that a code's number already says something to the eye.
+        # Ordered by darkness, so that close numbers look alike.
         centers = centers[np.argsort(centers.mean(axis=1), kind="stable")].astype(np.float32)
         return cls(centers, (height, width), patch)
 
@@ -63,19 +63,19 @@ class PatchCodebook:
 
     @property
     def grid(self) -> tuple[int, int]:
-        """Rows and columns of patches in a picture."""
+        """Rows and columns of patches in an image."""
         return self.image_shape[0] // self.patch, self.image_shape[1] // self.patch
 
     @property
     def n_patches(self) -> int:
-        """P, the codes a picture needs."""
+        """P, the codes of an image."""
         return self.grid[0] * self.grid[1]
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        """Pictures (N, H, W) -> codes (N, P) int64, row by row from the top left."""
+        """Images (N, H, W) -> codes (N, P) int64, row by row from the top left."""
         if images.shape[1:] != self.image_shape:
             raise DataError(
-                f"the code book is for {self.image_shape} pictures, these are {images.shape[1:]}"
+                f"the code book is for {self.image_shape} images, these are {images.shape[1:]}"
             )
         if not len(images):
             return np.zeros((0, self.n_patches), dtype=np.int64)
@@ -84,14 +84,14 @@ class PatchCodebook:
         return nearest.reshape(len(images), self.n_patches).astype(np.int64)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Codes (N, P) -> pictures (N, H, W) float32."""
+        """Codes (N, P) -> images (N, H, W) float32."""
         codes = np.asarray(codes)
         if codes.ndim != 2 or codes.shape[1] != self.n_patches:
-            raise DataError(f"a picture needs {self.n_patches} codes, got shape {codes.shape}")
-        strangers = codes[(codes < 0) | (codes >= self.n_codes)]
-        if strangers.size:
+            raise DataError(f"an image needs {self.n_patches} codes, got shape {codes.shape}")
+        unknown = codes[(codes < 0) | (codes >= self.n_codes)]
+        if unknown.size:
             raise DataError(
-                f"the code book has no code {strangers[0]}, only 0 to {self.n_codes - 1}; use the "
+                f"the code book has no code {unknown[0]}, only 0 to {self.n_codes - 1}; use the "
                 "code book that the codes were made with"
             )
         rows, columns = self.grid
@@ -107,9 +107,9 @@ class PatchCodebook:
     def load(cls, path: Path) -> "PatchCodebook":
         """Read what `save` wrote. Raises DataError when it is not there or not a code book."""
         try:
-            with np.load(path) as held:
-                shape = tuple(int(side) for side in held["image_shape"])
-                return cls(held["centers"], shape, int(held["patch"]))
+            with np.load(path) as stored:
+                shape = tuple(int(side) for side in stored["image_shape"])
+                return cls(stored["centers"], shape, int(stored["patch"]))
         except UNREADABLE as error:
             raise DataError(
                 f"{path}: not a readable code book ({error}); `seqlm build` makes one"
@@ -124,9 +124,6 @@ def _cut(images: np.ndarray, patch: int) -> np.ndarray:
 
 
 def psnr(images: np.ndarray, decoded: np.ndarray) -> float:
-    """Peak signal-to-noise ratio in dB over all pixels, for pictures in 0..1: -10 log10(MSE).
-
-    Infinite for pictures that are equal.
-    """
+    """Peak signal-to-noise ratio in dB, for images in 0..1; infinite for equal images."""
     with np.errstate(divide="ignore"):
         return float(-10 * np.log10(np.mean((images - decoded) ** 2)))

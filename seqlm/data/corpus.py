@@ -1,4 +1,4 @@
-"""A whole set of sentences, split, with its vocabulary: what training and measuring read."""
+"""A data set in three splits, with its vocabulary: what training and evaluation read."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from seqlm.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Sentences in three splits.
+    """Rows in three splits.
 
     Attributes:
         vocab: token -> id.
@@ -31,12 +31,9 @@ class Corpus:
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """A Hugging Face tokenizer with exactly the vocabulary's ids.
-
-        It carries `max_length` along with a model, which knows no longer rows.
-        """
-        told = {} if self.max_length is None else {"model_max_length": self.max_length}
-        return build_tokenizer(self.vocab, **told)
+        """A Hugging Face tokenizer with exactly the vocabulary's ids, and `max_length`."""
+        length = {} if self.max_length is None else {"model_max_length": self.max_length}
+        return build_tokenizer(self.vocab, **length)
 
     @cached_property
     def kinds(self) -> np.ndarray:
@@ -58,10 +55,7 @@ class Corpus:
         return self.ids([record.tokens for record in self.records(split, layout)])
 
     def sources(self, split: str, layout: str | None = None) -> np.ndarray:
-        """What each of `rows` was made from, as a number: rows of one source hang together. (N,).
-
-        A row that names no source is one of its own.
-        """
+        """The number of each row's source; a row that names none is a source of its own. (N,)."""
         numbers: dict[tuple, int] = {}
         keys = (
             ("row", place) if record.source is None else ("source", record.source)

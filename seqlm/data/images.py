@@ -1,6 +1,7 @@
-"""Handwritten digits: loading, splitting, and new ones made by bending old ones."""
+"""Handwritten digits: loading, splitting and augmentation."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from seqlm.errors import DataError
 
 LEVELS = {"digits": 16, "mnist": 255}  # the brightest pixel, as a whole number
 
-_FINE = 4  # sub-pixels a pixel: the digits were 32x32 bitmaps, counted in blocks of 4x4
+_FINE = 4  # sub-pixels along a pixel: the digits were 32x32 bitmaps, counted in blocks of 4x4
 _EDGE = 16.0  # steepness of the edge between paper and ink on the fine grid
 
 
@@ -68,7 +69,7 @@ def split_indices(labels: np.ndarray, seed: int = 42) -> dict[str, np.ndarray]:
 
 
 def _ink(values: np.ndarray) -> np.ndarray:
-    """Paper or ink, with an edge soft enough to move by less than a sub-pixel."""
+    """Paper (0) or ink (1), with an edge soft enough to move by less than a sub-pixel."""
     return 1 / (1 + np.exp(-_EDGE * (values - 0.5)))
 
 
@@ -83,14 +84,10 @@ def sharpen(images: np.ndarray) -> np.ndarray:
     """Guess the fine bitmap behind each image: nearly black and white, with the same pixel means.
 
     (N, H, W) in 0..1 -> (N, 4H, 4W) in 0..1. A smooth enlargement is cut at a threshold, and the
-    threshold of each pixel is moved until the ink inside it is again what the pixel says.
+    threshold of each pixel is moved until the mean inside it is the pixel's value again.
     """
-    smooth = np.stack(
-        [
-            ndimage.zoom(image, _FINE, order=3, grid_mode=True, mode="grid-constant")
-            for image in images
-        ]
-    )  # (N, 4H, 4W)
+    enlarge = partial(ndimage.zoom, zoom=_FINE, order=3, grid_mode=True, mode="grid-constant")
+    smooth = np.stack([*map(enlarge, images)])  # (N, 4H, 4W)
     lift = np.zeros_like(images)
     for _ in range(30):
         fine = _ink(smooth + lift.repeat(_FINE, axis=1).repeat(_FINE, axis=2))
@@ -111,11 +108,11 @@ def _random_maps(n: int, config: DataConfig, rng: np.random.Generator) -> np.nda
 def augmented_images(
     images: np.ndarray, config: DataConfig, levels: int = 16
 ) -> Iterator[np.ndarray]:
-    """`config.copies` times all images (N, H, W) in 0..1, each turned, shifted, stretched, sheared.
+    """`config.copies` times all images (N, H, W) in 0..1, rotated, shifted, scaled, sheared.
 
-    Bending an 8x8 picture directly blurs it, and a model trained on blurred pictures draws blurred
-    pictures. So each copy is bent on a grid four times finer, cut back to paper and ink, and
-    counted in blocks again, which is how the originals were made.
+    To distort an 8x8 image directly blurs it, and a model trained on blurred images draws blurred
+    images. So each copy is made on a grid four times finer, cut back to paper and ink, and counted
+    in blocks again, which is how the originals were made.
 
     Yields (N, H, W) float32 in 0..1, in steps of 1/`levels`, one copy of every image at a time.
     The same seed gives the same copies.
@@ -126,13 +123,11 @@ def augmented_images(
     for _ in range(config.copies):
         maps = _random_maps(len(images), config, rng)
         shifts = rng.uniform(-config.shift, config.shift, (len(images), 2)) * _FINE
-        bent = np.stack(
-            [
-                ndimage.affine_transform(image, turn, centre - turn @ centre + shift, order=1)
-                for image, turn, shift in zip(fine, maps, shifts, strict=True)
-            ]
-        )
-        yield (np.round(_block_means(_ink(bent)) * levels) / levels).astype(np.float32)
+        copy = [
+            ndimage.affine_transform(image, turn, centre - turn @ centre + shift, order=1)
+            for image, turn, shift in zip(fine, maps, shifts, strict=True)
+        ]
+        yield (np.round(_block_means(_ink(np.stack(copy))) * levels) / levels).astype(np.float32)
 
 
 def augment(images: np.ndarray, config: DataConfig, levels: int = 16) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Dividing rows into train, val and test, so that no picture is on two sides."""
+"""Split rows into train, val and test, so that no image is in two of them."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ def split_records(
     val_size: float = 0.1,
     seed: int = 42,
 ) -> dict[str, list[Record]]:
-    """Divide rows into train, val and test, so that no picture is on two sides.
+    """Divide rows into train, val and test, so that no image is in two of them.
 
     Rows that carry `meta.split` are divided by it, and checked. Otherwise rows of one source and
     rows with the same codes stay together, classes keep their shares as nearly as whole groups
@@ -34,43 +34,59 @@ def split_records(
             f"test_size {test_size} and val_size {val_size} leave no room: val_size must be above "
             "0, test_size 0 or more, and together they must stay below 1"
         )
-    given = [record.meta.get("split") is not None for record in records]
-    if any(given):
-        if not all(given):
-            raise DataError(
-                f"{_place(records, given.index(False))}: meta.split is missing, though other rows "
-                "have it; give it to every row or to none"
-            )
-        sides = [record.meta["split"] for record in records]
-    else:
+    sides = [record.meta.get("split") for record in records]
+    own = any(sides)
+    if own and not all(sides):
+        raise DataError(
+            f"{_place(records, sides.index(None))}: meta.split is missing, though other rows have "
+            "it; give it to every row or to none"
+        )
+    if not own:
         sides = _drawn_sides(records, test_size, val_size, seed)
     splits = {
         name: [r for r, side in zip(records, sides, strict=True) if side == name] for name in SPLITS
     }
-    _check_filled(splits, own=any(given), test_wanted=test_size > 0)
-    found = leaks(splits)
-    if found:
-        more = f" ({len(found) - 1} more like it)" if len(found) > 1 else ""
-        raise DataError(f"{found[0]}{more}; put both into one split, or remove one of the rows")
+    _check_filled(splits, own, test_size)
+    shared = leaks(splits)
+    if shared:
+        more = f" ({len(shared) - 1} more like it)" if len(shared) > 1 else ""
+        raise DataError(f"{shared[0]}{more}; put both into one split, or remove one of the rows")
     return splits
 
 
-def leaks(splits: Mapping[str, Sequence[Record]]) -> list[str]:
-    """What stands on two sides of a split, one sentence each: sources, and rows of equal codes.
+def _check_filled(splits: Mapping[str, list[Record]], own: bool, test_size: float) -> None:
+    wanted = SPLITS if test_size > 0 and not own else SPLITS[:2]
+    empty = next((name for name in wanted if not splits[name]), None)
+    if empty is None:
+        return
+    counts = ", ".join(f"{name} {len(rows)}" for name, rows in splits.items())
+    if own:
+        raise DataError(
+            f"meta.split leaves {empty} empty ({counts}); mark some rows as {empty}, or take "
+            "meta.split out of every row to have them divided"
+        )
+    raise DataError(
+        f"there are too few different rows to fill {empty} ({counts}; rows of one source or with "
+        "the same codes stay together); bring more rows"
+    )
 
-    Layout and class tokens do not count: a picture read and the same picture drawn are equal.
+
+def leaks(splits: Mapping[str, Sequence[Record]]) -> list[str]:
+    """One sentence for each source, and each row of codes, that stands in two splits.
+
+    Layout and class tokens do not count: an image in the read and in the draw layout is the same.
     """
     first: dict[Hashable, tuple[str, str]] = {}
-    found = []
+    sentences = []
     for name, records in splits.items():
         for index, record in enumerate(records):
             place = f"{_place(records, index)} ({name})"
             for key, what in _ties(record):
                 other, there = first.setdefault(key, (name, place))
                 if other != name:
-                    found.append(f"{there} and {place} {what}")
+                    sentences.append(f"{there} and {place} {what}")
                     break
-    return found
+    return sentences
 
 
 def _ties(record: Record) -> list[tuple[Hashable, str]]:
@@ -87,22 +103,6 @@ def _ties(record: Record) -> list[tuple[Hashable, str]]:
 def _place(records: Sequence[Record], index: int) -> str:
     line = records[index].line
     return f"row {index + 1}" if line is None else f"line {line}"
-
-
-def _check_filled(splits: Mapping[str, list[Record]], *, own: bool, test_wanted: bool) -> None:
-    counts = ", ".join(f"{name} {len(rows)}" for name, rows in splits.items())
-    wanted = SPLITS if test_wanted and not own else SPLITS[:2]
-    empty = [name for name in wanted if not splits[name]]
-    if empty and own:
-        raise DataError(
-            f"meta.split leaves {empty[0]} empty ({counts}); mark some rows as {empty[0]}, or take "
-            "meta.split out of every row to have them divided"
-        )
-    if empty:
-        raise DataError(
-            f"there are too few different rows to fill {empty[0]} ({counts}; rows of one source "
-            "or with the same codes stay together); bring more rows"
-        )
 
 
 def _drawn_sides(

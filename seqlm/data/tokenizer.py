@@ -8,7 +8,7 @@ the vocabulary is declared as one.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from tokenizers import AddedToken, Tokenizer
@@ -26,13 +26,11 @@ def build_tokenizer(
 ) -> PreTrainedTokenizerFast:
     """A tokenizer over `vocab` (token -> id, ids from 0 without gaps) that adds no token itself.
 
-    Generation stops at ``<EOS>`` and batches are filled with ``<PAD>``, which is another token, so
-    that a model can learn to stop. ``<IMG>`` is the beginning of a sequence: it opens the read
-    layout, so `generate` without a prompt starts a picture as training rows start.
-    `model_max_length` is only written down: rows are cut by `layout.shorten`, which keeps the
-    tail, and never here, where the class would be cut off unasked.
+    ``<PAD>`` is another token than ``<EOS>``, so that a model can learn to stop; ``<IMG>`` begins a
+    sequence, as in the read layout. `model_max_length` is only written down: rows are cut by
+    `tokens.shorten`, which keeps the tail with the class.
     """
-    ordered = _by_id(vocab)
+    ordered = dict(sorted(vocab.items(), key=lambda item: item[1]))
     inner = Tokenizer(WordLevel(ordered, unk_token=UNK))
     inner.pre_tokenizer = WhitespaceSplit()
     inner.add_special_tokens([_word(token) for token in STRUCTURAL])
@@ -59,41 +57,34 @@ def _word(token: str) -> AddedToken:
     )
 
 
-def _by_id(vocab: Mapping[str, int]) -> dict[str, int]:
-    return dict(sorted(vocab.items(), key=lambda item: item[1]))
-
-
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:
     """Write tokenizer.json, tokenizer_config.json, special_tokens_map.json, vocab.json, merges.txt.
 
     GPT2Tokenizer, AutoTokenizer and PreTrainedTokenizerFast then load the same ids. (An unknown
-    word becomes ``<UNK>`` under the last two; GPT2Tokenizer leaves it out without a word.) What
-    else is in the directory stays. The tokenizer's own `save_pretrained` is not enough: without
-    the list of added tokens GPT2Tokenizer finds none of ours.
+    word becomes ``<UNK>`` under the last two; GPT2Tokenizer drops it.) The tokenizer's own
+    `save_pretrained` writes no list of added tokens; without it GPT2Tokenizer finds none of ours.
     """
     directory = Path(directory)
     vocab = vocabulary_of(tokenizer)
     # Built anew: one loaded as GPT2Tokenizer holds a BPE, and one that has been called remembers
     # how it padded and cut.
     fresh = build_tokenizer(vocab, model_max_length=tokenizer.model_max_length)
+    content = json.loads(fresh.backend_tokenizer.to_str())
     config = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": tokenizer.model_max_length,
         **_SPECIAL,
         **_SETTINGS,
-        "added_tokens_decoder": {str(index): _declared(token) for token, index in vocab.items()},
+        "added_tokens_decoder": {
+            str(token["id"]): {k: v for k, v in token.items() if k != "id"}
+            for token in content["added_tokens"]
+        },
     }
-    write_json(directory / "tokenizer.json", json.loads(fresh.backend_tokenizer.to_str()))
+    write_json(directory / "tokenizer.json", content)
     write_json(directory / "tokenizer_config.json", config)
     write_json(directory / "special_tokens_map.json", _SPECIAL)
     write_json(directory / "vocab.json", vocab)
     write_text(directory / "merges.txt", "#version: 0.2\n")
-
-
-def _declared(token: str) -> dict[str, str | bool]:
-    word = _word(token)
-    flags = ("lstrip", "normalized", "rstrip", "single_word", "special")
-    return {"content": token, **{flag: getattr(word, flag) for flag in flags}}
 
 
 def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
@@ -117,10 +108,10 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
             f"{directory / 'tokenizer.json'}: no tokenizer can be made of it ({error}); "
             "save the model again"
         ) from error
-    strangers = [token for token in STRUCTURAL if token not in tokenizer.get_vocab()]
-    if strangers:
+    missing = [token for token in STRUCTURAL if token not in tokenizer.get_vocab()]
+    if missing:
         raise DataError(
-            f"{directory / 'tokenizer.json'}: it has no {strangers[0]}, so it is the tokenizer of "
+            f"{directory / 'tokenizer.json'}: it has no {missing[0]}, so it is the tokenizer of "
             "another kind of model; name a directory that seqlm wrote"
         )
     return tokenizer
@@ -128,7 +119,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
 
 def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     """Token -> id, in the order of the ids: what vocab.json holds."""
-    return _by_id(tokenizer.get_vocab())
+    return dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
 
 
 def encode_tokens(
@@ -139,11 +130,3 @@ def encode_tokens(
         return vocab.convert_tokens_to_ids(list(tokens))
     unknown = vocab[UNK]
     return [vocab.get(token, unknown) for token in tokens]
-
-
-def decode(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> str:
-    """The tokens of `ids` (T,), numbers or a tensor, joined by single spaces.
-
-    The tokenizer's own `decode` joins added tokens in ways that differ between the classes.
-    """
-    return " ".join(tokenizer.convert_ids_to_tokens([int(index) for index in ids]))

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -70,70 +71,57 @@ def read_vocab(path: str | Path) -> dict[str, int]:
     entries = read_json(path, pairs_hook=tuple)  # a dict would hide a token that is there twice
     if not isinstance(entries, tuple):
         raise DataError(f"{path}: a {json_name(entries)} where an object of token: id is wanted")
+    problem = _vocab_problem(entries)
+    if problem:
+        raise DataError(f"{path}: {problem}")
+    return dict(sorted(entries, key=lambda entry: entry[1]))
+
+
+def _vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
     counts = Counter(token for token, _ in entries)
     owner: dict[int, str] = {}
     for token, index in entries:
-        if not token or token.split() != [token]:
-            raise DataError(
-                f"{path}: token {token!r} is empty or holds white space, and rows are split at "
-                "white space; rename it"
-            )
+        if token.split() != [token]:
+            why = "is empty or holds white space, and rows are split at white space; rename it"
+            return f"token {token!r} {why}"
         if counts[token] > 1:
-            raise DataError(f"{path}: token {token!r} stands there twice; keep one of the two")
+            return f"token {token!r} stands there twice; keep one of the two"
         if type(index) is not int or index < 0:
-            raise DataError(
-                f"{path}: token {token!r} has the id {json.dumps(index)}; "
-                "give it a whole number from 0 up"
-            )
+            wrong = json.dumps(index)
+            return f"token {token!r} has the id {wrong}; give it a whole number from 0 up"
         if index in owner:
-            raise DataError(
-                f"{path}: id {index} is used by both {owner[index]!r} and {token!r}; "
-                "give each token its own id"
-            )
+            both = f"{owner[index]!r} and {token!r}"
+            return f"id {index} is used by both {both}; give each token its own id"
         owner[index] = token
-    _check_complete(owner, path)
-    return {owner[index]: index for index in range(len(owner))}
-
-
-def _check_complete(owner: dict[int, str], path: str | Path) -> None:
-    names = set(owner.values())
-    missing = [token for token in STRUCTURAL if token not in names]
+    missing = [token for token in STRUCTURAL if token not in counts]
     if missing:
-        raise DataError(
-            f"{path}: the structural token {missing[0]!r} is missing; add "
-            f"{', '.join(missing)} with ids of their own"
-        )
-    gap = next((index for index in range(len(owner)) if index not in owner), None)
+        names = ", ".join(missing)
+        return f"the structural token {missing[0]!r} is missing; add {names} with ids of their own"
+    n = len(owner)
+    gap = next((index for index in range(n) if index not in owner), None)
     if gap is not None:
-        raise DataError(
-            f"{path}: no token has the id {gap}, though ids go up to {max(owner)}; "
-            f"number the {len(owner)} tokens from 0 to {len(owner) - 1}"
-        )
-    classes = sum(class_of(name) is not None for name in names)
-    absent = [class_token(k) for k in range(classes) if class_token(k) not in names]
-    if absent:
-        raise DataError(
-            f"{path}: there are {classes} class tokens, but no {absent[0]!r}; "
-            f"name them <CLS_0> to <CLS_{classes - 1}>"
-        )
+        above = f"though ids go up to {max(owner)}; number the {n} tokens from 0 to {n - 1}"
+        return f"no token has the id {gap}, {above}"
+    classes = sum(class_of(token) is not None for token in counts)
+    absent = next((class_token(k) for k in range(classes) if class_token(k) not in counts), None)
+    if absent is not None:
+        names = f"<CLS_0> to <CLS_{classes - 1}>"
+        return f"there are {classes} class tokens, but no {absent!r}; name them {names}"
+    return None
 
 
 def token_kinds(vocab: dict[str, int]) -> np.ndarray:
     """What each id is: KIND_STRUCTURAL, KIND_CODE or KIND_CLASS. (V,) int8."""
     kinds = np.full(len(vocab), KIND_STRUCTURAL, dtype=np.int8)  # (V,)
-    for token, index in vocab.items():
-        if is_code(token):
-            kinds[index] = KIND_CODE
-        elif class_of(token) is not None:
-            kinds[index] = KIND_CLASS
+    kinds[[index for token, index in vocab.items() if is_code(token)]] = KIND_CODE
+    kinds[class_ids(vocab)] = KIND_CLASS
     return kinds
 
 
 def class_ids(vocab: dict[str, int]) -> list[int]:
     """The ids of ``<CLS_0>``, ``<CLS_1>``, … in the order of the classes."""
-    labelled = {class_of(token): index for token, index in vocab.items()}
-    labelled.pop(None, None)
-    return [labelled[label] for label in sorted(labelled)]
+    classes = [token for token in vocab if class_of(token) is not None]
+    return [vocab[token] for token in sorted(classes, key=class_of)]
 
 
 def read_layout(codes: Iterable[int], label: int) -> Tokens:
@@ -174,7 +162,7 @@ def reading_prompt(tokens: Sequence[str]) -> Tokens:
 
 
 def layout_of(tokens: Sequence[str]) -> str:
-    """ "read", "draw", or "other" for a sentence that follows neither layout."""
+    """ "read", "draw", or "other" for a row that follows neither layout."""
     if IMG not in tokens or IMG_END not in tokens:
         return "other"
     start, end = tokens.index(IMG), tokens.index(IMG_END)
@@ -192,9 +180,9 @@ def codes_of(tokens: Sequence[str]) -> np.ndarray:
     """
     body = tokens[tokens.index(IMG) + 1 :] if IMG in tokens else tokens
     body = body[: body.index(IMG_END)] if IMG_END in body else body
-    strangers = [token for token in body if not re.fullmatch(r"<Z_\d+>", token)]
-    if strangers:
-        raise DataError(f"{strangers[0]!r} stands inside the picture, where only <Z_k> may stand")
+    wrong = [token for token in body if not re.fullmatch(r"<Z_\d+>", token)]
+    if wrong:
+        raise DataError(f"{wrong[0]!r} stands inside the image, where only <Z_k> may stand")
     return np.array([int(token[3:-1]) for token in body], dtype=np.int64)
 
 
@@ -209,16 +197,11 @@ def shorten(tokens: Sequence[str], max_length: int) -> Tokens:
     surplus = len(tokens) - max_length
     if surplus <= 0:
         return tokens
-    may_go = [token == UNK or is_code(token) for token in tokens]
-    if sum(may_go) <= surplus:
+    codes = [place for place, token in enumerate(tokens) if token == UNK or is_code(token)]
+    if len(codes) <= surplus:
         raise DataError(
-            f"a row of {len(tokens)} tokens cannot be cut to {max_length}: only "
-            f"{sum(may_go)} of them are codes; raise max_length"
+            f"a row of {len(tokens)} tokens cannot be cut to {max_length}: only {len(codes)} of "
+            "them are codes; raise max_length"
         )
-    kept, to_cut = [], surplus
-    for token, code in zip(tokens, may_go, strict=True):
-        if code and to_cut:
-            to_cut -= 1
-        else:
-            kept.append(token)
-    return tuple(kept)
+    cut = set(codes[:surplus])
+    return tuple(token for place, token in enumerate(tokens) if place not in cut)

@@ -126,7 +126,7 @@ def test_more_codes_than_different_patches_are_refused():
 
 
 def test_pictures_of_another_size_are_refused(book):
-    with pytest.raises(DataError, match=r"for \(8, 8\) pictures, these are \(8, 6\)"):
+    with pytest.raises(DataError, match=r"for \(8, 8\) images, these are \(8, 6\)"):
         book.encode(np.zeros((2, 8, 6), np.float32))
 
 

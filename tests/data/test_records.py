@@ -169,7 +169,7 @@ GOOD = read_row(1, 2)
     [
         ("[1]", "a row must be an object"),
         ("{'tokens': 1}", "not valid JSON"),
-        ("[" * 100_000, "nested too deep"),
+        ("[" * 100_000, "not valid JSON in UTF-8"),
         ("1" * 5000, "not valid JSON"),
         ({"label": 1}, "tokens: the field is missing"),
         (GOOD | {"tokens": ["<IMG>"]}, "tokens: list where text is wanted"),
@@ -202,7 +202,7 @@ def test_a_bad_row_is_refused_by_file_line_and_field(tmp_path, row, words):
 def test_text_that_is_not_utf8_is_refused_by_its_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b'\n{"tokens": "\xff"}\n')
-    with pytest.raises(DataError, match=r"rows\.jsonl:2: the text is not UTF-8"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:2: not valid JSON in UTF-8"):
         read_records(path, VOCAB)
 
 
@@ -305,7 +305,7 @@ def test_long_rows_lose_codes_from_the_left_and_keep_head_and_tail(tmp_path, lay
 
 def test_a_length_that_leaves_no_code_is_refused(tmp_path):
     path = jsonl(tmp_path, read_row(1, 2))
-    with pytest.raises(DataError, match=r"rows\.jsonl:1: tokens: .*max_length"):
+    with pytest.raises(DataError, match=r"rows\.jsonl:1: a row of .*max_length"):
         read_records(path, VOCAB, max_length=5)
     with pytest.raises(ConfigError, match="max_length is 0"):
         read_records(path, VOCAB, max_length=0)

@@ -132,7 +132,7 @@ def test_codes_come_back_from_a_picture_that_is_only_begun():
 
 @pytest.mark.parametrize("stranger", [CLS, class_token(3), UNK, "frog", "<Z_>"])
 def test_what_is_no_code_inside_a_picture_is_named(stranger):
-    with pytest.raises(DataError, match="inside the picture") as caught:
+    with pytest.raises(DataError, match="inside the image") as caught:
         codes_of((IMG, code_token(1), stranger, IMG_END, CLS))
     assert repr(stranger) in one_sentence(caught)
 
