@@ -96,10 +96,10 @@ class Job:
     def __init__(self, description: str, work: Callable[[], None]):
         self.work, self.stopping, self.thread = work, Event(), None
         self.start_button = ipywidgets.Button(
-            description=description, button_style="primary", layout={"width": "16em"}
+            description=description, button_style="primary", layout={"width": "14em"}
         )
         self.stop_button = ipywidgets.Button(description="Stop", disabled=True)
-        self.progress = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "16em"})
+        self.progress = ipywidgets.FloatProgress(min=0, max=1, layout={"width": "12em"})
         self.status = Notice()
         buttons = [self.start_button, self.stop_button, self.progress]
         self.box = ipywidgets.VBox([ipywidgets.HBox(buttons, layout=WRAPPED), self.status])

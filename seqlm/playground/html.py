@@ -78,7 +78,7 @@ def surprisal_figure(
     All steps of an image have one scale: full shade is the largest value, or 8 nats if it is less.
     """
     first = np.where(np.arange(surprisal.size) < (n or surprisal.size), surprisal, np.nan)
-    caption = f"Surprisal per code in nats (−ln p); total {np.nansum(first):.1f}"
+    caption = f"surprisal per code in nats (−ln p); total {np.nansum(first):.1f}"
     full = max(8.0, surprisal.max())
     return patch_figure(image, first.reshape(grid), caption, marked=n and n - 1, full=full)
 

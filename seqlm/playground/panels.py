@@ -207,7 +207,7 @@ class AttentionPanel:
             for i in (0, *range(1 + n, len(tokens)))
             if i <= query
         ]
-        attention = f"Attention of layer {layer + 1}, head {head + 1}, from {tokens[query]}"
+        attention = f"attention of layer {layer + 1}, head {head + 1}, from {tokens[query]}"
         self.output.value = html.page(
             html.image_figure(self.image, self.shared.description),
             html.patch_figure(
@@ -218,7 +218,7 @@ class AttentionPanel:
                 marked=query - 1 if 0 < query <= n else None,
             ),
             html.heads_figure(
-                maps, (layer, head), f"All heads, from {tokens[query]}: layers are rows, heads "
+                maps, (layer, head), f"all heads, from {tokens[query]}: layers are rows, heads "
                 "columns; each map has its own scale, and the chosen one a frame",
             ),
         )  # fmt: skip

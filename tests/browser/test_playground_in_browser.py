@@ -159,7 +159,7 @@ def drawn(player: Player, label: int | None = 7, **changes) -> tuple[str, str]:
     result = f"classified as {classes.argmax()} ({classes.max():.0%})."
     return (
         f"Drawing of {digit}, seed {config.seed}; {result}",
-        f"Surprisal per code in nats (−ln p); total {total:.1f}",
+        f"surprisal per code in nats (−ln p); total {total:.1f}",
     )
 
 
@@ -250,7 +250,7 @@ def test_the_code_slider_shows_the_drawing_so_far_and_play_goes_on_to_the_end(vi
     trace = player.trace_drawing(codes, 7, SampleConfig(**DRAWING))
     visitor.press("code", "Home", "ArrowRight", "ArrowRight")
     visitor.sees("drawing of a 7, first 3 of 16 codes")
-    visitor.sees(f"Surprisal per code in nats (−ln p); total {trace.surprisal[:3].sum():.1f}")
+    visitor.sees(f"surprisal per code in nats (−ln p); total {trace.surprisal[:3].sum():.1f}")
     table = visitor.page.get_by_role("table", name="Next-token probabilities, code 3")
     for candidate in trace.candidates(2):
         row = table.get_by_role("row").filter(has_text=candidate.token)
@@ -285,7 +285,7 @@ def image_shows(visitor: Visitor, player: Player, image: np.ndarray, description
     (codes,) = player.book.encode(image[None])
     classes, total = player.classify(codes[None])[0], player.trace_reading(codes).surprisal.sum()
     visitor.sees(f"{description}, encoded and decoded: the model’s input")
-    visitor.sees(f"Surprisal per code in nats (−ln p); total {total:.1f}")
+    visitor.sees(f"surprisal per code in nats (−ln p); total {total:.1f}")
     result = f"Classified as {classes.argmax()} ({classes.max():.0%})."
     expect(visitor.page.get_by_text(result, exact=True)).to_be_visible()
     visitor.sees(f"Upper half of: {description}.")
@@ -358,7 +358,7 @@ def test_the_sliders_of_attention_choose_layer_head_and_token(visitor, player):
         row = weights[layer - 1, head - 1, token - 1]
         others = ", ".join(f"{row[i]:.0%} to {tokens[i]}" for i in (0, 17, 18) if i < token)
         name = f"layer {layer}, head {head}, from {tokens[token - 1]}"
-        return f"Attention of {name} to each code, in percent; {others}"
+        return f"attention of {name} to each code, in percent; {others}"
 
     for name in ("layer", "head"):
         visitor.press(name, "Home")

@@ -146,7 +146,7 @@ def test_a_map_shows_its_numbers_in_their_places_and_in_its_label():
 
 def test_a_map_of_surprisal_shows_the_first_codes_and_their_sum():
     page = parsed(html.surprisal_figure(IMAGE, VALUES.ravel(), (2, 2), 3))
-    assert page.figcaption.text == "Surprisal per code in nats (−ln p); total 5.8"
+    assert page.figcaption.text == "surprisal per code in nats (−ln p); total 5.8"
     assert [float(t.text) for t in page.find_all("text")] == [0.5, 4.0, 1.2]
     assert max(shades(page.svg)) == pytest.approx(0.06 + 0.84 * 0.5)  # 8 nats are darkest
     (frame,) = frames(page.svg)

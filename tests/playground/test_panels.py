@@ -191,7 +191,7 @@ def test_the_attention_shown_is_that_of_the_chosen_head_and_token(play):
         rows = "; ".join(", ".join(places[row : row + 4]) for row in range(0, 16, 4))
         name = ["<IMG>", *map(code_token, panel.shared.codes), "</IMG>", "<CLS>"][token - 1]
         name = name.replace("<", "&lt;").replace(">", "&gt;")
-        start = f"Attention of layer {layer}, head {head}, from {name} to each code, in percent; "
+        start = f"attention of layer {layer}, head {head}, from {name} to each code, in percent; "
         start += f"{percent[0] / 100:.0%} to &lt;IMG&gt;"
         assert start in panel.output.value
         assert f". Row by row: {rows}." in panel.output.value
