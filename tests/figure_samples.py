@@ -132,7 +132,9 @@ def sweep(settings, auc: bool = True) -> list[dict]:
             "setting": setting,
             "classified_as_asked": share(0.95 - 0.05 * i, 200),
             "diversity": number(1.0 + 0.4 * i, "mean distance", 200),
-            "real_vs_generated_auc": share(0.9 - 0.03 * i, 200) if auc and i != 1 else None,
+            "real_vs_generated_auc": number(0.9 - 0.03 * i, "area", 200)
+            if auc and i != 1
+            else None,
         }
         for i, setting in enumerate(settings)
     ]

@@ -107,12 +107,9 @@ def plot_comparisons(comparisons: Sequence[Mapping], heading: str) -> Figure:
     for ax, members in zip(axes, panels.values(), strict=True):
         _draw_differences(ax, members)
     sentences = [f"{r['a']} against {r['b']}: {_format_gap(r)}, {_verdict(r)}" for r in rows]
-    return finish(
-        figure,
-        f"{heading}: the first model minus the second, with 95 % intervals, "
-        f"{format_n([row['difference'] for row in rows])}.",
-        f"{'; '.join(sentences)}.",
-    )
+    start = f"{heading}: the first model minus the second, with 95 % intervals"
+    n = format_n([row["difference"] for row in rows])
+    return finish(figure, f"{start}, {n}.", f"{'; '.join(sentences)}.")
 
 
 def _scale(unit: str) -> tuple[float, str]:
@@ -123,9 +120,8 @@ def _format_gap(row: Mapping, with_unit: bool = True) -> str:
     """The difference and its interval: "+1.4 points (+0.2 to +2.6)"."""
     e, (factor, unit) = row["difference"], _scale(row["difference"].unit)
     form = "+.1f" if unit == "points" else "+.3f"
-    interval = f"{e.low * factor:{form}} to {e.high * factor:{form}}"
-    interval = interval if e.has_interval else e.format_interval()
-    return f"{e.value * factor:{form}}{f' {unit}' * with_unit} ({interval})"
+    ends = f"{e.low * factor:{form}} to {e.high * factor:{form}}" if e.has_interval else "unknown"
+    return f"{e.value * factor:{form}}{f' {unit}' * with_unit} ({ends})"
 
 
 def _verdict(row: Mapping) -> str:
@@ -176,13 +172,12 @@ def plot_forgetting(models: Mapping[str, Mapping[str, Mapping]], heading: str) -
         rows = {name: of_kind.get(kind) for name, of_kind in models.items()}
         sentences.append(f"On {kind}: {_draw_models(ax, rows)}.")
         ax.set_title(kind)
-    name_rows(panels[0], list(models))
+        name_rows(ax, list(models))
     panels[0].set_ylim(len(models) - 0.4, -0.6)
     label = "nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: "
     figure.supxlabel(f"{label}{next(iter(models))}  ·  %: accuracy", fontsize=style.SMALL)
-    return finish(
-        figure, f"{heading}: nats per code with 95 % intervals, {format_n(numbers)}.", *sentences
-    )
+    start = f"{heading}: nats per code with 95 % intervals, {format_n(numbers)}."
+    return finish(figure, start, *sentences)
 
 
 def _draw_models(ax: Axes, rows: Mapping[str, Mapping | None]) -> str:
@@ -204,5 +199,4 @@ def _draw_models(ax: Axes, rows: Mapping[str, Mapping | None]) -> str:
             ax.axvline(e.value, **style.DASHED)
     room = (max(ends) - min(ends)) or 0.1
     ax.set_xlim(min(ends) - 0.08 * room, max(ends) + 0.75 * room)
-    ax.grid(axis="x")
     return "; ".join(words)

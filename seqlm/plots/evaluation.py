@@ -33,17 +33,14 @@ def plot_nll_by_position(
     nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
     figure = canvas(3.9, f"NLL per code by position (n = {n:,} images)")
     lines, plan = figure.subplots(1, 2, width_ratios=[1.7, 1])
-    few = len(nats) <= 64
+    step = max(1, len(nats) // 16)
     for (name, values), (colour, marker, line) in zip(baselines.items(), cycle(style.SERIES[1:])):
-        dots = {"marker": marker, "ms": 4, "mfc": "white"} if few else {}
-        lines.plot(places, values, color=colour, ls=line, lw=1.3, label=baseline_name(name), **dots)
-    dots = {"marker": "D", "ms": 5} if few else {}
-    lines.plot(places, nats, color=style.BLUE, lw=2.6, label="model", **dots)
+        lines.plot(places, values, color=colour, marker=marker, ls=line, lw=1.3, ms=4, mfc="white",
+                   markevery=step, label=baseline_name(name))  # fmt: skip
+    lines.plot(places, nats, "D-", color=style.BLUE, lw=2.6, ms=5, markevery=step, label="model")
     lines.set(xlabel="position of the code, row by row from the top left", ylabel="nats per code")
-    lines.set_ylim(bottom=0)
+    lines.set(ylim=(0, None), xticks=places[::step])
     lines.grid(axis="y")
-    if few:
-        lines.set_xticks(places[:: max(1, len(places) // 16)])
     lines.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3)
     seaborn.heatmap(
         nats.reshape(grid), cmap="cividis", square=True, ax=plan, annot=max(grid) <= 7, fmt=".1f",
@@ -126,9 +123,8 @@ def plot_accuracy_by_class(
     ax = figure.add_subplot()
     step = 0.62 / max(1, len(series))
     lowest, everything = [], []
-    for j, ((name, shares), (colour, marker, _)) in enumerate(
-        zip(series.items(), cycle(style.SERIES))
-    ):
+    for j, (name, shares) in enumerate(series.items()):
+        colour, marker, _ = style.SERIES[j % len(style.SERIES)]
         places = [classes.index(k) + (j - (len(series) - 1) / 2) * step for k in shares]
         estimates = [as_estimate(e) for e in shares.values()]
         draw_estimates(ax, places, estimates, colour, marker, filled=True, label=name)

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -31,8 +30,8 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
     labels: list[tuple] = [(None, CHANCE, f"chance: {CHANCE:.0%}", None)]
     ticks: dict[float, str] = {}
     everything, sentences, n_seeds = [], [], 0
-    for j, ((name, sizes), look) in enumerate(zip(curves.items(), cycle(style.SERIES))):
-        cells = _by_size(sizes)
+    for j, (name, sizes) in enumerate(curves.items()):
+        cells, look = _by_size(sizes), style.SERIES[j % len(style.SERIES)]
         ticks |= {x: f"all ({x:.0f})" if k == "all" else k for x, (k, _) in cells.items()}
         # Side by side, so that bars at one size do not hide each other.
         places = np.array(list(cells)) * 1.09 ** (j - (len(curves) - 1) / 2)
@@ -64,12 +63,9 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
 
 def _by_size(sizes: Mapping[str, Mapping]) -> dict[float, tuple[str, Mapping]]:
     """Images per class -> (size, cell) of what was measured, smallest first."""
-    cells = {
-        cell["labelled"] * CHANCE if k == "all" else float(k): (k, cell)
-        for k, cell in sizes.items()
-        if cell and cell.get("mean")
-    }
-    return dict(sorted(cells.items()))
+    measured = [(k, cell) for k, cell in sizes.items() if cell and cell.get("mean")]
+    places = [cell["labelled"] * CHANCE if k == "all" else float(k) for k, cell in measured]
+    return dict(sorted(zip(places, measured, strict=True)))
 
 
 @styled
@@ -83,9 +79,9 @@ def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
     rows = [
         {**t, "reported": as_estimate(t["reported"]), "true": as_estimate(t["true"])} for t in traps
     ]
-    panels: dict[str, list[dict]] = {}
+    panels: dict[tuple, list[dict]] = {}
     for row in rows:
-        panels.setdefault(row["unit"], []).append(row)
+        panels.setdefault((row["unit"], row["better"]), []).append(row)
     heights = [0.85 + 0.5 * len(members) for members in panels.values()]
     figure = canvas(sum(heights), heading)
     figure.get_layout_engine().set(h_pad=0.1)
@@ -135,10 +131,8 @@ def _draw_traps(ax: Axes, rows: Sequence[Mapping]) -> None:
     one = len({row["quantity"] for row in rows}) == 1
     names = [row["name"] if one else f"{row['name']} ({row['quantity']})" for row in rows]
     style.name_rows(ax, [textwrap.fill(name, 30) for name in names])
-    better = {"low": "lower is better", "high": "higher is better"}
-    directions = {better[row["better"]] for row in rows}
-    title = rows[0]["quantity"] if one else rows[0]["unit"]
-    ax.set_title(title + f"  ({', '.join(directions)})" * (len(directions) == 1), fontweight="bold")
+    better = {"low": "lower is better", "high": "higher is better"}[rows[0]["better"]]
+    ax.set_title(f"{rows[0]['quantity' if one else 'unit']}  ({better})", fontweight="bold")
     label = f"{format_n(numbers)}, {'logarithmic axis, ' * log}bars: 95 % intervals"
     ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
 
@@ -157,9 +151,8 @@ def _draw_trap(ax: Axes, y: int, row: Mapping) -> None:
         ax.annotate(e.format_value(), (e.ends[right], y), (10 * side, 0), va="center",
                     fontweight="bold" if name == "true" else None, **spot)  # fmt: skip
         if y == 0:
-            ax.annotate(
-                name, (e.value, y), (2 * side, 9), va="bottom", fontsize=style.SMALL, **spot
-            )
+            spot["fontsize"] = style.SMALL
+            ax.annotate(name, (e.value, y), (2 * side, 9), va="bottom", **spot)
     ax.text(1.015, y, _verdict(row), transform=ax.get_yaxis_transform(), va="center",
             fontweight="bold")  # fmt: skip
 
@@ -179,10 +172,11 @@ def plot_gap_to_entropy(
     """
     entropy = as_estimate(entropy)
     points = sorted((p for p in points if p["nll"] is not None), key=lambda p: p["tokens"])
-    tokens, nats = np.array([(p["tokens"], p["nll"]) for p in points if p["tokens"] > 0]).T
+    curve = np.array([(p["tokens"], p["nll"]) for p in points if p["tokens"] > 0]).T
+    tokens, nats = curve
     figure = canvas(4.0, f"{heading} (n = {n:,} sequences)")
     left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    _draw_nll(left, tokens, nats, entropy, baselines)
+    _draw_nll(left, curve, entropy, baselines)
     gaps = nats - entropy.value
     _draw_gaps(right, tokens, gaps)
     close = tokens[np.abs(gaps) <= CLOSE]
@@ -197,18 +191,12 @@ def plot_gap_to_entropy(
     )
 
 
-def _draw_nll(
-    ax: Axes,
-    tokens: np.ndarray,
-    nats: np.ndarray,
-    entropy: Estimate,
-    baselines: Mapping[str, float],
-) -> None:
+def _draw_nll(ax: Axes, curve: np.ndarray, entropy: Estimate, baselines: Mapping) -> None:
     ax.axhspan(*entropy.ends, color=style.ORANGE, alpha=0.3, lw=0)
     ax.axhline(entropy.value, color=style.INK, lw=2.6)
     for value in baselines.values():
         ax.axhline(value, **style.DASHED)
-    ax.plot(tokens, nats, color=style.BLUE, marker="o", ms=5, lw=1.8, mfc="white")
+    ax.plot(*curve, color=style.BLUE, marker="o", ms=5, lw=1.8, mfc="white")
     ax.set(ylim=ax.get_ylim(), ylabel="nats per code", xlabel="tokens seen (logarithmic)")
     style.log_x_axis(ax)
     ax.grid(axis="y")
@@ -216,7 +204,7 @@ def _draw_nll(
     labels += [
         (None, v, f"baseline: {baseline_name(k)} {v:.3f}", None) for k, v in baselines.items()
     ]
-    label_at_right(ax, [*labels, (tokens[-1], nats[-1], f"model {nats[-1]:.3f}", "bold")])
+    label_at_right(ax, [*labels, (*curve[:, -1], f"model {curve[1, -1]:.3f}", "bold")])
 
 
 def _draw_gaps(ax: Axes, tokens: np.ndarray, gaps: np.ndarray) -> None:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,7 +33,7 @@ def plot_diversity(
     """
     curves = {name: _in_order(name, cells) for name, cells in curves.items()}
     cells = [cell for column in curves.values() for cell in column]
-    real = {name: _estimate(name, real) for name in MEASURES if real.get(name)}
+    real = {name: as_estimate(real[name]) for name in MEASURES if real.get(name)}
     rows = [name for name in MEASURES if any(cell.get(name) for cell in cells)]
     figure = canvas(0.6 + 1.45 * len(rows), heading, max(4.5, 0.6 + 2.1 * len(curves)))
     axes = figure.subplots(len(rows), len(curves), sharey="row", sharex="col", squeeze=False)
@@ -51,27 +50,22 @@ def plot_diversity(
         ticks = [_format_setting(name, cell["setting"]) for cell in values]
         step = 1 if len(values) <= 6 else 2
         axes[-1, column].set_xticks(range(0, len(ticks), step), ticks[::step])
-    n = format_n([_estimate(rows[0], cell) for cell in cells if cell.get(rows[0])])
+    n = format_n([as_estimate(cell[rows[0]]) for cell in cells if cell.get(rows[0])])
     label = f"value of the setting  ·  {n} images per value, bars: 95 % intervals"
     figure.supxlabel(textwrap.fill(label, int(figure.get_figwidth() * 12)), fontsize=style.SMALL)
     figure.align_ylabels(axes[:, 0])
-    names = ", ".join([_plain(name) for name in rows])
+    names = ", ".join(map(_plain, rows))
+    references = ", ".join(f"{_plain(name)} {e.format()}" for name, e in real.items())
     return finish(
         figure,
         f"{heading}: {names} by sampling setting, {n} images per value.",
-        f"Real test images: {', '.join([f'{_plain(k)} {e}' for k, e in real.items()])}."
-        * bool(real),
+        f"Real test images: {references}." if real else "",
         *(_describe_curve(name, column, rows) for name, column in curves.items()),
     )
 
 
 def _plain(name: str) -> str:
     return MEASURES[name][0].replace("\n", " ")
-
-
-def _estimate(name: str, cell: Mapping) -> Estimate:
-    e = as_estimate(cell[name])
-    return replace(e, unit="") if name == AUC else e  # an area is no share: never in percent
 
 
 def _in_order(name: str, cells: Sequence[Mapping]) -> list[Mapping]:
@@ -83,7 +77,7 @@ def _format_setting(name: str, setting: float) -> str:
 
 
 def _draw_curve(ax: Axes, name: str, cells: Sequence[Mapping], real: Estimate | None) -> None:
-    measured = [(i, _estimate(name, cell)) for i, cell in enumerate(cells) if cell.get(name)]
+    measured = [(i, as_estimate(cell[name])) for i, cell in enumerate(cells) if cell.get(name)]
     if real:
         ax.axhline(real.value, **style.DASHED)
         ax.axhspan(*real.ends, color=style.GREY, alpha=0.18, lw=0)
@@ -102,7 +96,7 @@ def _describe_curve(name: str, cells: Sequence[Mapping], rows: Sequence[str]) ->
     for row in rows:
         measured = [cell for cell in cells if cell.get(row)]
         ends = [
-            f"{_estimate(row, cell).format()} at {_format_setting(name, cell['setting'])}"
+            f"{as_estimate(cell[row]).format()} at {_format_setting(name, cell['setting'])}"
             for cell in (measured[0], measured[-1])
         ]
         words.append(f"{_plain(row)} {', '.join(dict.fromkeys(ends))}")

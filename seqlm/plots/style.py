@@ -37,11 +37,8 @@ SERIES = (
     (GREY, "X", (0, (1, 2))),
 )
 _STYLE = {
-    "font.family": "DejaVu Sans",
-    "font.size": 10,
     "axes.titlesize": 10.5,
     "axes.titlelocation": "left",
-    "axes.labelsize": 10,
     "axes.labelcolor": INK,
     "axes.edgecolor": GREY,
     "axes.spines.top": False,
@@ -58,7 +55,6 @@ _STYLE = {
     "legend.fontsize": SMALL,
     "legend.frameon": False,
     "hatch.linewidth": 0.6,
-    "figure.facecolor": "white",
     "image.interpolation": "nearest",
 }
 DASHED = {"color": GREY, "ls": (0, (4, 3)), "lw": 1}

@@ -123,10 +123,8 @@ def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k:
     n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(places), 3)
     n_rows = -(-len(places) // n_columns)
     heading = f"Candidates for a code (n = {len(places)} of {len(codes)} codes)"
-    figure = canvas(
-        0.3 + n_rows * (2.0 + 0.34 * longest), heading, min(style.WIDTH, 4.6 * n_columns)
-    )
-    ratios = [1.0, 0.34 * longest] * n_rows
+    height, width = 0.3 + n_rows * (2.0 + 0.34 * longest), min(style.WIDTH, 4.6 * n_columns)
+    figure, ratios = canvas(height, heading, width), [1.0, 0.34 * longest] * n_rows
     axes = figure.subplots(2 * n_rows, n_columns, squeeze=False, height_ratios=ratios)
     for ax in axes.ravel():
         ax.set_axis_off()
@@ -234,9 +232,7 @@ def plot_attention(
     if chosen is not None:
         maps.frame(*chosen, **MARK)
         sentence = _draw_chosen_head(column, image, 100 * weights[chosen], chosen)
-    most, least = (
-        np.unravel_index(flat, shares.shape) for flat in (shares.argmax(), shares.argmin())
-    )
+    most, least = (divmod(int(flat), n_head) for flat in (shares.argmax(), shares.argmin()))
     return finish(
         ax.figure,
         f"{heading}: a map for each head, with the share that goes to its {rows} by {columns} "

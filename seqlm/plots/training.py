@@ -105,7 +105,9 @@ def _draw_time_axis(ax: Axes, record: Mapping) -> None:
     top = ax.secondary_xaxis("top")
     marks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, times[-1])
     marks = marks[marks <= times[-1]]
-    top.set_xticks(np.interp(marks, times, steps), [f"{mark:g}" for mark in marks])
+    places = np.interp(marks, times, steps)
+    apart = np.diff(places, prepend=-np.inf) > 0.04 * steps[-1]  # the first step may be slow
+    top.set_xticks(places[apart], [f"{mark:g}" for mark in marks[apart]])
     top.set_xlabel(f"{unit} of training", fontsize=style.SMALL)
     top.spines["top"].set_visible(True)
 

@@ -24,11 +24,11 @@ def test_a_top_k_of_zero_keeps_all_tokens_and_stands_last():
     assert line.get_ydata()[-1] == pytest.approx(0.95)  # what was measured at 0
 
 
-def test_each_measure_has_its_interval_and_an_area_is_never_in_percent():
+def test_each_measure_has_its_interval():
     figure = drawn("diversity")
     assert "real\n2.20" in words(figure)
-    assert "real-vs-generated AUC 0.90 (0.85 to 0.93) at 0.5" in figure.alt
-    assert "Real test images: diversity 2.200 mean distance" in figure.alt
+    assert "real-vs-generated AUC 0.90 (0.89 to 0.91) at 0.5" in figure.alt
+    assert "Real test images: diversity 2.20 (2.17 to 2.23)" in figure.alt
 
 
 def test_a_measure_missing_at_one_setting_leaves_a_gap_of_one_marker():
