@@ -34,7 +34,7 @@ PROSE = re.compile(
 # Names that do not say what they are.
 NAMES = re.compile(
     r"_*((say|says|tell|told|leave|foretell|held(?!_out)|given|found)(_\w+)?|\w+_(held|given|found|told)"
-    r"|besides|whoever|ruler\w*|rival\w*|floor\w*|knobs?|judge\w*|fix\w*|bent\w*|surprise\w*)"
+    r"|besides|whoever|ruler\w*|rival\w*|floor\w*|knobs?|judge\w*|mend\w*|bent\w*|surprise\w*)"
 )
 # The command line still takes the old name of a flag; numpy and math round down; HTML has ARIA.
 ALLOWED = re.compile(r'"--floors"|math\.floor|np\.floor|Math\.floor')

@@ -151,8 +151,8 @@ def generate_steps(
 def _batch_steps(decoder, streams, config, steps, stop_id) -> Iterator[Sequence[int | None]]:
     """The ids chosen at each step for the rows of one batch; None for a row that has ended."""
     if config.strategy == "beam":
-        found = beam_search(decoder, len(streams), config.num_beams, steps, stop_id)
-        yield from zip_longest(*found)
+        rows = beam_search(decoder, len(streams), config.num_beams, steps, stop_id)
+        yield from zip_longest(*rows)
         return
     uniform = np.stack([np.random.default_rng(list(seeds)).random(steps) for seeds in streams])
     ended = np.zeros(len(streams), dtype=bool)

@@ -43,16 +43,17 @@ def choose_precision(
 ) -> dict[str, str | float]:
     """Choose the precision to train in, and time it on one real batch.
 
-    "auto" times fp32 and bf16 in turn and takes the faster: a processor without bf16 instructions
-    emulates them, and is slower for it. Returns "chosen", "asked" and "step_seconds": for each
-    precision timed, the median seconds of a pass.
+    "auto" times fp32 and bf16 in turn and takes the faster, or takes fp32 where bf16 would only be
+    emulated. Returns "chosen", "asked" and "step_seconds": for each precision timed, the median
+    seconds of a pass.
 
     Raises ConfigError for a precision that this machine cannot train the model in.
     """
     if wanted == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision: fp16 needs a GPU; use bf16, fp32 or auto on this machine")
     model.to(default_device()).train()
-    asked = ("fp32", "bf16") if wanted == "auto" else (wanted,)
+    auto = ("fp32", "bf16") if has_native_bf16() else ("fp32",)
+    asked = auto if wanted == "auto" else (wanted,)
     possible = [name for name in asked if _can_train(model, batch, name)]
     if not possible:
         raise ConfigError(
@@ -67,6 +68,13 @@ def choose_precision(
     chosen = min(medians, key=medians.get)
     # Under torchrun every process timed for itself; they must not train in different precisions.
     return {"chosen": agree(chosen), "asked": wanted, "step_seconds": medians}
+
+
+def has_native_bf16() -> bool:
+    """Whether the machine computes in bf16; a CPU that emulates it takes many times as long."""
+    if torch.cuda.is_available() or not torch.backends.mkldnn.is_available():
+        return True
+    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def _can_train(model, batch: dict[str, torch.Tensor], precision: str) -> bool:

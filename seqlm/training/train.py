@@ -209,6 +209,8 @@ def _log_eta(trainer: MeasuringTrainer, record: dict, checkpoint: Path | None) -
         f"{record['parameters']:,} parameters, {record['rows']:,} rows, {steps:,} steps"
     )
     trainer.log_line(f"a pass over one batch takes {timed}; training in {precision['chosen']}")
+    if precision["asked"] == "auto" and "bf16" not in times:
+        trainer.log_line("bf16 was not tried: this processor has no instructions for it")
     trainer.log_line(
         f"this will take about {utils.format_duration(seconds)}, and evaluation a little on top"
     )

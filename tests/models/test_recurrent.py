@@ -1,4 +1,4 @@
-"""Rivals without attention: what they compute, that they see no future, and that they learn."""
+"""LSTM and attention-free model: what they compute, that they see no future, and learn."""
 
 import math
 
@@ -18,6 +18,7 @@ from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm, check_length, count_parameters, fit_attention
 from seqlm.models.recurrent import build_attention_free, build_lstm, load_baseline_lm
 from seqlm.training.tasks import train_lm
+from seqlm.training.timing import has_native_bf16
 from seqlm.training.train import train
 from seqlm.training.trainer import Rows, ValidationMetric
 
@@ -239,6 +240,10 @@ def test_they_learn_a_cycle_by_heart(build, precision, tmp_path):
     cycle = [6 + i % 5 for i in range(12)]
     rows = [[2, *cycle[start:], *cycle[:start], 3] for start in (0, 5)]  # both start alike
     settings = {"batch_size": 2, "max_steps": 120, "learning_rate": 1e-2, "precision": precision}
+    if build is build_lstm and precision == "bf16" and not has_native_bf16():
+        with pytest.raises(ConfigError, match="cannot train a LSTMLanguageModel in bf16; use fp32"):
+            learn(tmp_path, build(SIZE, VOCAB), rows, **settings)
+        return
     record = learn(tmp_path, build(SIZE, VOCAB), rows, **settings)
     # Only where the cycle breaks is there something to guess.
     assert record["initial"]["code_nll"] > 2.5

@@ -762,6 +762,7 @@ def test_a_precision_that_cannot_be_had_costs_no_checkpoint(interrupted, monkeyp
 
 
 def test_auto_takes_the_precision_that_was_faster_here(tmp_path, trainers, monkeypatch):
+    monkeypatch.setattr("seqlm.training.timing.has_native_bf16", lambda: True)
     for winner in ("bf16", "fp32"):
         monkeypatch.setattr(
             "seqlm.training.timing.step_seconds",
@@ -787,8 +788,17 @@ def test_bf16_learns_nearly_what_fp32_learns_and_is_saved_in_fp32(tmp_path):
     assert measured[0]["code_nll"] == pytest.approx(measured[1]["code_nll"], abs=0.15)
 
 
+def test_auto_does_not_try_a_bf16_that_is_only_emulated(tmp_path, monkeypatch):
+    monkeypatch.setattr("seqlm.training.timing.has_native_bf16", lambda: False)
+    lines = []
+    record = learn(tmp_path, rows_alike(), max_steps=2, precision="auto", log=lines.append)
+    assert record["precision"]["chosen"] == "fp32"
+    assert record["precision"]["step_seconds"].keys() == {"fp32"}
+    assert any(line.startswith("bf16 was not tried") for line in lines)
+
+
 def test_timing_leaves_weights_gradients_and_random_numbers_alone():
-    from seqlm.training.timing import choose_precision
+    from seqlm.training.timing import choose_precision, has_native_bf16
 
     model = build_lm(LIVELY, VOCAB)
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
@@ -801,7 +811,8 @@ def test_timing_leaves_weights_gradients_and_random_numbers_alone():
     assert equal(before, model.state_dict())
     assert all(weight.grad is None for weight in model.parameters())
     assert found["chosen"] == min(found["step_seconds"], key=found["step_seconds"].get)
-    assert found["step_seconds"].keys() == {"fp32", "bf16"}
+    timed = {"fp32", "bf16"} if has_native_bf16() else {"fp32"}
+    assert found["step_seconds"].keys() == timed
 
 
 def test_rows_longer_than_the_model_are_refused_before_anything_is_written(tmp_path):
