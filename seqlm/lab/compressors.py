@@ -30,8 +30,6 @@ Pack = Callable[[np.ndarray, np.ndarray], bytes]  # codes (N, P), rank of each c
 Size = Callable[[bytes], float]
 Learn = Callable[[bytes, int], Size]  # packed train rows, bytes of the rows to come
 
-# ---------------------------------------------------------------- codes as bytes
-
 
 def two_bytes(codes: np.ndarray, ranks: np.ndarray) -> bytes:
     """Each code as a 16-bit number, low byte first."""
@@ -65,8 +63,6 @@ PACKINGS: dict[str, Pack] = {
     "fewest bits per code": fewest_bits,
     "one byte for common codes": commonest_first,
 }
-
-# ---------------------------------------------------------------- compressors
 
 
 def _xz(data: bytes, **literals: int) -> int:
@@ -127,8 +123,6 @@ METHODS: dict[str, dict[str, Learn]] = {
     "zstd on test alone": {"": _alone(_zstd)},
 }
 
-# ---------------------------------------------------------------- bits per image
-
 
 def compressed_bits(
     train_codes: np.ndarray,
@@ -159,15 +153,12 @@ def compressed_bits(
 
 def _checked(name: str, codes: np.ndarray, n_codes: int) -> np.ndarray:
     codes = np.asarray(codes)
-    if codes.ndim != 2 or not codes.size or codes.dtype.kind not in "iu":
+    integers = codes.ndim == 2 and codes.size and codes.dtype.kind in "iu"
+    if not integers or not 0 <= codes.min() <= codes.max() < n_codes <= MOST_CODES:
         raise DataError(
-            f"{name} codes: expected integers (rows, codes per row) and at least one row, got an "
-            f"array {codes.shape} of {codes.dtype}"
-        )
-    if not 0 <= codes.min() <= codes.max() < n_codes <= MOST_CODES:
-        raise DataError(
-            f"{name} codes: run from {codes.min()} to {codes.max()}, but must lie between 0 and "
-            f"n_codes - 1 = {n_codes - 1}, and n_codes be at most {MOST_CODES:,}"
+            f"{name} codes: expected integers (rows, codes per row) from 0 to n_codes - 1 = "
+            f"{n_codes - 1} (at most {MOST_CODES - 1:,}), got an array {codes.shape} of "
+            f"{codes.dtype}"
         )
     return codes.astype(np.int64)
 

@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import cache, partial
 from itertools import product
@@ -24,7 +24,7 @@ from seqlm.data.build import ABOUT, IMAGES, load_pictures
 from seqlm.data.corpus import Corpus
 from seqlm.data.images import LEVELS, augmented_images
 from seqlm.data.records import Record
-from seqlm.data.tokens import CLS, IMG, IMG_END, KIND_CLASS, class_of, layout_of
+from seqlm.data.tokens import CLS, IMG, IMG_END, KIND_CLASS, layout_of
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import ENDS, Estimate, proportion
@@ -47,42 +47,39 @@ def without_labels(corpus: Corpus) -> Corpus:
     """The same images in the same splits without their classes, one row per image.
 
     Each row is ``<IMG> codes </IMG> <CLS>``, the input of a classifier. With an ``<EOS>`` after it
-    the model would learn to predict that at ``<CLS>``, where a classifier needs the image. Rows of
-    neither layout only lose their class tokens. The vocabulary stays.
+    the model would learn to predict that at ``<CLS>``, where a classifier needs the image. The
+    vocabulary stays; rows of neither layout are left out.
     """
-    splits = {}
+    splits: dict[str, list[Record]] = {}
     for name, records in corpus.splits.items():
-        rows = [Record(_unlabelled(r.tokens), None, _meta(r), r.line) for r in records]
-        splits[name] = list({(r.source, r.meta.get("copy"), r.tokens): r for r in rows}.values())
+        rows = {}
+        for record in records:
+            if layout_of(record.tokens) == "other":
+                continue
+            begin, end = (record.tokens.index(token) for token in (IMG, IMG_END))
+            # Only what places the row; other fields might name the class.
+            fields = {"split", "source_id", "copy"} & record.meta.keys()
+            meta = {field: record.meta[field] for field in fields}
+            row = Record((*record.tokens[begin : end + 1], CLS), None, meta, record.line)
+            rows[row.source, meta.get("copy"), row.tokens] = row
+        splits[name] = list(rows.values())
     return Corpus(corpus.vocab, splits, corpus.max_length)
-
-
-def _unlabelled(tokens: Sequence[str]) -> tuple[str, ...]:
-    bare = tuple(token for token in tokens if class_of(token) is None)
-    if layout_of(tokens) == "other":
-        return bare
-    return (*bare[bare.index(IMG) : bare.index(IMG_END) + 1], CLS)
-
-
-def _meta(record: Record) -> dict:
-    """Only what places the row; other fields might name the class."""
-    return {key: record.meta[key] for key in ("split", "source_id", "copy") if key in record.meta}
 
 
 def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
     """Labelled train rows of `n_each` random images per class, with all their augmented images.
 
     None takes all. With the same seed the images of a smaller `n_each` are among those of a larger
-    one. Rows without a source count as one image each. Raises DataError when a class has fewer.
+    one. Raises DataError when a class has fewer.
     """
     labelled = corpus.labelled("train")
     if n_each is None:
         return labelled
     if n_each < 1:
         raise ConfigError(f"sizes: {n_each} labelled images per class; take 1 or more, or None")
-    of_class: dict[int, dict[Hashable, None]] = {}
-    for place, record in enumerate(labelled):
-        of_class.setdefault(record.label, {})[_source(record, place)] = None
+    of_class: dict[int, dict[str, None]] = {}
+    for record in labelled:
+        of_class.setdefault(record.label, {})[record.source] = None
     rng = np.random.default_rng([seed, 3])
     chosen = set()
     for label, sources in sorted(of_class.items()):
@@ -93,11 +90,7 @@ def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
             )
         order = rng.permutation(len(sources))[:n_each]
         chosen |= {list(sources)[i] for i in order}
-    return [record for i, record in enumerate(labelled) if _source(record, i) in chosen]
-
-
-def _source(record: Record, place: int) -> Hashable:
-    return ("row", place) if record.source is None else record.source
+    return [record for record in labelled if record.source in chosen]
 
 
 def check_language_model(directory: Path, corpus: Corpus, size: ModelConfig) -> None:
@@ -204,9 +197,8 @@ def learning_curve(
     for name, n in product(CLASSIFIERS, sizes):
         texts = [right[_cell(name, n, seed)] for seed in seeds]
         correct = np.array([[answer == "1" for answer in text] for text in texts])  # (S, N)
-        sources = {_source(record, place) for place, record in enumerate(draws[n, seeds[0]])}
         curves[name]["all" if n is None else str(n)] = {
-            "labelled": len(sources),
+            "labelled": len({record.source for record in draws[n, seeds[0]]}),
             "runs": [proportion(row).to_json() for row in correct],
             "mean": mean_over_seeds(correct).to_json(),
             "right": texts,

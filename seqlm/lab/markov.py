@@ -61,13 +61,12 @@ class MarkovSource:
         The smaller the `concentration`, the fewer codes are likely to follow a context. Raises
         ConfigError for settings out of bounds.
         """
-        if n_codes < 2 or order < 1 or n_codes**order > MOST_CONTEXTS:
+        if n_codes < 2 or order < 1 or n_codes**order > MOST_CONTEXTS or concentration <= 0:
             raise ConfigError(
-                f"n_codes: {n_codes} with order {order}; take at least 2 codes and an order of at "
-                f"least 1, with at most {MOST_CONTEXTS:,} contexts (n_codes to the power of order)"
+                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; take at least "
+                f"2 codes, an order of at least 1, n_codes to the power of order at most "
+                f"{MOST_CONTEXTS:,}, and a concentration above 0"
             )
-        if not 0 < concentration < np.inf:
-            raise ConfigError(f"concentration: must be a number above 0, got {concentration!r}")
         rng = np.random.default_rng(seed)
         return cls(rng.dirichlet(np.full(n_codes, float(concentration)), (n_codes,) * order))
 
@@ -111,18 +110,17 @@ class MarkovSource:
         for place in range(length):
             known = min(place, self.order)
             context = self._context(codes.T[place - known : place])
-            cumulative = self._tables[known][1][context].cumsum(axis=-1)  # (n, K) or (K,)
-            cumulative = cumulative / cumulative[..., -1:]  # ends at exactly 1
-            codes[:, place] = (cumulative <= uniform[:, place, None]).sum(axis=1)
+            cumulative = self._tables[known][1][context].cumsum(axis=1)  # (n, K)
+            cumulative /= cumulative[:, -1:]  # ends at exactly 1
+            codes[:, place] = (cumulative <= uniform[:, [place]]).sum(axis=1)
         return codes
 
     def score(self, rows: Sequence[Sequence[int]], vocab: Mapping[str, int]) -> TokenScores:
         """Score rows of ids under the source itself, as `score_tokens` does under a model.
 
-        Of each row only the codes are scored, as in
-        ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``, in the same order, so that the two
-        can be paired. Rows cut from the left are scored correctly too, because the source is
-        stationary. Raises DataError for a row whose codes are not consecutive codes of the source.
+        The result pairs with ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``. Rows cut from
+        the left are scored correctly too, because the source is stationary. Raises DataError for a
+        row whose codes are not consecutive codes of the source.
         """
         row = np.repeat(np.arange(len(rows)), [len(ids) for ids in rows])
         position = np.arange(len(row)) - np.searchsorted(row, row)
@@ -143,19 +141,17 @@ class MarkovSource:
         probabilities = np.empty((len(codes), self.n_codes))  # (M, K)
         for known, (_, table) in enumerate(self._tables):
             at = np.flatnonzero(np.minimum(place, self.order) == known)
-            probabilities[at] = table[self._context([codes[at - k] for k in range(known, 0, -1)])]
+            before = at - np.arange(known, 0, -1)[:, None]  # (known, ·)
+            probabilities[at] = table[self._context(codes[before])]
         chosen = probabilities[np.arange(len(codes)), codes]
         rank = (probabilities >= chosen[:, None]).sum(axis=1) - 1  # a tie counts against it
         with np.errstate(divide="ignore"):  # infinite for a code that cannot follow
             scores = TokenScores(row, position, target, -np.log(chosen), rank, len(rows))
         return scores.where(position > 0)  # no model predicts the first token of a row
 
-    def _context(self, columns: Sequence[np.ndarray]) -> np.ndarray | int:
-        """The row of a table that belongs to the known codes, oldest first: a number in base K."""
-        number = 0
-        for column in columns:
-            number = number * self.n_codes + column
-        return number
+    def _context(self, columns: np.ndarray) -> np.ndarray:
+        """Rows of a table for known codes (j, M), oldest first: numbers in base K. (M,)."""
+        return self.n_codes ** np.arange(len(columns))[::-1] @ columns
 
     def write(
         self, directory: str | Path, n_rows: Mapping[str, int], length: int, seed: int = 0

@@ -138,7 +138,6 @@ def fit_small_model(
 
     A minimal loop: rows drawn with replacement, AdamW, one learning-rate cycle.
     """
-    traps.check_equal_lengths(inputs)
     model.to(default_device()).train()
     fit_attention(model, len(inputs[0]))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)

@@ -12,7 +12,6 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from seqlm.data.records import Record
-from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate, bootstrap_interval
 from seqlm.evaluation.metrics import ratio_of_sums
 from seqlm.evaluation.scores import TokenScores, batches
@@ -53,8 +52,8 @@ class Trap:
     @property
     def flatters(self) -> bool:
         """Whether the reported number looks better than the true one."""
-        lower = self.reported.value < self.true.value
-        return lower if self.better == "low" else self.reported.value > self.true.value
+        difference = self.reported.value - self.true.value
+        return difference < 0 if self.better == "low" else difference > 0
 
     def to_json(self) -> dict:
         """For a metrics file, and for `plot_traps`."""
@@ -97,21 +96,13 @@ def shift_inputs(rows: Rows) -> tuple[list[list[int]], list[list[int]]]:
     return inputs, labels
 
 
-def check_equal_lengths(rows: Rows) -> None:
-    """Raise DataError when rows differ in length."""
-    if len({len(row) for row in rows}) != 1:
-        raise DataError("a training loop without -100 needs rows of one length; pad them first")
-
-
 @torch.inference_mode()
 def score_training_loop(model, inputs: Rows, labels: Rows) -> TokenScores:
     """The losses of which ``model(inputs, labels=labels).loss`` is the mean.
 
     Wrong unless `labels` are the inputs without padding: the loop compares the prediction after
-    inputs[t] with labels[t + 1]. `position` counts in the labels. Raises DataError when rows differ
-    in length.
+    inputs[t] with labels[t + 1]. `position` counts in the labels; all rows have one length.
     """
-    check_equal_lengths([*inputs, *labels])
     parts = []
     for batch in batches(inputs, vocab_size=model.config.vocab_size):
         ids = torch.tensor([inputs[i] for i in batch], device=model.device)  # (B, T)

@@ -229,22 +229,22 @@ def test_a_single_image_has_no_interval_and_two_have_one():
 
 
 @pytest.mark.parametrize(
-    "spoil, words",
+    "spoil",
     [
-        (lambda codes: codes[0], "test codes: expected integers"),
-        (lambda codes: codes[:0], "at least one row"),
-        (lambda codes: codes / 2, "of float64"),
-        (lambda codes: codes + 1, "run from 1 to 500, but must lie between 0 and n_codes - 1"),
-        (lambda codes: codes - 1, "run from -1 to"),
+        lambda codes: codes[0],
+        lambda codes: codes[:0],
+        lambda codes: codes / 2,
+        lambda codes: codes + 1,
+        lambda codes: codes - 1,
     ],
 )
-def test_codes_out_of_bounds_are_refused_in_a_sentence(spoil, words):
+def test_codes_out_of_bounds_are_refused_in_a_sentence(spoil):
     codes = codes_of(50, 0)
     codes[0, 0], codes[0, 1] = 0, 499
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(DataError, match="test codes: expected integers .* from 0 to n_codes - 1"):
         compressed_bits(codes, spoil(codes), codes)
 
 
 def test_a_number_of_codes_that_no_two_bytes_hold_is_refused():
-    with pytest.raises(DataError, match="n_codes be at most 65,536"):
+    with pytest.raises(DataError, match="at most 65,535"):
         compressed_bits(*[codes_of(5, 0)] * 3, n_codes=70_000)

@@ -14,7 +14,6 @@ from seqlm.data.build import SEQUENCES, VOCAB, Pictures
 from seqlm.data.corpus import load_corpus
 from seqlm.data.splits import leaks, split_records
 from seqlm.data.tokens import class_of, reading_prompt, shorten
-from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import TokenScores, score_tokens
@@ -205,13 +204,6 @@ def test_what_the_model_is_to_say_is_the_token_after_the_next_or_the_one_it_sees
     assert labels[0][1] == 3  # after inputs[0] = 1, where 2 comes next
     inputs, labels = traps.shift_inputs([[1, 2, 3, 4]])
     assert all(labels[0][t + 1] == inputs[0][t] for t in range(2))
-
-
-def test_rows_of_several_lengths_are_refused(lm):
-    with pytest.raises(DataError, match="rows of one length"):
-        traps.score_training_loop(lm, [[2, 3, 4], [2, 3]], [[2, 3, 4], [2, 3]])
-    with pytest.raises(DataError, match="rows of one length"):
-        experiments.fit_small_model(lm, [[2, 3, 4], [2, 3]], [[2, 3, 4], [2, 3]], steps=1, seed=0)
 
 
 def test_a_small_training_gives_the_same_model_again(corpus):
