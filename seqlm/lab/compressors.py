@@ -125,10 +125,7 @@ METHODS: dict[str, dict[str, Learn]] = {
 
 
 def compressed_bits(
-    train_codes: np.ndarray,
-    test_codes: np.ndarray,
-    val_codes: np.ndarray,
-    n_codes: int = DataConfig.n_codes,
+    train_codes, test_codes, val_codes, n_codes: int = DataConfig.n_codes
 ) -> dict[str, Estimate]:
     """Name -> bits per image of the test rows, for every compressor. Codes are (rows, P) int.
 

@@ -6,7 +6,6 @@ choosing a checkpoint on val would use the labels of val, so every classifier is
 number of steps, and the last checkpoint is taken.
 """
 
-import hashlib
 import json
 import shutil
 import time
@@ -20,7 +19,7 @@ import numpy as np
 from scipy import stats
 
 from seqlm.config import DataConfig, ModelConfig, TrainConfig
-from seqlm.data.build import ABOUT, IMAGES, load_pictures
+from seqlm.data.build import ABOUT, IMAGES, SEQUENCES, load_pictures
 from seqlm.data.corpus import Corpus
 from seqlm.data.images import LEVELS, augmented_images
 from seqlm.data.records import Record
@@ -58,8 +57,7 @@ def without_labels(corpus: Corpus) -> Corpus:
                 continue
             begin, end = (record.tokens.index(token) for token in (IMG, IMG_END))
             # Only what places the row; other fields might name the class.
-            fields = {"split", "source_id", "copy"} & record.meta.keys()
-            meta = {field: record.meta[field] for field in fields}
+            meta = {k: v for k, v in record.meta.items() if k in ("split", "source_id", "copy")}
             row = Record((*record.tokens[begin : end + 1], CLS), None, meta, record.line)
             rows[row.source, meta.get("copy"), row.tokens] = row
         splits[name] = list(rows.values())
@@ -75,8 +73,6 @@ def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
     labelled = corpus.labelled("train")
     if n_each is None:
         return labelled
-    if n_each < 1:
-        raise ConfigError(f"sizes: {n_each} labelled images per class; take 1 or more, or None")
     of_class: dict[int, dict[str, None]] = {}
     for record in labelled:
         of_class.setdefault(record.label, {})[record.source] = None
@@ -93,25 +89,16 @@ def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
     return [record for record in labelled if record.source in chosen]
 
 
-def check_language_model(directory: Path, corpus: Corpus, size: ModelConfig) -> None:
-    """Raise ConfigError for a model of another size, DataError for one that has read labels."""
-    model = load_lm(directory)
-    names = ("n_layer", "n_head", "n_embd", "vocab_size")
-    theirs = {name: getattr(model.config, name) for name in names}
-    ours = {name: getattr(size, name, len(corpus.vocab)) for name in names}
-    if theirs != ours:
-        raise ConfigError(
-            f"{directory}: the language model has {theirs}, the classifiers {ours}; compare models "
-            "of one size and vocabulary"
-        )
+def check_saw_no_labels(lm_directory: Path, corpus: Corpus) -> None:
+    """Raise DataError when this language model expects a class after ``<CLS>``."""
     prompts = corpus.to_classify("train")[0][:20]
     rows = [[*prompt, class_id] for prompt in prompts for class_id in corpus.class_ids]
-    scores = score_tokens(model, rows).of_kind(corpus.kinds, KIND_CLASS)
+    scores = score_tokens(load_lm(lm_directory), rows).of_kind(corpus.kinds, KIND_CLASS)
     share = float(np.exp(-scores.nll).sum() / len(prompts))
     if share > 0.5:
         raise DataError(
-            f"{directory}: after <CLS> this language model puts {share:.0%} on class tokens, so it "
-            "has read labels; train one on label_efficiency.without_labels(corpus)"
+            f"{lm_directory}: after <CLS> this language model puts {share:.0%} on class tokens, so "
+            "it has read labels; train one on label_efficiency.without_labels(corpus)"
         )
 
 
@@ -157,7 +144,7 @@ def learning_curve(
     """Test accuracy of all `CLASSIFIERS`, for every number of labelled images per class and seed.
 
     Args:
-        corpus: labelled rows of the images in `data_directory`, which `build_dataset` filled.
+        corpus: the rows that `build_dataset` wrote to `data_directory`.
         lm_directory: a language model of `size` that was trained on `without_labels(corpus)`.
         results_path: JSON file of finished results, so that a killed run goes on. It starts anew
             when code, data, settings or the language model change.
@@ -175,7 +162,7 @@ def learning_curve(
     if any(each.max_steps < 1 or each.precision == "auto" for each in configs.values()):
         raise ConfigError("max_steps, precision: set both, the same for all numbers of labels")
     draws = {(n, seed): few_labels(corpus, n, seed) for n, seed in product(sizes, seeds)}
-    check_language_model(lm_directory, corpus, size)
+    check_saw_no_labels(lm_directory, corpus)
     images = cache(partial(load_row_images, data_directory))
     training = results_path.parent / "training"
     runs: dict[str, Callable[[], np.ndarray]] = {}
@@ -183,16 +170,15 @@ def learning_curve(
         if name in configs:
             few = replace(configs[name], output_dir=training, seed=seed, evals=1, patience=0)
             start = lm_directory if name == FROM_LM else None
-            run = partial(_train_and_predict, corpus, draws[n, seed], size, few, start)
+            run = partial(_test_classifier, corpus, draws[n, seed], size, few, start)
         else:
-            run = partial(_fit_svm, corpus, draws[n, seed], images, name == SVM_AUGMENTED)
+            run = partial(_test_svm, corpus, draws[n, seed], images, name == SVM_AUGMENTED)
         runs[_cell(name, n, seed)] = run
-    rows = [(r.tokens, r.label, r.source, r.meta) for r in corpus.labelled("train")]
-    files = [data_directory / IMAGES, data_directory / ABOUT, lm_directory / "model.safetensors"]
+    files = [data_directory / name for name in (SEQUENCES, IMAGES, ABOUT)]
+    data = sha256_of([*files, lm_directory / "model.safetensors"])
     code = code_fingerprint("seqlm.lab.label_efficiency")
-    key = [code, sha256_of(files), rows, asdict(size), *map(asdict, configs.values())]
-    labels = corpus.to_classify("test")[1]
-    right = _run_missing(runs, labels, results_path, key, log)
+    key = [code, data, *map(asdict, (size, *configs.values()))]
+    right = _run_missing(runs, results_path, json.dumps(key, default=str), log)
     curves: dict = {name: {} for name in CLASSIFIERS}
     for name, n in product(CLASSIFIERS, sizes):
         texts = [right[_cell(name, n, seed)] for seed in seeds]
@@ -212,55 +198,52 @@ def _cell(name: str, n: int | None, seed: int) -> str:
     return f"{name}, labels per class: {n or 'all'}" + f", seed {seed}" * (not same)
 
 
-def _run_missing(
-    runs: Mapping[str, Callable[[], np.ndarray]],
-    labels: np.ndarray,
-    path: Path,
-    key: object,
-    log: Callable[[str], None],
-) -> dict[str, str]:
+def _run_missing(runs: Mapping[str, Callable], path: Path, key: str, log: Callable) -> dict:
     """For each run a text with a 1 for each correct prediction; only what is not stored is run."""
-    digest = hashlib.sha256(json.dumps(key, default=str).encode()).hexdigest()
     stored = read_json(path) if path.is_file() else {}
-    results = stored["results"] if stored.get("key") == digest else {}
+    results = stored["results"] if stored.get("key") == key else {}
     todo = [name for name in runs if name not in results]
     log(f"{len(runs) - len(todo)} of {len(runs)} results are stored")
     started = time.perf_counter()
     for done, name in enumerate(todo, start=1):
-        correct = runs[name]() == labels
+        correct = runs[name]()
         results[name] = "".join(np.where(correct, "1", "0"))
-        write_json(path, {"key": digest, "results": results})
+        write_json(path, {"key": key, "results": results})
         left = (time.perf_counter() - started) / done * (len(todo) - done)
         log(f"{name}: {correct.mean():.1%} correct, about {format_duration(left)} left")
     return results
 
 
-def _train_and_predict(
+def _test_classifier(
     corpus: Corpus, records: list[Record], size: ModelConfig, config: TrainConfig, start
 ) -> np.ndarray:
-    """Predicted classes of the test images, after training on `records` alone. (N,) int64."""
+    """Train on `records` alone; which test images are classified correctly? (N,) bool."""
     originals = [record for record in records if not record.meta.get("copy")] or records
     splits = {"train": records, "val": originals[:_VAL_ROWS], "test": []}
     few = Corpus(corpus.vocab, splits, corpus.max_length)
     try:
         train_classifier(few, size, replace(config, resume=False), start, log=lambda line: None)
         model = load_classifier(config.output_dir / "final_model")
-        return classifier_probabilities(model, corpus.to_classify("test")[0]).argmax(1)
+        prompts, labels = corpus.to_classify("test")
+        return classifier_probabilities(model, prompts).argmax(1) == labels
     finally:
         shutil.rmtree(config.output_dir, ignore_errors=True)
 
 
-def _fit_svm(
+def _test_svm(
     corpus: Corpus, records: list[Record], images: Callable[[], dict], augmented: bool
 ) -> np.ndarray:
-    """Predicted classes of the test images, by an SVM on the images of `records`. (N,) int64."""
+    """The same for an SVM on the images of `records`."""
     rows = [record for record in records if augmented or not record.meta.get("copy")]
-    train, test = (
-        np.array([images()[record.source, record.meta.get("copy", 0)] for record in some])
+    (train, known), (test, labels) = (
+        (
+            np.array([images()[record.source, record.meta.get("copy", 0)] for record in some]),
+            np.array([record.label for record in some]),
+        )
         for some in (rows, corpus.labelled("test"))
     )
     svm = classical_models("pixels", train[0].size)["svm"]
-    return svm.fit(train, [record.label for record in rows]).predict(test)
+    return svm.fit(train, known).predict(test) == labels
 
 
 def load_row_images(directory: Path) -> dict[tuple[str, int], np.ndarray]:

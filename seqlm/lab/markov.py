@@ -63,9 +63,9 @@ class MarkovSource:
         """
         if n_codes < 2 or order < 1 or n_codes**order > MOST_CONTEXTS or concentration <= 0:
             raise ConfigError(
-                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; take at least "
-                f"2 codes, an order of at least 1, n_codes to the power of order at most "
-                f"{MOST_CONTEXTS:,}, and a concentration above 0"
+                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; take 2 or more "
+                f"codes, an order from 1 and a concentration above 0, with n_codes to the power of "
+                f"order at most {MOST_CONTEXTS:,}"
             )
         rng = np.random.default_rng(seed)
         return cls(rng.dirichlet(np.full(n_codes, float(concentration)), (n_codes,) * order))
@@ -90,8 +90,7 @@ class MarkovSource:
     def entropy_rate(self) -> float:
         """h = - sum_i pi_i sum_j P_ij ln P_ij, in nats per code; i runs over contexts.
 
-        Sources: C. E. Shannon, A Mathematical Theory of Communication (1948), section 7;
-        T. M. Cover and J. A. Thomas, Elements of Information Theory (2006), theorem 4.2.4.
+        Source: T. M. Cover, J. A. Thomas, Elements of Information Theory (2006), theorem 4.2.4.
         """
         return float(self.entropies[-1])
 

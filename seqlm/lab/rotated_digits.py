@@ -4,7 +4,7 @@ Rotated images stay in the split of the upright ones, so no model is measured on
 trained on in the other orientation.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,8 +18,6 @@ from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import draw_layout, read_layout
 from seqlm.errors import DataError
 from seqlm.utils import read_json
-
-_Encoded = tuple[int, int, np.ndarray]  # index of the image, of the copy (0: original), codes (P,)
 
 
 def rotate_images(images: np.ndarray) -> np.ndarray:
@@ -41,15 +39,7 @@ def write_rotated_digits(data: Path, path: Path, copies: int) -> dict:
     if pictures.images.shape[1] != pictures.images.shape[2]:
         raise DataError(f"{data}: its images are not square, so the code book cannot encode them")
     config = replace(DataConfig(**read_json(data / ABOUT)["config"]), copies=copies)
-    encoded = list(_encode(pictures, book, config))
-    images = pictures.images[pictures.split != "train"]
-    unseen = {c.tobytes() for c in (*book.encode(images), *book.encode(rotate_images(images)))}
-    kept = [
-        (index, copy, codes)
-        for index, copy, codes in encoded
-        if pictures.split[index] != "train" or codes.tobytes() not in unseen
-    ]
-    records = _rows(kept, pictures, config)
+    records, left_out = _make_rows(pictures, book, config)
     write_records(path, records)
     val = pictures.of("val")[0]
     kinds = {"upright": val, "turned": rotate_images(val)}
@@ -57,12 +47,33 @@ def write_rotated_digits(data: Path, path: Path, copies: int) -> dict:
         "psnr": {name: psnr(some, book.decode(book.encode(some))) for name, some in kinds.items()},
         "psnr_pictures": len(val),
         "sentences": len(records),
-        "left_out": len(encoded) - len(kept),
+        "left_out": left_out,
     }
 
 
-def _encode(pictures: Pictures, book: PatchCodebook, config: DataConfig) -> Iterator[_Encoded]:
-    """All images rotated, then the augmented training images."""
+def _make_rows(
+    pictures: Pictures, book: PatchCodebook, config: DataConfig
+) -> tuple[list[Record], int]:
+    """Both layouts of each image, as `build_dataset` writes them, and how many are left out."""
+    images = pictures.images[pictures.split != "train"]
+    unseen = {c.tobytes() for c in (*book.encode(images), *book.encode(rotate_images(images)))}
+    records, left_out, rng = [], 0, np.random.default_rng([config.seed, 9])
+    for index, copy, codes in _encode(pictures, book, config):
+        split, label = str(pictures.split[index]), int(pictures.labels[index])
+        if split == "train" and codes.tobytes() in unseen:
+            left_out += 1
+            continue
+        meta = {"split": split, "source_id": f"{config.source}-{index:05d}", "copy": copy}
+        free = split == "train" and rng.random() < config.free_fraction
+        records.append(Record(read_layout(codes, label), label, meta))
+        records.append(Record(draw_layout(codes, None if free else label), label, meta))
+    return records, left_out
+
+
+def _encode(
+    pictures: Pictures, book: PatchCodebook, config: DataConfig
+) -> Iterator[tuple[int, int, np.ndarray]]:
+    """Index, copy and codes (P,) of all images rotated, then of the augmented training images."""
     for index, codes in enumerate(book.encode(rotate_images(pictures.images))):
         yield index, 0, codes
     train = np.flatnonzero(pictures.split == "train")
@@ -70,15 +81,3 @@ def _encode(pictures: Pictures, book: PatchCodebook, config: DataConfig) -> Iter
     for copy, images in enumerate(augmented, start=1):
         for index, codes in zip(train, book.encode(rotate_images(images)), strict=True):
             yield index, copy, codes
-
-
-def _rows(encoded: Sequence[_Encoded], pictures: Pictures, config: DataConfig) -> list[Record]:
-    """Each image in the read layout and in the draw layout, as `build_dataset` writes them."""
-    records, rng = [], np.random.default_rng([config.seed, 9])
-    for index, copy, codes in encoded:
-        split, label = str(pictures.split[index]), int(pictures.labels[index])
-        meta = {"split": split, "source_id": f"{config.source}-{index:05d}", "copy": copy}
-        free = split == "train" and rng.random() < config.free_fraction
-        records.append(Record(read_layout(codes, label), label, meta))
-        records.append(Record(draw_layout(codes, None if free else label), label, meta))
-    return records

@@ -1,7 +1,6 @@
 """Train small models with common bugs; compare reported and correct metrics.
 
-Functions named `train_with_…` train a small model with the bug; they need rows of one length in the
-read layout. Functions named `measure_…` evaluate a sound model wrongly.
+All rows are in the read layout and of one length.
 """
 
 from collections.abc import Sequence
@@ -92,17 +91,16 @@ def train_with_class_in_input(corpus: Corpus, steps: int, seed: int) -> Trap:
     model = build_classifier(_size(len(rows[0])), corpus.vocab, len(corpus.class_ids), seed)
     model = fit_small_model(model, inputs, _labels(corpus, "train"), steps, seed)
     leaky, truth = traps.prompts_with_class(test, corpus.class_ids), _labels(corpus, "test")
-    prompts = {"reported": leaky, "true": [row[:-1] for row in leaky]}
-    accuracy = {
-        name: proportion(classifier_probabilities(model, some).argmax(1) == truth)
-        for name, some in prompts.items()
-    }
+    accuracy = [
+        proportion(classifier_probabilities(model, prompts).argmax(1) == truth)
+        for prompts in (leaky, [row[:-1] for row in leaky])
+    ]
     return Trap(
         "class left in the input",
         "test digits classified correctly",
-        **accuracy,
-        cause="The last token it was shown is the answer.",
-        caught_by="test_no_input_of_a_classifier_holds_a_class",
+        *accuracy,
+        "The last token it was shown is the answer.",
+        "test_no_input_of_a_classifier_holds_a_class",
     )
 
 
@@ -111,23 +109,21 @@ def train_with_label_cut_off(corpus: Corpus, max_length: int, steps: int, seed: 
 
     This mistake makes a model look worse.
     """
-    cut = {
-        "reported": traps.truncate_right(_read_rows(corpus, "train"), max_length),
-        "true": _read_rows(corpus, "train", max_length),
-    }
+    cut = traps.truncate_right(_read_rows(corpus, "train"), max_length)
+    shortened = _read_rows(corpus, "train", max_length)
     test = traps.prompts_with_class(_read_rows(corpus, "test", max_length), corpus.class_ids)
-    prompts, accuracy = [row[:-1] for row in test], {}
-    for name, rows in cut.items():
+    prompts, accuracy = [row[:-1] for row in test], []
+    for rows in (cut, shortened):
         model = _small_lm(corpus, max_length, seed)
         model = fit_small_model(model, rows, rows, steps, seed, 2 * BATCH)
         predicted = class_probabilities(model, prompts, corpus.class_ids).argmax(1)
-        accuracy[name] = proportion(predicted == _labels(corpus, "test"))
+        accuracy.append(proportion(predicted == _labels(corpus, "test")))
     return Trap(
         "label cut off",
         "test digits classified correctly",
-        **accuracy,
-        cause="Cut from the right, no training row had its class left.",
-        caught_by="test_shortening_keeps_head_and_tail_and_the_last_codes",
+        *accuracy,
+        "Cut from the right, no training row had its class left.",
+        "test_shortening_keeps_head_and_tail_and_the_last_codes",
     )
 
 
@@ -188,10 +184,10 @@ def measure_siblings(
     """
     once = replace(augmentation, copies=1)
     rng = np.random.default_rng(augmentation.seed)
-    n = min(np.sum(pictures.split == "train"), np.sum(pictures.split == "test"))
+    splits = pictures.of("train"), pictures.of("test")
+    n = min(len(labels) for _, labels in splits)
     measured = []
-    for split in ("train", "test"):
-        images, labels = pictures.of(split)
+    for images, labels in splits:
         chosen = rng.permutation(len(images))[:n]
         codes = book.encode(augment(images[chosen], once, LEVELS[augmentation.source]))  # (n, P)
         rows = [read_layout(row, k) for row, k in zip(codes, labels[chosen], strict=True)]
@@ -286,8 +282,7 @@ def measure_best_of_many(hits: np.ndarray, halvings: int, seed: int) -> Trap:
     These are not independent, so the means have no interval.
     """
     reported, true = traps.select_on_test(hits, halvings, seed)
-    n = hits.shape[1]
-    unknown = {"low": float("-inf"), "high": float("inf"), "unit": "share"}
+    n, unknown = hits.shape[1], {"low": -np.inf, "high": np.inf, "unit": "share"}
     return Trap(
         "best of many, picked on test",
         f"test digits classified correctly by the best of {len(hits)}",

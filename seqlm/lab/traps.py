@@ -40,25 +40,16 @@ class Trap:
     caught_by: str
 
     @property
-    def unit(self) -> str:
-        """Of both numbers."""
-        return self.true.unit
-
-    @property
-    def better(self) -> str:
-        """Whether a "high" or a "low" number is the better one."""
-        return "high" if self.unit == "share" else "low"
-
-    @property
     def flatters(self) -> bool:
         """Whether the reported number looks better than the true one."""
         difference = self.reported.value - self.true.value
-        return difference < 0 if self.better == "low" else difference > 0
+        return difference > 0 if self.true.unit == "share" else difference < 0
 
     def to_json(self) -> dict:
         """For a metrics file, and for `plot_traps`."""
         numbers = {"reported": self.reported.to_json(), "true": self.true.to_json()}
-        return asdict(self) | numbers | {"unit": self.unit, "better": self.better}
+        better = "high" if self.true.unit == "share" else "low"
+        return asdict(self) | numbers | {"unit": self.true.unit, "better": better}
 
     def __str__(self) -> str:
         return (
