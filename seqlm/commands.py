@@ -219,13 +219,12 @@ def report(
         force: run every notebook, also where nothing changed.
         laboratory: also run the long notebooks: fine-tuning, competing models, few labels.
     """
-    from seqlm.pipeline import run_pipeline
-    from seqlm.report import build_report
+    from seqlm.pipeline import export_report, run_pipeline
     from seqlm.workspace import Workspace
 
     ws = Workspace(profile)
     run_pipeline(ws, force=force, laboratory=laboratory)
-    for path in build_report(ws).values():
+    for path in export_report(ws):
         print(f"wrote {path}")
 
 

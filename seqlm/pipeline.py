@@ -1,4 +1,4 @@
-"""Run the notebooks in order, headlessly, through papermill.
+"""Run the notebooks in order, headlessly, through papermill, and export the report.
 
 A notebook whose inputs, parameters and code have not changed since it last ran is skipped.
 """
@@ -7,6 +7,7 @@ import ast
 import difflib
 import hashlib
 import json
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -15,18 +16,24 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
+from traitlets.config import Config
 
 from seqlm import workspace
-from seqlm.errors import ConfigError, PipelineError
+from seqlm.errors import ConfigError, PipelineError, SeqlmError
+from seqlm.evaluation.tables import readme_table
 from seqlm.utils import (
+    atomic_path,
     format_duration,
     modules_behind,
     read_json,
+    read_text,
     sha256_of,
     write_json,
     write_text,
 )
 from seqlm.workspace import Notebook, Workspace
+
+OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 
 
 def run_pipeline(
@@ -52,6 +59,8 @@ def run_pipeline(
     for name, notebook in notebooks.items():
         parameters = {"profile": ws.profile, **profile.get(name, {})}
         inputs = [fingerprints[needed] for needed in notebook.needs]
+        if notebook.part == "report":  # it reads whatever was measured
+            inputs += [sha256_of(sorted((ws.outputs / "metrics").glob("*.json")))]
         current = fingerprints[name] = fingerprint(notebook.path, parameters, inputs)
         wanted = laboratory or notebook.part != "laboratory"
         if not (force and wanted) and _is_fresh(ws, notebook, current):
@@ -206,3 +215,72 @@ def as_html(notebook: Path) -> str:
     scripts = ("mathjax", "require_js", "mermaid_js", "mermaid_layout_elk_js", "jquery")
     exporter = HTMLExporter(**{f"{name}_url": "" for name in scripts})
     return exporter.from_filename(str(notebook))[0]
+
+
+def export_report(ws: Workspace) -> list[Path]:
+    """Write the executed report notebook as report.html and report.md, without its code.
+
+    For the laptop profile, also `publish`. Returns what was written.
+    """
+    from nbconvert import HTMLExporter, MarkdownExporter
+
+    notebook = str(ws.outputs / "notebooks" / "report.ipynb")
+    templates = str(workspace.notebooks_folder() / "app" / "nbconvert")
+    page = HTMLExporter(
+        template_name="report",
+        extra_template_basedirs=[templates],
+        exclude_input=True,
+        exclude_output_prompt=True,
+        exclude_anchor_links=True,
+    )
+    # Figures are shown in both forms: embedded in HTML, and linked in Markdown.
+    order = Config({"NbConvertBase": {"display_data_priority": ["text/markdown", "text/plain"]}})
+    text = MarkdownExporter(config=order, exclude_input=True)
+    written = [ws.outputs / "report.html", ws.outputs / "report.md"]
+    for path, exporter in zip(written, (page, text), strict=True):
+        write_text(path, exporter.from_filename(notebook)[0].strip() + "\n")
+    return written + (publish(ws) if ws.profile == "laptop" else [])
+
+
+def publish(ws: Workspace) -> list[Path]:
+    """Copy figures, alt texts, report.md and training_data.json to figures/, and fill in READMEs.
+
+    A figure in figures/ that no longer exists is removed with its alt text, unless a notebook
+    that has not been run here makes it. Other files stay.
+    """
+    figures = sorted([*ws.figures.glob("*.png"), *ws.figures.glob("*.txt")])
+    for source in [*figures, ws.outputs / "training_data.json"]:
+        with atomic_path(ws.published / source.name) as aside:
+            shutil.copyfile(source, aside)
+    # There the report lies beside its figures, not above them.
+    text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
+    write_text(ws.published / "report.md", text)
+    notebooks = workspace.read_notebooks().values()
+    not_run = [n.path for n in notebooks if not ws.metrics_path(n.name).is_file()]
+    sources = "".join(read_text(path) for path in not_run)
+    for picture in ws.published.glob("*.png"):
+        alt = picture.with_suffix(".txt")
+        made = (ws.figures / picture.name).is_file() or f'\\"{picture.stem}\\"' in sources
+        if not made and alt.is_file():
+            picture.unlink()
+            alt.unlink()
+    return [ws.published, *write_readme_results(ws)]
+
+
+def write_readme_results(ws: Workspace) -> list[Path]:
+    """Put README's results between the two marks in README.md and README.zh-CN.md."""
+    values = {name: ws.metrics(name)["values"] for name in workspace.read_notebooks()
+              if ws.metrics_path(name).is_file()}  # fmt: skip
+    readmes = {ws.root / "README.md": "en", ws.root / "README.zh-CN.md": "zh"}
+    for path, language in readmes.items():
+        text = read_text(path)
+        before, *inside = text.split(OPEN)
+        after = inside[0].split(CLOSE) if len(inside) == 1 else []
+        if len(after) != 2:
+            raise SeqlmError(
+                f"{path}: the results go between '{OPEN}' and '{CLOSE}', each once and in that "
+                "order; add these two lines where the table should stand"
+            )
+        table = readme_table(values, language)
+        write_text(path, f"{before}{OPEN}\n\n{table}\n\n{CLOSE}{after[1]}")
+    return list(readmes)

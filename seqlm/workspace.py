@@ -10,7 +10,17 @@ from pathlib import Path
 
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
-from seqlm.utils import PACKAGE, atomic_path, read_json, sha256_of, versions, write_json, write_text
+from seqlm.evaluation.tables import escape_markdown
+from seqlm.utils import (
+    PACKAGE,
+    atomic_path,
+    read_json,
+    read_text,
+    sha256_of,
+    versions,
+    write_json,
+    write_text,
+)
 
 PARTS = ("course", "laboratory", "report")  # in the order they run
 
@@ -188,4 +198,25 @@ class Workspace:
         alt = html.escape(figure.alt, quote=True)
         display(
             HTML(f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}">')
+        )
+
+    def show_saved(self, name: str) -> None:
+        """Show a saved figure in the report: embedded in its HTML, linked in its Markdown."""
+        from IPython.display import display
+
+        path = self.figures / f"{name}.png"
+        alt, png = " ".join(read_text(path.with_suffix(".txt")).split()), path.read_bytes()
+        width = int.from_bytes(png[16:20], "big") * 100 // 130  # from the PNG's own header
+        caption = name.replace("_", " ").capitalize().replace("Nll", "NLL")
+        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+        words = html.escape(alt)
+        display(
+            {
+                "text/html": f'<figure><img alt="{words}" width="{width}" src="{source}">'
+                f"<figcaption>{caption}<details><summary>In words</summary>{words}</details>"
+                "</figcaption></figure>",
+                "text/markdown": f"![{escape_markdown(alt)}](figures/{name}.png)\n\n*{caption}*",
+                "text/plain": alt,
+            },
+            raw=True,
         )
