@@ -7,6 +7,7 @@ import ast
 import difflib
 import hashlib
 import json
+import re
 import shutil
 import sys
 import time
@@ -268,19 +269,25 @@ def publish(ws: Workspace) -> list[Path]:
 
 
 def write_readme_results(ws: Workspace) -> list[Path]:
-    """Put README's results between the two marks in README.md and README.zh-CN.md."""
+    """Put the results between the two marks in README.md and README.zh-CN.md, where they are.
+
+    Raises SeqlmError when only one of the marks is there, or they stand in the wrong order.
+    """
     values = {name: ws.metrics(name)["values"] for name in workspace.read_notebooks()
               if ws.metrics_path(name).is_file()}  # fmt: skip
-    readmes = {ws.root / "README.md": "en", ws.root / "README.zh-CN.md": "zh"}
-    for path, language in readmes.items():
-        text = read_text(path)
-        before, *inside = text.split(OPEN)
-        after = inside[0].split(CLOSE) if len(inside) == 1 else []
-        if len(after) != 2:
+    written = []
+    for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
+        path = ws.root / name
+        text = read_text(path) if path.is_file() else ""
+        if OPEN not in text and CLOSE not in text:
+            continue
+        places = re.fullmatch(f"(.*){OPEN}(.*){CLOSE}(.*)", text, re.DOTALL)
+        if not places or text.count(OPEN) + text.count(CLOSE) > 2:
             raise SeqlmError(
                 f"{path}: the results go between '{OPEN}' and '{CLOSE}', each once and in that "
                 "order; add these two lines where the table should stand"
             )
         table = readme_table(values, language)
-        write_text(path, f"{before}{OPEN}\n\n{table}\n\n{CLOSE}{after[1]}")
-    return list(readmes)
+        write_text(path, f"{places[1]}{OPEN}\n\n{table}\n\n{CLOSE}{places[3]}")
+        written.append(path)
+    return written

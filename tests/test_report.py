@@ -7,10 +7,10 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from samples import values, workspace
+from seqlm.publish import publish, write_readme_results
 
 from seqlm import page, report
 from seqlm.errors import DataError, SeqlmError
-from seqlm.publish import publish, write_readme_results
 from seqlm.utils import read_json, write_text
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 from samples import workspace
-
-from seqlm.evaluation.estimates import Estimate, proportion
-from seqlm.evaluation.tables import OURS
 from seqlm.publish import publish
 from seqlm.report import build_report
 from seqlm.report_lab import comparisons_table, few_labels_page, laboratory, standing_table
+
+from seqlm.evaluation.estimates import Estimate, proportion
+from seqlm.evaluation.tables import OURS
 from seqlm.workspace import notebooks_folder
 
 

@@ -93,6 +93,39 @@ def run_table(values: Mapping) -> str:
     )
 
 
+def comparisons_table(comparisons: Iterable[Mapping]) -> str:
+    """Paired differences between two models, and whether each interval excludes zero."""
+    rows = []
+    for pair in comparisons:
+        e = as_estimate(pair["difference"])
+        distinct = "yes" if pair["real"] else "no"
+        cells = (pair["a"], pair["b"], e.format_value(), e.format_interval(), f"{e.n:,}", distinct)
+        rows.append(cells)
+    header = ("Model", "minus", "Difference", "95 % interval", "n", "Distinguishable")
+    return markdown_table(header, rows, "llrrr")
+
+
+def forgetting_table(models: Mapping[str, Mapping]) -> str:
+    """NLL per code and accuracy of each model on each kind of rows; the first has every kind."""
+    kinds = list(next(iter(models.values())))
+    metrics = {"NLL per code": "code_nll", "accuracy": "accuracy"}
+    rows = []
+    for name, measured in models.items():
+        numbers = [measured.get(kind, {}).get(key) for kind in kinds for key in metrics.values()]
+        rows.append((name, *(as_estimate(e).format() if e else "–" for e in numbers)))
+    header = ("Model", *(f"{metric}, {kind}" for kind in kinds for metric in metrics))
+    return markdown_table(header, rows)
+
+
+def traps_table(traps: Iterable[Mapping]) -> str:
+    """For each mistake, the number it reports and the correct one, with the cause."""
+    rows = []
+    for trap in traps:
+        reported, correct = (as_estimate(trap[k]).format(with_n=True) for k in ("reported", "true"))
+        rows.append((trap["name"], trap["quantity"], reported, f"**{correct}**", trap["cause"]))
+    return markdown_table(("Mistake", "Metric", "Reported", "Correct", "Cause"), rows)
+
+
 def readme_table(values: Mapping[str, Mapping], language: str = "en") -> str:
     """README's eight rows; `values` as in `results_table`, `language` "en" or "zh".
 
