@@ -249,12 +249,11 @@ def workspace(
     """A profile with sample metrics, a training record and two figures."""
     ws = Workspace(profile, root)
     for number in numbers:
-        parameters = {"seed": 42, "n_layer": 6, "cache": str(root / "data" / "cache")}
+        parameters = {"seed": 42, "n_layer": 6, "n_head": 8, "n_embd": 384}
         ws.save_metrics(number, parameters, values(number), 60.0)
-    saved = record(160, 4)
-    saved["settings"]["output_dir"] = str(ws.outputs)
-    write_json(ws.outputs / "training.json", saved)
-    ws.save_figure(plot_training_process(saved), "training_process")
+    training = {**record(160, 4), "identity": "0123"}
+    write_json(ws.outputs / "training.json", training)
+    ws.save_figure(plot_training_process(training), "training_process")
     table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
-    ws.save_figure(plot_next_tokens(table, 'After "<IMG>" & <Z_000>'), "01_next_tokens")
+    ws.save_figure(plot_next_tokens(table, 'After "<IMG>" & <Z_000>'), "next_tokens")
     return ws

@@ -301,7 +301,7 @@ def test_an_unknown_flag_or_command_exits_with_2(words, capsys):
 def test_the_laboratory_is_run_when_it_is_asked_for_and_only_then(asked, monkeypatch, capsys):
     given = {}
     monkeypatch.setattr("seqlm.pipeline.run_pipeline", lambda ws, **named: given.update(named))
-    monkeypatch.setattr("seqlm.report.build_report", lambda ws: {})
+    monkeypatch.setattr("seqlm.pipeline.export_report", lambda ws: [])
     assert main(["report", "--profile", "smoke", *asked]) == 0
     assert given == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
 

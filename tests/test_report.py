@@ -1,222 +1,246 @@
-"""The report says what the metrics files say, opens offline, and goes only where it may."""
+"""The report notebook shows what the metrics files hold; its page opens offline."""
 
-import json
 import re
 from html.parser import HTMLParser
 
-import numpy as np
 import pytest
-from samples import values, workspace
-from seqlm.publish import publish, write_readme_results
+from samples import number, share, values, workspace
 
-from seqlm import page, report
-from seqlm.errors import DataError, SeqlmError
+from seqlm import pipeline
+from seqlm.errors import PipelineError, SeqlmError
+from seqlm.evaluation.tables import OURS
 from seqlm.utils import read_json, write_text
+from seqlm.workspace import notebooks_folder, read_notebooks
+
+NATS = "nats per token"
+LSTM = {"a": "LSTM", "b": OURS, "difference": number(0.4, NATS), "real": True}
+MEAN = {"a": "plain | mean", "b": OURS, "difference": number(0.01, NATS, width=2), "real": False}
+TUNED = {
+    kind: {"code_nll": number(nats, NATS), "accuracy": share(0.9)}
+    for kind, nats in (("rotated digits", 3.1), ("upright digits", 2.9))
+}
+TRAP = {
+    "name": "padding counted",
+    "quantity": "perplexity",
+    "reported": number(1.09, "perplexity"),
+    "true": number(143.8, "perplexity"),
+    "cause": "Padding is easy.",
+}
+LABORATORY = {
+    "how_to_be_fooled": {"traps": {"a": TRAP}, "known_source": {"gap": number(0.0036, NATS)}},
+    "competing_models": {
+        "sequence_models": {"LSTM": {"nll": number(2.87, NATS)}},
+        "bits": {"xz": number(95.9, "bits per image")},
+        "comparisons": [LSTM, MEAN],
+    },
+    "fine_tuning": {
+        "steps": 100,
+        "baseline": "position_ngram",
+        "models": {
+            "before": TUNED,
+            "baseline": {"rotated digits": {"code_nll": number(3.8, NATS)}},
+        },
+        "comparisons": [LSTM],
+    },
+    "label_efficiency": {
+        "curves": {name: {"1": {"mean": share(0.5, 180)}} for name in ("fine-tuned", "SVM")}
+    },
+}
 
 
 class Tags(HTMLParser):
     def __init__(self, text: str):
         super().__init__()
-        self.found: list[tuple[str, dict]] = []
+        self.seen: list[tuple[str, dict]] = []
         self.feed(text)
 
     def handle_starttag(self, tag, attrs):
-        self.found.append((tag, dict(attrs)))
+        self.seen.append((tag, dict(attrs)))
 
     def all(self, tag: str) -> list[dict]:
-        return [attributes for name, attributes in self.found if name == tag]
+        return [attributes for name, attributes in self.seen if name == tag]
+
+
+def build(ws):
+    """Run the report notebook on a workspace, and export it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SEQLM_HOME", str(ws.root))  # the kernel's own workspace
+        pipeline._run(ws, read_notebooks()["report"], {"profile": ws.profile}, "fingerprint")
+    pipeline.export_report(ws)
+    return ws, (ws.outputs / "report.md").read_text(), (ws.outputs / "report.html").read_text()
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory):
-    ws = workspace(tmp_path_factory.mktemp("root"))
-    return ws, report.build_report(ws)
+def whole(tmp_path_factory):
+    """A report of every notebook, in the profile that publishes, with two READMEs to fill in."""
+    ws = workspace(tmp_path_factory.mktemp("whole"))
+    for name, measured in LABORATORY.items():
+        ws.save_metrics(name, {"seed": 1}, measured, 1.0)
+    for name in ("README.md", "README.zh-CN.md"):
+        write_text(ws.root / name, "# Top\n\n<!-- results -->\n1%\n<!-- /results -->\n\nBottom.\n")
+    return build(ws)
 
 
-def test_every_file_it_promises_is_written(built):
-    ws, written = built
-    assert all(path.exists() for path in written.values())
-    assert (ws.figures / "performance_summary.txt").read_text().startswith("One page")
-
-
-def test_the_headline_numbers_come_from_the_metrics_files(built):
-    text = built[1]["markdown"].read_text()
-    assert "13.2% (95 % interval" in text
-    for number in ("3.41", "3.93", "6.25", "11,238,912", "28.7 dB", "103,074"):
-        assert number in text
-    ours = values("classify_sequences")["methods"][values("classify_sequences")["best_method"]][
-        "accuracy"
-    ]["value"]
-    assert f"{ours:.1%}" in text
-
-
-def test_every_line_of_the_table_has_a_value_an_interval_and_n(built):
-    lines = [x for x in built[1]["markdown"].read_text().splitlines() if x.startswith("| ")]
-    assert len(lines) > 25
-    for line in lines[1:]:
-        measure, whose, value, interval, n = (cell.strip() for cell in line.strip("|").split("|"))
-        assert measure and whose
-        assert re.fullmatch(r"[\d.,]+%?", value)
-        assert re.fullmatch(r"[\d.,]+%? to [\d.,]+%?", interval)
-        assert int(n) > 0
-
-
-def test_a_model_above_the_floor_is_not_praised(tmp_path):
-    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
-    poor = values("evaluate")
-    poor["below_best_baseline"] = {
-        "value": -0.1,
-        "low": -0.2,
-        "high": -0.01,
-        "n": 9,
-        "unit": "ratio",
-    }
+@pytest.fixture(scope="module")
+def least(tmp_path_factory):
+    """A report of as few notebooks as possible, about a model that does not beat its baseline."""
+    root = tmp_path_factory.mktemp("least")
+    ws = workspace(root, "smoke", ("train_causal_lm", "evaluate"))
+    poor = {**values("evaluate"), "below_best_baseline": number(-0.1, "ratio")}
     ws.save_metrics("evaluate", {"seed": 1}, poor, 1.0)
-    text = report.build_report(ws)["markdown"].read_text()
-    assert "does not beat the best baseline" in text
-    assert "fewer nats" not in text
+    return build(ws)
+
+
+def test_the_headline_numbers_come_from_the_metrics_files(whole):
+    text = whole[1]
+    assert "saves 13.2% (95 % interval" in text
+    for words in ("3.41", "3.93", "6.25", "11,238,912", "28.7 dB", "103,074", "6 layers"):
+        assert words in text
+    methods = values("classify_sequences")["methods"]
+    accuracy = methods[values("classify_sequences")["best_method"]]["accuracy"]["value"]
+    assert f"Accuracy on test: {accuracy:.1%}" in text
+
+
+def test_every_notebook_has_its_part_and_its_table(whole):
+    text = whole[1]
+    headings = ("## Summary", "## Results", "## Training", "## Reported and correct metrics",
+                "## Fine-tuning", "## Competing models", "## Few labels", "## Limits",
+                "## All other figures", "## Run it again")  # fmt: skip
+    places = [text.index(heading) for heading in headings]
+    assert places == sorted(places)
+    assert "Not measured:" not in text
+    assert "| padding counted | perplexity | 1.09 (1.08 to 1.10, n = 360) | **143.8 (142." in text
+    assert "0.004 nats per token" in text, "two decimals would make the gap nought"
+    assert "| baseline | 3.80 (3.75 to 3.85) | – | – | – |" in text
+    assert re.search(r"\| LSTM \| our GPT \| 0.40 \| .* \| 360 \| yes \|", text)
+    assert re.search(r"\| plain \\\| mean \| our GPT \| 0.01 \| .* \| 360 \| no \|", text)
+    assert "| bits per image | xz | 95.90 |" in text
+    assert "| 1 | 50.0% (" in text
+
+
+def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
+    text = least[1]
+    assert "does not beat the best baseline" in text and "the model saves" not in text
     assert "numbers mean nothing" in text
+    assert "Not measured here: 01_explore_data.ipynb, 02_build_tokenizer.ipynb, 04_" in text
+    assert text.count("Not measured: run `make laboratory`") == 3
 
 
-def test_the_page_opens_offline_and_speaks_to_screen_readers(built):
-    page = built[1]["html"].read_text()
+def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):
+    page = whole[2]
     tags = Tags(page)
     assert not tags.all("script") and not tags.all("link") and not tags.all("iframe")
-    for _, attributes in tags.found:
+    for _, attributes in tags.seen:
         for name in ("src", "href", "srcset", "data"):
-            assert not attributes.get(name, "data:").startswith(("http", "//", "file", "/"))
+            address = attributes.get(name) or "data:"
+            assert not address.startswith(("http", "//", "file", "/"))
     assert "url(" not in page and "@import" not in page
-    assert tags.all("html")[0]["lang"] == "en"
+    assert tags.all("html")[0]["lang"] == "en" and "<title>What seqlm measured</title>" in page
     assert len(tags.all("main")) == len(tags.all("h1")) == 1
     pictures = tags.all("img")
-    assert len(pictures) == 3
-    assert all(len(img["alt"]) > 40 and "n = " in img["alt"] for img in pictures)
-    assert all(img["src"].startswith("data:image/png;base64,iVBOR") for img in pictures)
-    assert len(tags.all("figcaption")) == len(pictures)
-    assert len(tags.all("caption")) == len(tags.all("table")) == 1
-    assert {cell.get("scope") for cell in tags.all("th")} == {"col", "row"}
-    assert "prefers-color-scheme: dark" in page
+    assert len(pictures) == len(tags.all("figure")) == len(tags.all("figcaption")) == 3
+    assert all(len(image["alt"]) > 40 and "n = " in image["alt"] for image in pictures)
+    assert all(image["src"].startswith("data:image/png;base64,iVBOR") for image in pictures)
+    assert {cell.get("scope") for cell in tags.all("th")} == {"col"}
+    regions = [division for division in tags.all("div") if division.get("role") == "region"]
+    assert len(regions) == len(tags.all("table")) == 7
+    assert all(region["aria-label"] and region["tabindex"] == "0" for region in regions)
+    assert "ws.show_saved" not in page, "code is left out"
 
 
-def test_signs_in_an_alt_text_arrive_as_they_were_written(built):
-    ws, written = built
-    wanted = (ws.figures / "01_next_tokens.txt").read_text().strip()
-    assert '"<IMG>" & <Z_000>' in wanted
-    alts = [img["alt"] for img in Tags(written["html"].read_text()).all("img")]
-    assert wanted in alts
+def test_signs_in_an_alt_text_arrive_as_they_were_written(whole):
+    ws, text, page = whole
+    alt = (ws.figures / "next_tokens.txt").read_text().strip()
+    assert '"<IMG>" & <Z_000>' in alt
+    assert alt in [image["alt"] for image in Tags(page).all("img")]
+    assert r"&" in text and r"\<Z\_000\>" in text
 
 
-def test_training_data_holds_history_and_metrics_but_no_path_of_this_machine(built):
-    ws, written = built
-    held = read_json(written["data"])
-    assert held["training"]["history"] and held["training"]["evals"]
-    assert held["training"]["settings"]["output_dir"] == "outputs/laptop"
-    assert held["metrics"]["evaluate"]["values"] == values("evaluate")
-    assert held["metrics"]["train_causal_lm"]["parameters"]["cache"] == "data/cache"
-    for path in (written["data"], written["markdown"], written["html"]):
-        assert str(ws.root) not in path.read_text()
-
-
-@pytest.mark.parametrize("missing", ["train_causal_lm", "evaluate"])
-def test_a_missing_notebook_is_named(tmp_path, missing):
-    names = {"train_causal_lm": "03_train_causal_lm", "evaluate": "05_evaluate"}
-    ws = workspace(tmp_path, "smoke", [n for n in names if n != missing])
-    with pytest.raises(SeqlmError, match=names[missing]):
-        report.build_report(ws)
-
-
-def test_a_figure_without_alt_text_is_refused(tmp_path):
-    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
-    (ws.figures / "training_process.txt").unlink()
-    with pytest.raises(DataError, match="training_process.txt.*no alt text"):
-        report.build_report(ws)
-
-
-def test_pictures_are_found_from_both_places_of_the_report(built):
-    ws, written = built
+def test_images_are_where_the_markdown_links_to(whole):
+    ws = whole[0]
     for place in (ws.outputs, ws.published):
         links = re.findall(r"\]\(([^)]+\.png)\)", (place / "report.md").read_text())
         assert len(links) == 3
         assert all((place / link).is_file() for link in links)
 
 
-def test_only_the_laptop_profile_publishes(built, tmp_path):
-    published = {path.name for path in built[0].published.iterdir()}
+def test_training_data_holds_history_and_metrics(whole):
+    ws = whole[0]
+    everything = read_json(ws.outputs / "training_data.json")
+    assert everything["training"]["history"] and "identity" not in everything["training"]
+    assert everything["metrics"]["evaluate"]["values"] == values("evaluate")
+    for path in ("training_data.json", "report.md", "report.html"):
+        assert str(ws.root) not in (ws.outputs / path).read_text()
+
+
+@pytest.mark.parametrize("missing", ["train_causal_lm", "evaluate"])
+def test_a_missing_notebook_is_named(tmp_path, missing):
+    ws = workspace(tmp_path, "smoke", {"train_causal_lm", "evaluate"} - {missing})
+    with pytest.raises(PipelineError, match=f"run notebook 0._{missing}.ipynb"):
+        build(ws)
+
+
+def test_only_the_laptop_profile_publishes(whole, least):
+    published = {path.name for path in whole[0].published.iterdir()}
     assert {"report.md", "training_data.json", "performance_summary.png"} <= published
     assert "performance_summary.txt" in published
-    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
-    assert "published" not in report.build_report(ws)
-    assert publish(ws) is None
-    assert not ws.published.exists()
+    assert not least[0].published.exists()
 
 
-def test_publishing_writes_the_table_of_a_readme_that_has_a_place_for_it(tmp_path):
-    ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
-    readme = ws.root / "README.md"
-    write_text(readme, "# Top\n\n<!-- results -->\n<!-- /results -->\n")
-    report.build_report(ws)
-    assert "| Metric |" in readme.read_text()
-    write_text(readme, "# No place for a table\n")
-    report.build_report(ws)
-    assert readme.read_text() == "# No place for a table\n"
+def test_a_report_exported_twice_is_the_same(whole):
+    ws, text, page = whole
+    pipeline.export_report(ws)
+    assert (ws.outputs / "report.md").read_text() == text
+    assert (ws.outputs / "report.html").read_text() == page
 
 
-def test_figures_of_an_earlier_run_go_and_nothing_else(tmp_path):
-    ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
-    report.build_report(ws)
+def test_figures_of_an_earlier_run_are_removed_and_nothing_else(whole):
+    ws = whole[0]
     made = {path.name for path in ws.published.iterdir()}
-    stale = {"01_long_gone.png", "01_long_gone.txt"}
-    theirs = {"photo.png", "notes.txt", "photo.jpg", "README.md", "table.csv"}
-    for name in stale | theirs:
+    stale, others = {"gone.png", "gone.txt"}, {"photo.png", "notes.txt", "photo.jpg", "table.csv"}
+    for name in stale | others:
         write_text(ws.published / name, name)
-    (ws.published / "more").mkdir()
-    for name in ("old.png", "old.txt"):
-        write_text(ws.published / "more" / name, name)
-    publish(ws)
-    assert {path.name for path in ws.published.iterdir()} == made | theirs | {"more"}
-    assert len(list((ws.published / "more").iterdir())) == 2
-    (ws.figures / "01_next_tokens.png").unlink()
-    (ws.figures / "01_next_tokens.txt").unlink()
-    report.build_report(ws)
-    assert not list(ws.published.glob("01_next_tokens.*"))
-    assert "01_next_tokens" not in (ws.published / "report.md").read_text()
+    pipeline.publish(ws)
+    assert {path.name for path in ws.published.iterdir()} == made | others
+    ws.metrics_path("fine_tuning").rename(ws.outputs / "fine_tuning.json")
+    for name in ("gained_and_lost.png", "gained_and_lost.txt"):
+        write_text(ws.published / name, name)
+    pipeline.publish(ws)
+    assert (ws.published / "gained_and_lost.png").is_file(), "its notebook was not run here"
+    (ws.outputs / "fine_tuning.json").rename(ws.metrics_path("fine_tuning"))
+    for name in others:
+        (ws.published / name).unlink()
 
 
-def test_a_report_written_twice_is_the_same(built):
-    ws, written = built
-    before = {name: path.read_bytes() for name, path in written.items() if path.is_file()}
-    again = report.build_report(ws)
-    assert before == {name: path.read_bytes() for name, path in again.items() if path.is_file()}
+def test_readmes_get_their_results_between_the_marks_and_keep_the_rest(whole):
+    ws = whole[0]
+    for name, word in (("README.md", "Metric"), ("README.zh-CN.md", "指标")):
+        text = (ws.root / name).read_text()
+        assert text.startswith("# Top\n\n<!-- results -->\n") and text.endswith("-->\n\nBottom.\n")
+        assert "1%\n<!--" not in text and word in text and "| 3.41 |" in text
+    pipeline.write_readme_results(ws)
+    assert (ws.root / name).read_text() == text
 
 
-def test_readme_gets_its_results_between_the_marks_and_keeps_the_rest(built, tmp_path):
-    readme = tmp_path / "README.md"
-    write_text(readme, "# Top\n\n<!-- results -->\nold 99%\n<!-- /results -->\n\nBottom.\n")
-    write_readme_results(built[0], readme)
-    text = readme.read_text()
-    assert text.startswith("# Top\n\n<!-- results -->\n") and text.endswith("-->\n\nBottom.\n")
-    assert "old 99%" not in text
-    assert "| 3.41 | 3.37 to 3.45 | 360 |" in text
-    write_readme_results(built[0], readme)
-    assert readme.read_text() == text
-
-
-@pytest.mark.parametrize("text", ["nothing", "<!-- /results -->\n<!-- results -->"])
-def test_a_readme_without_marks_is_left_alone(built, tmp_path, text):
+@pytest.mark.parametrize("text", ["<!-- results -->", "<!-- /results -->\n<!-- results -->"])
+def test_a_readme_whose_marks_are_wrong_is_refused(tmp_path, text):
+    ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
     readme = tmp_path / "README.md"
     write_text(readme, text)
     with pytest.raises(SeqlmError, match="<!-- results -->"):
-        write_readme_results(built[0], readme)
+        pipeline.write_readme_results(ws)
     assert readme.read_text() == text
+    write_text(readme, "# No place for a table\n")
+    assert pipeline.write_readme_results(ws) == []
 
 
-def test_the_page_refuses_a_picture_that_is_not_there(tmp_path):
-    with pytest.raises(DataError, match="gone.png"):
-        page.to_html("![words](figures/gone.png)", tmp_path)
+def test_the_notebook_calls_the_language_model_as_the_table_does():
+    notebook = (notebooks_folder() / "laboratory/competing_models.ipynb").read_text()
+    assert OURS in notebook, "the table would list the GPT among its own competing models"
 
 
-def test_values_in_a_table_are_those_of_the_json_files(built):
-    held = json.loads(built[0].metrics_path("sample").read_text())["values"]["drawn"]["default"]
-    value = held["accuracy"]["value"]
-    assert np.isclose(value, 0.93)
-    assert f"| **default** | {value:.1%} |" in built[1]["markdown"].read_text()
+def test_a_figure_without_alt_text_stops_the_report(tmp_path):
+    ws = workspace(tmp_path, "smoke", ("train_causal_lm", "evaluate"))
+    (ws.figures / "training_process.txt").unlink()
+    with pytest.raises(PipelineError, match="training_process.txt"):
+        build(ws)

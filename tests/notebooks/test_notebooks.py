@@ -5,14 +5,12 @@ import os
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
 from seqlm import pipeline, workspace
 from seqlm.errors import PipelineError
-from seqlm.report import build_report
 from seqlm.utils import read_json, write_json
 from seqlm.workspace import Workspace, notebooks_folder, read_notebooks
 
@@ -28,7 +26,7 @@ def smoke(tmp_path_factory):
     ws = Workspace("smoke", home)
     said = []
     done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
-    made = build_report(ws)
+    made = pipeline.export_report(ws)
     yield ws, done, said, made
     os.environ.pop("SEQLM_HOME")
     if before is not None:
@@ -70,8 +68,8 @@ def test_every_figure_has_a_picture_and_alt_text(smoke):
 def test_the_smoke_profile_publishes_nothing(smoke):
     ws, _, _, made = smoke
     assert not ws.published.exists()
-    for path in made.values():
-        assert Path(path).is_file() and ws.outputs in Path(path).parents
+    for path in made:
+        assert path.is_file() and ws.outputs in path.parents
 
 
 def test_what_has_not_changed_is_not_run_again(smoke):
@@ -85,7 +83,8 @@ def test_the_long_notebooks_are_not_run_unasked_and_old_numbers_of_theirs_are_pu
     assert pipeline.run_pipeline(ws, log=said.append) == dict.fromkeys(NOTEBOOKS, "kept")
     write_json(ws.metrics_path("competing_models"), {**ws.metrics("competing_models"), "seed": 99})
     done = pipeline.run_pipeline(ws, log=said.append)
-    assert done == dict.fromkeys(set(NOTEBOOKS) - {"competing_models"}, "kept")
+    kept = dict.fromkeys(set(NOTEBOOKS) - {"competing_models"}, "kept")
+    assert done == {**kept, "report": "ran"}
     assert (
         not ws.metrics_path("competing_models").exists()
         and "competing_models: out of date" in said[-3]
@@ -93,14 +92,14 @@ def test_the_long_notebooks_are_not_run_unasked_and_old_numbers_of_theirs_are_pu
     assert read_json(ws.outputs / "metrics" / "competing_models.old.json")["seed"] == 99
     assert not (ws.figures / "competing_models.png").exists()
     done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
-    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "competing_models": "ran"}
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "competing_models": "ran", "report": "ran"}
 
 
 def test_a_lost_output_is_made_again_and_nothing_else(smoke):
     ws = smoke[0]
     ws.metrics_path("build_tokenizer").unlink()
     done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
-    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "build_tokenizer": "ran"}
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "build_tokenizer": "ran", "report": "ran"}
 
 
 def test_what_a_reader_overwrote_is_made_again(smoke):
@@ -112,7 +111,7 @@ def test_what_a_reader_overwrote_is_made_again(smoke):
     stamp = read_json(stamp_path)
     write_json(stamp_path, {**stamp, "figures": [*stamp["figures"], extra.name]})
     done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
-    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "sample": "ran"}
+    assert done == {**dict.fromkeys(NOTEBOOKS, "kept"), "sample": "ran", "report": "ran"}
     assert ws.metrics("sample")["seed"] != 99
     assert (ws.figures / "drawn_default.png").exists() and not extra.exists()
 

@@ -142,7 +142,9 @@ def test_a_class_that_leaves_a_gap_is_refused(vocab):
 def test_the_rarest_new_tokens_are_named_first():
     counts = {f"<Z_{k}>": k for k in range(1, 12)}
     told = describe_token_counts(counts)
-    assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith("3 more frequent ones")
+    assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith(
+        "3 more frequent ones"
+    )
 
 
 def test_the_embedding_grows_and_what_was_there_is_untouched(tiny, vocab):
