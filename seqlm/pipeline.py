@@ -61,7 +61,7 @@ def run_pipeline(
         parameters = {"profile": ws.profile, **profile.get(name, {})}
         inputs = [fingerprints[needed] for needed in notebook.needs]
         if notebook.part == "report":  # it reads whatever was measured
-            inputs += [sha256_of(sorted((ws.outputs / "metrics").glob("*.json")))]
+            inputs += [sha256_of(path) for path in sorted(ws.outputs.glob("metrics/*.json"))]
         current = fingerprints[name] = fingerprint(notebook.path, parameters, inputs)
         wanted = laboratory or notebook.part != "laboratory"
         if not (force and wanted) and _is_fresh(ws, notebook, current):
