@@ -1,31 +1,20 @@
-"""The commands of `seqlm`, a function each: its parameters are its flags, its docstring their help.
+"""The commands of `seqlm`, one function each: its parameters are its flags, its docstring the help.
 
-The fields of a parameter from config.py are flags of their own. Imports stand in the functions, so
-that a command loads only what it needs.
+The fields of a parameter from config.py are flags of their own. Each function imports what it
+needs, so that `seqlm --help` loads no library for training.
 """
 
 import sys
 from pathlib import Path
 from typing import Literal
 
-from seqlm.config import (
-    DRAWING,
-    SIZES,
-    DataConfig,
-    DataFiles,
-    FinetuneConfig,
-    ModelConfig,
-    Runtime,
-    SampleConfig,
-    ServeConfig,
-    TrainConfig,
-)
+from seqlm import config
 from seqlm.errors import ConfigError
 
 BEST_MODEL = Path("outputs/best_model")
 
 
-def build(config: DataConfig, output_dir: Path = Path("data/digits")) -> None:
+def build(settings: config.DataConfig, output_dir: Path = Path("data/digits")) -> None:
     """Turn handwritten digits into token sequences: data set, vocabulary and code book.
 
     Args:
@@ -33,11 +22,11 @@ def build(config: DataConfig, output_dir: Path = Path("data/digits")) -> None:
     """
     from seqlm.data.build import build_dataset
 
-    about = build_dataset(config, output_dir)
+    about = build_dataset(settings, output_dir)
     print(f"{about['sentences']:,} sentences of {about['images']} images in {output_dir}/")
 
 
-def train(files: DataFiles, model: ModelConfig, training: TrainConfig) -> None:
+def train(files: config.DataFiles, model: config.ModelConfig, training: config.TrainConfig) -> None:
     """Train a language model from scratch on your own sequences, measure it, write a report."""
     from seqlm.training.runs import train_language_model
 
@@ -46,7 +35,10 @@ def train(files: DataFiles, model: ModelConfig, training: TrainConfig) -> None:
 
 
 def classify(
-    files: DataFiles, model: ModelConfig, training: TrainConfig, start_from: Path | None = None
+    files: config.DataFiles,
+    model: config.ModelConfig,
+    training: config.TrainConfig,
+    start_from: Path | None = None,
 ) -> None:
     """Train a classifier on your own labelled sequences, measure it, write a report.
 
@@ -64,15 +56,15 @@ def classify(
     train_sequence_classifier(files, model, training, start_from)
 
 
-def _log_overridden(model: ModelConfig) -> None:
-    preset = SIZES.get(model.size, {})
+def _log_overridden(model: config.ModelConfig) -> None:
+    preset = config.SIZES.get(model.size, {})
     other = [f"{k} {getattr(model, k)}" for k, v in preset.items() if getattr(model, k) != v]
     if other:
         print(f"size {model.size}, but with {', '.join(other)} as asked for", file=sys.stderr)
 
 
 def sizes(
-    training: TrainConfig,
+    training: config.TrainConfig,
     data_path: Path | None = None,
     vocab_path: Path | None = None,
     json: bool = False,
@@ -90,7 +82,7 @@ def sizes(
 
 
 def evaluate(
-    files: DataFiles,
+    files: config.DataFiles,
     model_path: Path = BEST_MODEL,
     split: Literal["val", "test"] = "test",
     baselines: bool = True,
@@ -108,27 +100,23 @@ def evaluate(
     """
     from seqlm.training.runs import evaluate_model
 
-    evaluate_model(
-        files,
-        model_path,
-        split=split,
-        baselines=baselines,
-        as_json=json,
-        max_length=max_length,
-    )
+    options = {"split": split, "baselines": baselines, "max_length": max_length}
+    evaluate_model(files, model_path, as_json=json, **options)
 
 
-def finetune(files: DataFiles, options: FinetuneConfig, training: TrainConfig) -> None:
+def finetune(
+    files: config.DataFiles, start: config.FinetuneConfig, training: config.TrainConfig
+) -> None:
     """Go on training a saved model on other data; new tokens are appended, old ids stay."""
     from seqlm.training.finetune import finetune_model
 
-    finetune_model(files, options, training)
+    finetune_model(files, start, training)
 
 
 def infer(
-    sampling: SampleConfig,
+    sampling: config.SampleConfig,
     model_path: Path = BEST_MODEL,
-    runtime: Runtime = "torch",
+    runtime: config.Runtime = "torch",
     mode: Literal["interactive", "generate", "classify"] = "interactive",
     prompt: str | None = None,
     label: int | None = None,
@@ -189,12 +177,12 @@ def export(
 
     corpus = None
     if data_path is not None:
-        files = DataFiles(data_path, model_path / "vocab.json")
+        files = config.DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
     print(export_model(model_path, output_dir, cache, int8, corpus))
 
 
-def serve(config: ServeConfig) -> None:
+def serve(settings: config.ServeConfig) -> None:
     """Answer over HTTP what infer answers at the terminal, for many at once."""
     try:
         from seqlm.deploy.server import serve_model
@@ -203,7 +191,7 @@ def serve(config: ServeConfig) -> None:
             f"serving needs the package {error.name}, which is not installed; install seqlm with "
             'its extra: pip install -e ".[serve]"'
         ) from error
-    serve_model(config)
+    serve_model(settings)
 
 
 def report(
@@ -236,7 +224,7 @@ COMMANDS = {
 DEFAULTS = {
     "classify": {"output_dir": Path("outputs/classifier")},
     "finetune": {"output_dir": Path("outputs/finetuned"), "learning_rate": 2e-5, "num_epochs": 5.0},
-    "infer": DRAWING,
+    "infer": config.DRAWING,
 }
 # Their `files` are read with the model's own vocabulary: another's ids would mean other tokens.
 WITH_MODEL_VOCABULARY = ("evaluate", "finetune")

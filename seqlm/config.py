@@ -33,7 +33,7 @@ DRAWING = {"temperature": 0.9, "top_p": 0.95, "guidance": 1.5}
 
 @checked_dataclass
 class DataConfig:
-    """How the digits become sentences.
+    """How the digits become token sequences.
 
     Attributes:
         source: "digits" ships with scikit-learn (8x8); "mnist" (28x28) is fetched when asked for.
@@ -45,7 +45,7 @@ class DataConfig:
         shift: largest shift of a copy, in pixels, either way.
         scale: largest stretch of a copy along each axis, as a fraction.
         shear: largest shear of a copy, as a slope.
-        free_fraction: share of the draw sentences in which the class is withheld.
+        free_fraction: share of the draw rows in which the class is withheld.
         seed: seed of augmentation, k-means and withheld classes.
     """
 
@@ -96,14 +96,14 @@ class ModelConfig:
         n_layer: transformer blocks.
         n_head: attention heads in a block; must divide n_embd.
         n_embd: width.
-        n_positions: longest sentence the model can see, in tokens.
+        n_positions: longest sequence the model can see, in tokens.
         dropout: dropout on embeddings and on what each block adds.
         attn_pdrop: dropout on attention weights; above 0 it costs most of the speed.
         resid_pdrop: dropout on what each block adds; None: as `dropout`.
         embd_pdrop: dropout on embeddings; None: as `dropout`.
         n_inner: width inside each block's MLP; None: 4 n_embd.
         activation_function: of the MLP, by transformers' name for it; None: gelu_pytorch_tanh.
-        layer_norm_epsilon: what keeps layer norms from dividing by nothing; None: 1e-5.
+        layer_norm_epsilon: keeps layer norms from dividing by zero; None: 1e-5.
         initializer_range: standard deviation of the first random weights; None: 0.02.
         scale_attn_weights: divide attention scores by the root of a head's width; None: true.
         scale_attn_by_inverse_layer_idx: divide them by the number of the block, too; None: false.
@@ -166,8 +166,8 @@ class TrainConfig:
 
     Attributes:
         output_dir: where best_model/, final_model/ and the checkpoints go.
-        batch_size: rows a forward pass, on each device.
-        grad_accumulation: forward passes an optimizer step.
+        batch_size: rows per forward pass, on each device.
+        grad_accumulation: forward passes per optimizer step.
         num_epochs: passes over the training rows.
         learning_rate: peak of the schedule.
         weight_decay: AdamW's, on matrices only.
@@ -210,7 +210,7 @@ class SampleConfig:
 
     Attributes:
         strategy: "sample" draws at random, "greedy" always takes the likeliest token, "beam" looks
-            for the likeliest whole sentence; the last two heed no temperature, top_k or top_p.
+            for the likeliest whole sequence; the last two ignore temperature, top_k and top_p.
         temperature: below 1 sharpens the probabilities, above 1 flattens them.
         top_k: keep only the k likeliest tokens; 0 keeps all.
         top_p: keep the smallest set of tokens that holds this much probability (the nucleus).
@@ -218,7 +218,7 @@ class SampleConfig:
         max_new_tokens: stop after so many, if nothing else stopped it before; None: as many as fit
             the model's n_positions.
         seed: the same seed gives the same samples.
-        num_beams: beam: how many sentences are kept at a time.
+        num_beams: beam: how many sequences are kept at a time.
     """
 
     strategy: Strategy = "sample"
@@ -233,7 +233,7 @@ class SampleConfig:
 
 @checked_dataclass
 class FinetuneConfig:
-    """What to go on from, and how.
+    """Which model to fine-tune, and how.
 
     Attributes:
         model_path: directory of the trained model to start from; it stays as it is.
@@ -259,7 +259,7 @@ class FinetuneConfig:
 
 @checked_dataclass
 class ServeConfig:
-    """What to serve, and to whom.
+    """Which model to serve, and where.
 
     Attributes:
         model_path: directory of a trained language model, or of a classifier.

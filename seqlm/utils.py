@@ -1,4 +1,4 @@
-"""Reading and writing files so that a reader never meets a half-written one."""
+"""Files written whole or not at all, JSON, hashes, fingerprints of code, durations, versions."""
 
 from __future__ import annotations
 
@@ -107,9 +107,8 @@ def write_text(path: str | Path, text: str) -> None:
 def write_json(path: str | Path, obj: Any) -> None:
     """Write `obj` as JSON, indented by two, keys in the order they were put in.
 
-    Numpy scalars and arrays, tuples and paths are written as plain JSON. Raises SeqlmError for
-    a number that is not finite (JSON has no NaN, and a report would not know what to say) and
-    for anything else JSON cannot hold, naming the key.
+    Numpy scalars and arrays, tuples and paths are written as plain JSON. Raises SeqlmError, naming
+    the key, for a number that is not finite and for anything else JSON cannot hold.
     """
     plain = _plain(obj, str(path), "")
     write_text(path, json.dumps(plain, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
@@ -145,7 +144,7 @@ def read_text(path: str | Path) -> str:
         raise DataError(why_unreadable(path, error)) from error
 
 
-def why_unreadable(path: str | Path, error: Exception) -> str:
+def why_unreadable(path: str | Path, error: OSError | UnicodeDecodeError) -> str:
     """One sentence for a file that could not be opened or is not UTF-8."""
     if isinstance(error, FileNotFoundError):
         return f"{path}: there is no such file; check the path"
@@ -153,9 +152,7 @@ def why_unreadable(path: str | Path, error: Exception) -> str:
         return f"{path}: this is a folder, a file is wanted; name the file in it"
     if isinstance(error, UnicodeDecodeError):
         return f"{path}: the text is not UTF-8 ({error.reason}); save the file as UTF-8"
-    if isinstance(error, OSError):
-        return f"{path}: the file cannot be read ({error.strerror or error}); check the file"
-    return f"{path}: the file cannot be read ({error}); check the file"
+    return f"{path}: the file cannot be read ({error.strerror or error}); check the file"
 
 
 def read_json(path: str | Path, *, pairs_hook: Callable[[list], Any] | None = None) -> Any:
@@ -172,28 +169,23 @@ def read_json(path: str | Path, *, pairs_hook: Callable[[list], Any] | None = No
         raise DataError(
             f"{path}:{error.lineno}:{error.colno}: not valid JSON ({error.msg}); fix it there"
         ) from error
-    except RecursionError as error:
-        raise DataError(f"{path}: brackets are nested too deep to be read; flatten it") from error
-    except SeqlmError:
-        raise
-    except ValueError as error:  # a number of thousands of digits
-        raise DataError(f"{path}: not readable as JSON ({error}); fix it") from error
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits, for one
+        raise DataError(f"{path}: not readable as JSON ({error!s:.90}); fix it") from error
 
 
 def sha256_of(paths: str | Path | Iterable[str | Path]) -> str:
     """First 16 hex characters of the SHA-256 over the names and contents of files.
 
-    A folder stands for all files in it. Names are taken relative to the folder that holds all
-    of them, so neither the order given nor the place on the disk matters, but swapping the
-    contents of two files does. Raises DataError for a file that is missing.
+    A folder stands for all files in it. Names are relative to the folder that holds all of them, so
+    neither order nor place on the disk matters. Raises DataError for a file that is missing.
     """
-    given = [paths] if isinstance(paths, (str, Path)) else list(paths)
-    found = sorted({Path(os.path.abspath(file)) for path in given for file in _files_at(path)})
-    if not found:
+    named = [paths] if isinstance(paths, (str, Path)) else list(paths)
+    files = sorted({Path(os.path.abspath(file)) for path in named for file in _files_at(path)})
+    if not files:
         raise DataError("there are no files to take a hash of; name at least one")
-    root = os.path.commonpath([file.parent for file in found])
+    root = os.path.commonpath([file.parent for file in files])
     total = hashlib.sha256()
-    for file in found:
+    for file in files:
         try:
             with open(file, "rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").digest()
@@ -215,9 +207,9 @@ def json_name(value: Any) -> str:
 
 
 def check_folder(path: str | Path) -> None:
-    """Raise SeqlmError unless a folder at `path` is there, or could be made, and can be written.
+    """Raise SeqlmError unless a folder is at `path`, or could be made, and can be written.
 
-    Makes nothing: for asking early, before long work whose result is to go there.
+    It makes nothing; call it before long work whose result is to go there.
     """
     nearest = Path(os.path.realpath(path))
     while not nearest.exists() and nearest != nearest.parent:
@@ -229,10 +221,7 @@ def check_folder(path: str | Path) -> None:
 
 
 def code_fingerprint(*names: str) -> str:
-    """Changes when a module of seqlm named here changes, or any that it imports, however far.
-
-    `names` are dotted, as "seqlm.data.build". Returns 16 hexadecimal digits.
-    """
+    """A hash that changes with the modules named, as "seqlm.data.build", and all they import."""
     return sha256_of(modules_behind("\n".join(f"import {name}" for name in names)))
 
 
@@ -242,13 +231,13 @@ def modules_behind(source: str) -> list[Path]:
     Sorted; a module comes with the `__init__` of every package it lies in. Lines that only a
     notebook understands (%magic, !shell) are passed over.
     """
-    found: set[Path] = set()
+    files: set[Path] = set()
     waiting = [source]
     while waiting:
-        for path in _imported_files(waiting.pop()) - found:
-            found.add(path)
+        for path in _imported_files(waiting.pop()) - files:
+            files.add(path)
             waiting.append(path.read_text(encoding="utf-8"))
-    return sorted(found)
+    return sorted(files)
 
 
 def _imported_files(source: str) -> set[Path]:
@@ -279,22 +268,19 @@ def format_duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
-_NAMED = ("seqlm", "torch", "transformers", "scikit-learn", "numpy", "scipy")
-
-
 def versions() -> dict[str, str]:
     """Versions of Python and of the libraries that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for name in _NAMED:
+    numbers = {"python": platform.python_version()}
+    for name in ("seqlm", "torch", "transformers", "scikit-learn", "numpy", "scipy"):
         try:
-            found[name] = version(name)
+            numbers[name] = version(name)
         except PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            numbers[name] = "not installed"
+    return numbers
 
 
 def machine() -> dict[str, str | int]:
-    """What decides how long things take; nothing that tells one machine from its like."""
+    """What decides how long things take; nothing that identifies one machine."""
     import torch
 
     gpus = torch.cuda.device_count()
