@@ -63,9 +63,8 @@ class MarkovSource:
         """
         if n_codes < 2 or order < 1 or n_codes**order > MOST_CONTEXTS or concentration <= 0:
             raise ConfigError(
-                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; take 2 or more "
-                f"codes, an order from 1 and a concentration above 0, with n_codes to the power of "
-                f"order at most {MOST_CONTEXTS:,}"
+                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; the least are "
+                f"2, 1 and above 0, and n_codes to the power of order is at most {MOST_CONTEXTS:,}"
             )
         rng = np.random.default_rng(seed)
         return cls(rng.dirichlet(np.full(n_codes, float(concentration)), (n_codes,) * order))

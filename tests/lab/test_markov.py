@@ -322,7 +322,7 @@ def test_two_closed_sets_have_no_single_rate_but_a_set_that_is_left_is_no_second
     ("settings", "word"),
     [
         ({"n_codes": 1}, "n_codes: 1, order: 2"),
-        ({"order": 0}, "an order of at least 1"),
+        ({"order": 0}, "order: 0"),
         ({"n_codes": 100}, f"at most {MOST_CONTEXTS:,}"),
         ({"concentration": 0}, "concentration"),
     ],
