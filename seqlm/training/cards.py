@@ -13,6 +13,55 @@ from seqlm.plots.training import LOSSES, plot_training_process
 from seqlm.utils import atomic_path, format_duration, write_text
 
 PROCESS = "training_process"
+CARD = """---
+{front_matter}
+---
+
+# {name}
+
+A small GPT-2 that {does} sequences of code tokens, trained with seqlm. Its vocabulary has \
+{vocab_size:,} tokens; white space stands between one token and the next. Data: {data}.
+
+## How to load it
+
+From inside this folder, or with its path in place of the dot:
+
+```python
+from transformers import {kind}, GPT2Tokenizer
+model = {kind}.from_pretrained(".")
+tokenizer = GPT2Tokenizer.from_pretrained(".")
+ids = tokenizer("<IMG>", return_tensors="pt").input_ids
+```
+
+## How well it does
+
+{metrics}
+
+## How it was trained
+
+{training}
+
+## Limits
+
+- It knows the tokens of its vocab.json and nothing else: no words, no pictures.
+- The intervals speak of other rows of the same kind, not of other data or another training run.
+- {limit}
+
+## Licence
+
+{licence}
+"""
+LM_LIMIT = (
+    "NLL and perplexity of codes are the numbers to compare; those of all tokens are flattered by "
+    "structural tokens that are nearly free."
+)
+CLASSIFIER_LIMIT = (
+    "Its input must end at `<CLS>`: a row with the class token in it gives the answer away."
+)
+UNKNOWN_LICENCE = (
+    "seqlm cannot know the licence of {file}, which decides. Before you share this folder, put the "
+    "licence you choose in place of `unknown` at the top of this file."
+)
 
 
 def model_card(
@@ -30,30 +79,19 @@ def model_card(
     was measured.
     """
     classifies = "class_nll" in record["best"]
-    kind = "GPT2ForSequenceClassification" if classifies else "GPT2LMHeadModel"
-    does = "classifies" if classifies else "continues"
     name = "seqlm classifier" if classifies else "seqlm language model"
-    measured = _tested(record, values) if values else _validation(record)
-    parts = [
-        f"---\n{_front_matter(name, classifies, values or {}, file, split)}\n---",
-        f"# {name}",
-        f"A small GPT-2 that {does} sequences of code tokens, trained with seqlm. Its vocabulary "
-        f"has {vocab_size:,} tokens; white space stands between one token and the next. Data: "
-        f"{data}.",
-        "## How to load it\n\nFrom inside this folder, or with its path in place of the dot:",
-        f"```python\nfrom transformers import {kind}, GPT2Tokenizer\n"
-        f'model = {kind}.from_pretrained(".")\ntokenizer = GPT2Tokenizer.from_pretrained(".")\n'
-        'ids = tokenizer("<IMG>", return_tensors="pt").input_ids\n```',
-        "## How well it does",
-        measured,
-        "## How it was trained",
-        _settings(record),
-        "## Limits",
-        _card_limits(classifies),
-        "## Licence",
-        _licence(file),
-    ]
-    return "\n\n".join(parts) + "\n"
+    return CARD.format(
+        front_matter=_front_matter(name, classifies, values or {}, file, split),
+        name=name,
+        does="classifies" if classifies else "continues",
+        vocab_size=vocab_size,
+        data=data,
+        kind="GPT2ForSequenceClassification" if classifies else "GPT2LMHeadModel",
+        metrics=_test_metrics(record, values) if values else _val_metrics(record),
+        training=_describe_training(record),
+        limit=CLASSIFIER_LIMIT if classifies else LM_LIMIT,
+        licence=UNKNOWN_LICENCE.format(file=file) if file else "MIT, as seqlm itself.",
+    )
 
 
 def _front_matter(
@@ -69,9 +107,11 @@ def _front_matter(
     }
     results = [
         EvalResult(**data, metric_type=kind, metric_name=words, metric_value=round(value, 6))
-        for kind, words, value in _results(values)
+        for kind, words, value in _hub_metrics(values)
     ]
     known = {each.metric_type for each in results} & {"perplexity", "accuracy", "f1"}
+    # A row to classify would have to be someone's; every sentence begins with <IMG>.
+    example = {"text": "<IMG>", "example_title": "a row, from its start"}
     return ModelCardData(
         library_name="transformers",
         pipeline_tag=task,
@@ -80,41 +120,29 @@ def _front_matter(
         metrics=sorted(known) or None,
         model_name=name if results else None,
         eval_results=results or None,
-        # A row to classify would have to be someone's; every sentence begins with <IMG>.
-        widget=None
-        if classifies
-        else [{"text": "<IMG>", "example_title": "a row, from its start"}],
+        widget=None if classifies else [example],
     ).to_yaml()
 
 
-def _results(values: Mapping) -> Iterator[tuple[str, str, float]]:
+def _hub_metrics(values: Mapping) -> Iterator[tuple[str, str, float]]:
     """Kind of metric, its name with interval and n, value: for each number the Hub should show."""
-    rows = [("accuracy", "accuracy", values.get("accuracy"))]
-    rows += [("f1", "macro F1", values.get("macro_f1"))]
+    places = [("accuracy", "accuracy", ("accuracy",)), ("f1", "macro F1", ("macro_f1",))]
     for layout in ("read", "draw", "other"):
-        code = values.get(layout, {}).get("code") or {}
-        rows += [("perplexity", f"perplexity of a code, {layout} layout", code.get("perplexity"))]
-        rows += [("nll", f"NLL of a code in nats, {layout} layout", code.get("nll"))]
-    read = values.get("read", {}).get("class") or {}
-    rows += [("accuracy", "class guessed at once, among all tokens", read.get("top1"))]
-    for kind, words, numbers in rows:
-        if numbers is not None:
+        for kind, name in (("perplexity", "perplexity per code"), ("nll", "NLL per code in nats")):
+            places.append((kind, f"{name}, {layout} layout", (layout, "code", kind)))
+    top1 = ("read", "class", "top1")
+    places.append(("accuracy", "top-1 accuracy of the class among all tokens", top1))
+    for kind, name, keys in places:
+        numbers = values
+        for key in keys:
+            numbers = numbers.get(key, {})
+        if numbers:
             e = as_estimate(numbers)
-            yield kind, f"{words} (95 % interval {e.format_interval()}, n = {e.n:,})", e.value
+            yield kind, f"{name} (95 % interval {e.format_interval()}, n = {e.n:,})", e.value
 
 
-def _licence(file: str | None) -> str:
-    if file is None:
-        return "MIT, as seqlm itself."
-    return (
-        f"seqlm cannot know the licence of {file}, which decides. Before you share this folder, "
-        "put the licence you choose in place of `unknown` at the top of this file."
-    )
-
-
-def _tested(record: Mapping, values: Mapping) -> str:
-    best, last = record["best"]["step"], record["steps"]
-    table = run_table(values)
+def _test_metrics(record: Mapping, values: Mapping) -> str:
+    best, last, table = record["best"]["step"], record["steps"], run_table(values)
     if best == last:
         return table
     return (
@@ -123,7 +151,7 @@ def _tested(record: Mapping, values: Mapping) -> str:
     )
 
 
-def _validation(record: Mapping) -> str:
+def _val_metrics(record: Mapping) -> str:
     best = record["best"]
     numbers = [f"{name} {best[key]:.3f}" for key, name in LOSSES.items() if key in best]
     numbers += [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
@@ -134,63 +162,36 @@ def _validation(record: Mapping) -> str:
     )
 
 
-def _settings(record: Mapping) -> str:
+def _describe_training(record: Mapping) -> str:
     chosen, settings = record["precision"]["chosen"], record["settings"]
     names = ("batch_size", "grad_accumulation", "learning_rate", "schedule", "weight_decay", "seed")
     adamw = ", ".join(f"{name} {settings[name]}" for name in names if name in settings)
     ends = {"patience": "; stopped early", "max_seconds": "; stopped by max_seconds"}
-    ended = ends.get(record.get("stopped_by"), "")
+    versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
         f"{record['parameters']:,} parameters, n = {record['rows']:,} training rows, "
-        f"{record['steps']:,} steps in {format_duration(record['seconds'])}, {chosen}{ended}. "
-        f"AdamW with {adamw}. The checkpoint of step {record['best']['step']:,} is kept as "
-        "best_model. "
-        + "Versions: " + ", ".join(f"{k} {v}" for k, v in record["versions"].items()) + "."
-    )  # fmt: skip
-
-
-def _card_limits(classifies: bool) -> str:
-    limits = [
-        "It knows the tokens of its vocab.json and nothing else: no words, no pictures.",
-        "The intervals speak of other rows of the same kind, not of other data or another "
-        "training run.",
-    ]
-    if classifies:
-        limits.append(
-            "Its input must end at `<CLS>`: a row with the class token in it gives the answer away."
-        )
-    else:
-        limits.append(
-            "NLL and perplexity of codes are the numbers to compare; those of all tokens are "
-            "flattered by structural tokens that are nearly free."
-        )
-    return "\n".join(f"- {limit}" for limit in limits)
+        f"{record['steps']:,} steps in {format_duration(record['seconds'])}, {chosen}"
+        f"{ends.get(record.get('stopped_by'), '')}. AdamW with {adamw}. The checkpoint of step "
+        f"{record['best']['step']:,} is kept as best_model. Versions: {versions}."
+    )
 
 
 def _verdict(values: Mapping) -> str:
     """Whether the model beats its baselines; "" where there are none."""
     if "below_best_baseline" in values:
-        share, name = (
-            as_share(values["below_best_baseline"]),
-            baseline_name(values["best_baseline"]),
-        )
-        if share.value > 0:
-            return (
-                f"The model needs fewer nats per code than the best baseline, {name}; it saves "
-                f"{share}."
-            )
+        share = as_share(values["below_best_baseline"])
+        baseline = f"the best baseline, {baseline_name(values['best_baseline'])}"
+        if share.low > 0:
+            return f"The model needs fewer nats per code than {baseline}; it saves {share}."
+        beats = "does not beat" if share.high < 0 else "is not distinguishable from"
         return (
-            f"The model does not beat the best baseline, {name}: the share it saves is {share}. It "
-            "has learned nothing that counting would not give."
+            f"The model {beats} {baseline}: the share it saves is {share}. It has learned nothing "
+            "that counting would not give."
         )
-    baselines = values.get("baselines", {}) if "accuracy" in values else {}
-    if not baselines:
+    if not ("accuracy" in values and values["baselines"]):
         return ""
-    accuracy = {name: as_estimate(measured["accuracy"]) for name, measured in baselines.items()}
-    best, ours = (
-        max(accuracy, key=lambda name: accuracy[name].value),
-        as_estimate(values["accuracy"]),
-    )
+    accuracy = {k: as_estimate(v["accuracy"]) for k, v in values["baselines"].items()}
+    best, ours = max(accuracy, key=lambda k: accuracy[k].value), as_estimate(values["accuracy"])
     numbers = f"the best baseline, {best}: {ours} against {accuracy[best]}"
     if ours.value > accuracy[best].value:
         return f"The classifier classifies more rows correctly than {numbers}."
@@ -202,26 +203,24 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
 
     `values` is what measure.py returned.
     """
-    directory = Path(directory)
-    baselines = {} if "accuracy" in values else values.get("baselines") or {}
+    baselines = {} if "accuracy" in values else values.get("baselines", {})
     nats = {name: baseline["code"]["nll"]["value"] for name, baseline in baselines.items()}
-    figure = plot_training_process(record, nats)
-    picture = directory / f"{PROCESS}.png"
+    figure, picture = plot_training_process(record, nats), Path(directory) / f"{PROCESS}.png"
     with atomic_path(picture) as aside:
         figure.savefig(aside, dpi=DPI, metadata={"Software": None})
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
-    descriptions = [f"- {baseline_name(name)}: {b['description']}" for name, b in baselines.items()]
-    text = [
+    parts = [
         "# How this run went",
         _verdict(values),
         run_table(values),
         "## Training",
-        _settings(record),
+        _describe_training(record),
         f"![{escape_markdown(figure.alt)}]({picture.name})",
-        "## The baselines" if descriptions else "",
-        "\n".join(descriptions),
+        "## The baselines" if baselines else "",
+        "\n".join(f"- {baseline_name(k)}: {v['description']}" for k, v in baselines.items()),
         "Each number has its 95 % interval and n, the independent rows it rests on; rows that name "
         "one source count as one.",
     ]
-    write_text(directory / "report.md", "\n\n".join(part for part in text if part) + "\n")
-    return {"markdown": directory / "report.md", "figure": picture}
+    report = Path(directory) / "report.md"
+    write_text(report, "\n\n".join(part for part in parts if part) + "\n")
+    return {"markdown": report, "figure": picture}

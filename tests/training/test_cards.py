@@ -103,15 +103,15 @@ def test_the_hub_reads_what_was_measured_with_interval_and_n():
     card = model_card(record(), values("evaluate"), 516, "1,257 digits")
     found, held = results(card), values("evaluate")
     for layout in ("read", "draw"):
-        told = found[f"perplexity of a code, {layout} layout"]
+        told = found[f"perplexity per code, {layout} layout"]
         assert told.metric_type == "perplexity" and told.task_type == "text-generation"
         code = held[layout]["code"]
         assert told.metric_value == pytest.approx(code["perplexity"]["value"], abs=1e-5)
-        nats = found[f"NLL of a code in nats, {layout} layout"]
+        nats = found[f"NLL per code in nats, {layout} layout"]
         assert nats.metric_value == pytest.approx(code["nll"]["value"], abs=1e-5)
-    read = found["NLL of a code in nats, read layout"]
+    read = found["NLL per code in nats, read layout"]
     assert read.metric_name.endswith("(95 % interval 3.37 to 3.45, n = 360)")
-    guessed = found["class guessed at once, among all tokens"]
+    guessed = found["top-1 accuracy of the class among all tokens"]
     assert guessed.metric_value == pytest.approx(share(0.97)["value"], abs=1e-5)
     assert guessed.metric_type == "accuracy"
     assert read.dataset_split == "test" and read.dataset_name.startswith("handwritten digits")
