@@ -17,7 +17,7 @@ from seqlm.errors import DataError, SeqlmError
 from seqlm.evaluation.estimates import Estimate, as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.models.gpt2 import check_model_directory
-from seqlm.training.step_timing import TrainingStep, time_training_steps
+from seqlm.training.sizes import TrainingStep, time_training_steps
 from seqlm.training.train import RECORD
 from seqlm.utils import format_duration, read_json, sha256_of
 

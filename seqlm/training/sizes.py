@@ -3,7 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -16,15 +16,23 @@ from seqlm.config import SIZES, DataConfig, DataFiles, ModelConfig, TrainConfig
 from seqlm.data.corpus import load_corpus
 from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError
-from seqlm.models.gpt2 import SHORT_ROW, count_parameters, default_device, gpt2_config
-from seqlm.training import step_timing
-from seqlm.training.step_timing import TrainingStep, time_training_steps
-from seqlm.training.timing import count_steps
+from seqlm.evaluation.estimates import Estimate, median
+from seqlm.models.gpt2 import (
+    SHORT_ROW,
+    check_length,
+    count_parameters,
+    default_device,
+    fit_attention,
+    fix_loss_reduction,
+    gpt2_config,
+)
+from seqlm.training.timing import count_steps, forward_backward
 from seqlm.utils import format_duration
 
 STEPS = 6  # timed of a size in each precision: the fewest that give the median an interval
 PRECISIONS = ("fp32", "bf16")
-EFFICIENCY = 0.4  # of a bare matrix product's speed, roughly what a training step comes to
+FEWEST_STEPS = 2  # timed of each training step, however slow it is
+PATIENCE_SECONDS = 20.0  # a training step timed for this long gets no more repeats
 DIGITS = {"images": 1257, "codes": 16}  # train split of load_digits; codes per image of 8x8
 BLOCK_BYTES = {"fp32": 80, "bf16": 44}  # kept by a block for backward, per token and n_embd
 SCORE_BYTES = {"fp32": 4, "bf16": 6}  # kept for each attention weight where attention is not fused
@@ -36,6 +44,70 @@ fp32 and bf16. The run is training alone; evaluation comes on top.
 Memory is an estimate: 16 bytes per parameter (weight, gradient, two moments; 2 more in bf16); per
 token of a batch 80 bytes (44 in bf16) for each block and width, and 12 for each token of the
 vocabulary. Python and torch themselves take about 0.4 GB more."""
+
+
+@dataclass(frozen=True)
+class TrainingStep:
+    """What decides how long an optimizer step takes.
+
+    Attributes:
+        config: the model's size.
+        batch_size: rows per forward pass.
+        grad_accumulation: forward passes per step.
+        length: tokens per row.
+        precision: "fp32", "bf16" or "fp16".
+        max_grad_norm: gradients are clipped to it.
+    """
+
+    config: GPT2Config
+    batch_size: int
+    grad_accumulation: int
+    length: int
+    precision: str
+    max_grad_norm: float = 1.0
+
+
+def time_training_steps(steps: Mapping[str, TrainingStep], rounds: int = 10) -> dict[str, Estimate]:
+    """Median seconds of each training step, all timed side by side in one process.
+
+    One of each per round, the order reversed from round to round, so that other load on the machine
+    affects all alike; the first of each is a warm-up. Forward, backward, clipping and AdamW, on
+    random tokens and random weights: neither changes the time. A step timed for
+    `PATIENCE_SECONDS` gets no more rounds, after `FEWEST_STEPS` of them.
+
+    The interval is the sign test's for the median; it needs six rounds, and is unknown below.
+    """
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        prepared = {name: _prepare(step) for name, step in steps.items()}
+        times = {name: [_time_once(*parts)] for name, parts in prepared.items()}
+        for turn in range(rounds):
+            for name in list(prepared) if turn % 2 else list(reversed(prepared)):
+                if turn < FEWEST_STEPS or sum(times[name]) < PATIENCE_SECONDS:
+                    times[name].append(_time_once(*prepared[name]))
+    return {name: median(seconds[1:], "seconds per step") for name, seconds in times.items()}
+
+
+def _prepare(step: TrainingStep) -> tuple:
+    """Model, optimizer, batch and step, ready for `_time_once`."""
+    model = fix_loss_reduction(GPT2LMHeadModel(step.config)).to(default_device()).train()
+    check_length(model, step.length)
+    fit_attention(model, step.length)
+    ids = torch.randint(step.config.vocab_size, (step.batch_size, step.length))  # (B, T)
+    batch = dict.fromkeys(("input_ids", "labels"), ids.to(model.device))
+    # The same optimizer as Trainer's.
+    return model, torch.optim.AdamW(model.parameters(), lr=1e-4, fused=True), batch, step
+
+
+def _time_once(model, optimizer, batch: dict[str, torch.Tensor], step: TrainingStep) -> float:
+    started = time.perf_counter()
+    for _ in range(step.grad_accumulation):
+        forward_backward(model, batch, step.precision)
+    torch.nn.utils.clip_grad_norm_(model.parameters(), step.max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,12 +144,13 @@ def show_sizes(
     """Print the table, each line when it is measured, or all of it as JSON."""
     task = load_task(config, data_path, vocab_path)
     log = partial(print, file=sys.stderr if as_json else sys.stdout, flush=True)
+    longest = len(SIZES) * len(PRECISIONS) * PATIENCE_SECONDS
     length = "run" if config.max_steps > 0 else f"{config.num_epochs:g} epochs"
     log(
         f"{task.description}: {task.rows:,} training rows of {task.length:,} tokens, a vocabulary "
         f"of {len(task.vocab):,}\n"
         f"batches of {config.batch_size:,}, {length}: {task.steps:,} steps\n"
-        f"timing takes about {format_duration(estimate_timing(task))}, the largest last\n\n{HEAD}"
+        f"timing takes about {format_duration(longest)} at most, the largest last\n\n{HEAD}"
     )
     rows = []
     for row in measure_sizes(task):
@@ -184,34 +257,6 @@ def free_memory() -> int:
     if default_device() == "cuda":
         return torch.cuda.mem_get_info()[0]
     return psutil.virtual_memory().available
-
-
-def estimate_timing(task: SizesTask) -> float:
-    """Seconds that `measure_sizes` will take.
-
-    A step is about six products of all weights with all tokens, at a fraction of the speed of a
-    bare matrix product.
-    """
-    speed, total = EFFICIENCY * _matmul_speed(), 0.0
-    for size in SIZES:
-        step = task.training_step(size)
-        tokens = step.batch_size * step.grad_accumulation * step.length
-        seconds = 6 * parameters_of(step.config) * tokens / speed
-        patience = step_timing.PATIENCE_SECONDS / seconds
-        timed = min(STEPS, max(step_timing.FEWEST_STEPS, patience))
-        total += len(PRECISIONS) * (1 + timed) * seconds
-    return total
-
-
-def _matmul_speed(side: int = 1024, times: int = 4) -> float:
-    """Additions and multiplications per second of a matrix product in fp32."""
-    matrix = torch.ones(side, side, device=default_device())
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        (matrix @ matrix).sum().item()  # .item() waits for a GPU
-        taken.append(time.perf_counter() - started)
-    return 2 * side**3 / min(taken)
 
 
 def format_bytes(count: int) -> str:
