@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 from transformers import PreTrainedTokenizerFast
@@ -23,11 +24,13 @@ class Corpus:
         vocab: token -> id.
         splits: "train", "val" and "test" -> records.
         max_length: the length that longer rows were cut to; None when none was.
+        path: the file of the rows, for messages.
     """
 
     vocab: dict[str, int]
     splits: dict[str, list[Record]]
     max_length: int | None = None
+    path: Path | None = None
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -78,8 +81,9 @@ class Corpus:
         """
         chosen = self.labelled(split)
         if not chosen:
+            path = f"{self.path}: " if self.path else ""
             raise DataError(
-                f"the {split} split holds no row with a label in the read layout "
+                f"{path}the {split} split holds no row with a label in the read layout "
                 "(<IMG> … </IMG> <CLS> …), so there is nothing to classify"
             )
         prompts = self.ids([reading_prompt(record.tokens) for record in chosen])
@@ -92,9 +96,10 @@ class Corpus:
         """
         labels = self.to_classify("train")[1]
         if len(np.unique(labels)) < 2:
+            path = f"{self.path}: " if self.path else ""
             raise DataError(
-                f"all labelled train rows are of class {labels[0]}; a classifier needs rows of at "
-                "least two classes"
+                f"{path}all labelled train rows are of class {labels[0]}; a classifier needs rows "
+                "of at least two classes"
             )
         highest = max(r.label for split in self.splits for r in self.labelled(split))
         return max(len(self.class_ids), 1 + highest)
@@ -121,7 +126,10 @@ def load_corpus(
         allow_unknown=files.allow_unknown,
         max_length=max_length,
     )
-    splits = split_records(
-        records, test_size=files.test_size, val_size=files.val_size, seed=files.split_seed
-    )
-    return Corpus(vocab, splits, max_length)
+    try:
+        splits = split_records(
+            records, test_size=files.test_size, val_size=files.val_size, seed=files.split_seed
+        )
+    except DataError as error:
+        raise DataError(f"{files.data_path}: {error}") from error
+    return Corpus(vocab, splits, max_length, files.data_path)

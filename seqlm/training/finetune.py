@@ -1,7 +1,6 @@
 """Go on training a saved model on other data, all weights or by LoRA, with or without replay."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -95,48 +94,37 @@ def _check(options: FinetuneConfig, config: TrainConfig) -> None:
         )
 
 
-# --- data -----------------------------------------------------------------------------------------
-
-
 def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> FinetuneData:
     """Read all that is learned and measured, and check what can be checked before training."""
     start = Path(options.model_path)
     classifies = options.task == "classifier" or is_classifier(start)
     known = read_vocab(start / "vocab.json")
     length = runs.trained_length(start, config.max_length)
-    vocab = _grow_vocab(files, options, known)
-    with naming(files.data_path):
-        new = load_corpus(files, length, vocab)
-    runs.log_corpus(new, files)
-    _log_cuts(new, length)
+    new = load_corpus(files, length, _grow_vocab(files, options, known))
+    runs.log_corpus(new)
     runs.warn_of_other_splits(new, files, start)
-    if options.old_data_path is None:
-        data = FinetuneData(known, new, new, None, classifies)
-    else:
+    mixed, old = new, None
+    if options.old_data_path is not None:
         old_files = replace(files, data_path=Path(options.old_data_path))
-        with naming(old_files.data_path):
-            old = load_corpus(old_files, length, known)
-            runs.warn_of_other_splits(old, old_files, start)
-            paths = files.data_path, old_files.data_path
-            split = evaluation_split(old)
-            warn_of_shared(new, old, paths, split, options.replay > 0)
-            mixed = with_replay(new, old, options.replay, classifies, config.seed)
-        data = FinetuneData(known, new, mixed, old, classifies)
+        old = load_corpus(old_files, length, known)
+        runs.warn_of_other_splits(old, old_files, start)
+        warn_of_shared(new, old, evaluation_split(old), options.replay > 0)
+        mixed = with_replay(new, old, options.replay, classifies, config.seed)
     if classifies:
-        _check_labels(data, files, options)
-    return data
+        for corpus, first in ((new, ["train"]), *([(old, [])] if old else [])):
+            for split in (*first, "val", evaluation_split(corpus)):
+                corpus.to_classify(split)  # raises DataError where no row has a label
+    return FinetuneData(known, new, mixed, old, classifies)
 
 
 def _grow_vocab(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[str, int]:
     """The model's vocabulary, with the new tokens of the data or of --vocab_path appended."""
     counts = count_new_tokens(files.data_path, known)
     if options.vocab_path is not None:
-        new, path = (
-            [t for t in read_vocab(options.vocab_path) if t not in known],
-            options.vocab_path,
-        )
+        path = options.vocab_path
+        new = [token for token in read_vocab(path) if token not in known]
     else:
-        new, path = ([] if files.allow_unknown else sort_new_tokens(counts)), files.data_path
+        path, new = files.data_path, [] if files.allow_unknown else sort_new_tokens(counts)
     if not new:
         return known
     names = describe_token_counts({token: counts[token] for token in new})
@@ -151,42 +139,9 @@ def _grow_vocab(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[
     return vocab
 
 
-def _check_labels(data: FinetuneData, files: DataFiles, options: FinetuneConfig) -> None:
-    """Raise DataError, before training, when a split that a classifier needs holds no label."""
-    for path, corpus, first in ((files.data_path, data.new, ["train"]),
-                                (options.old_data_path, data.old, [])):  # fmt: skip
-        if corpus is not None:
-            with naming(path):
-                for split in (*first, "val", evaluation_split(corpus)):
-                    corpus.to_classify(split)
-
-
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Put `path` before a DataError that does not name it: with two files one must know which."""
-    try:
-        yield
-    except DataError as error:
-        if str(path) in str(error):
-            raise
-        raise DataError(f"{path}: {error}") from error
-
-
 def _log(line: str) -> None:
     if processes().is_main_process:
         runs.print_at_once(line)
-
-
-def _log_cuts(corpus: Corpus, length: int) -> None:
-    cut = sum("cut_codes" in r.meta for rows in corpus.splits.values() for r in rows)
-    if cut:
-        _log(
-            f"{cut:,} rows were cut to {length} tokens: the model has learned from none longer, or "
-            "max_length asks for it"
-        )
-
-
-# --- training -------------------------------------------------------------------------------------
 
 
 def train_from(
@@ -246,9 +201,6 @@ def _save_adapters(model, directory: Path) -> None:
         f"the adapter alone, {size / 1e6:,.2f} MB beside {merged / 1e6:,.2f} MB of merged weights, "
         f"is in {directory / MODELS[0] / ADAPTER}"
     )
-
-
-# --- saving ---------------------------------------------------------------------------------------
 
 
 def _save(

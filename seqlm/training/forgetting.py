@@ -5,7 +5,7 @@ far narrower than those of the two numbers.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +22,8 @@ from seqlm.evaluation.scores import (
 )
 from seqlm.evaluation.significance import mcnemar, paired_difference
 from seqlm.evaluation.tables import markdown_table
-from seqlm.models.gpt2 import load_classifier, load_lm
-from seqlm.models.resize import grow_embedding, is_classifier
+from seqlm.models.gpt2 import is_classifier, load_model
+from seqlm.models.resize import grow_embedding
 from seqlm.training.measure import evaluation_split
 
 MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes classified correctly"}
@@ -97,12 +97,10 @@ def measure_changes(
 
     `new` has the grown vocabulary, `old` that of the starting model.
     """
-    before, after = (
-        (load_classifier if is_classifier(path) else load_lm)(path) for path in (start, directory)
-    )
+    before, after = load_model(start), load_model(directory)
     changes, split = {}, evaluation_split(new)
     if old is not None:  # first, while `before` has the vocabulary it was trained with
-        old_split, grown = evaluation_split(old), Corpus(new.vocab, old.splits, old.max_length)
+        old_split, grown = evaluation_split(old), replace(old, vocab=new.vocab)
         changes["old", old_split] = measure_change(
             score_split(before, old, old_split), score_split(after, grown, old_split)
         )

@@ -1,7 +1,7 @@
 """Replay: old rows among the new ones, so that less is forgotten, and a check for leaks."""
 
 import warnings
-from pathlib import Path
+from dataclasses import replace
 
 import numpy as np
 
@@ -23,59 +23,47 @@ def with_replay(
     if not share:
         return corpus
     held_out = _held_out_codes(corpus)
-    pool = [record for record in _learnable(old, classifies) if record.codes not in held_out]
-    own = _learnable(corpus, classifies)
+    own, pool = (c.labelled("train") if classifies else c.splits["train"] for c in (corpus, old))
+    pool = [record for record in pool if record.codes not in held_out]
     wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
     if not pool:
         kind = "labelled train row in the read layout" if classifies else "train row"
         raise DataError(
-            f"no row can be replayed: it holds no {kind} whose codes are not those of a new row in "
-            "val or test; bring other old rows, or set replay to 0"
+            f"{old.path}: no row can be replayed: it holds no {kind} whose codes are not those of "
+            "a new row in val or test; bring other old rows, or set replay to 0"
         )
     drawn = [rng.permutation(len(pool)) for _ in range(-(-wanted // len(pool)))]
     replayed = [pool[i] for i in np.concatenate(drawn)[:wanted]] if wanted else []
-    splits = corpus.splits | {"train": [*own, *replayed]}
-    return Corpus(corpus.vocab, splits, corpus.max_length)
+    return replace(corpus, splits=corpus.splits | {"train": [*own, *replayed]})
 
 
-def warn_of_shared(
-    corpus: Corpus, old: Corpus, paths: tuple[Path, Path], split: str, replayed: bool = False
-) -> None:
+def warn_of_shared(corpus: Corpus, old: Corpus, split: str, replayed: bool = False) -> None:
     """Warn of rows that are learned from on one side and measured on the other, either way.
 
-    Args:
-        corpus: the new rows.
-        old: the old ones, which the starting model has learned from.
-        paths: the files of both, the new one first.
-        split: the split of the old rows that forgetting is measured on.
-        replayed: whether old rows are replayed; those that leak are left out then, and it says so.
+    The starting model has learned from the train rows of `old`, and forgetting is measured on its
+    `split`. Where old rows are `replayed`, those that leak are left out, and the warning says so.
     """
     learned = _count_among(corpus.splits["train"], {record.codes for record in old.splits[split]})
-    if learned:
-        warnings.warn(
-            f"{paths[0]}: of its rows {learned:,} in train hold the same codes as rows of "
-            f"{paths[1]} that forgetting is measured on, so it will look smaller than it is; take "
-            "them out",
-            DataWarning,
-            stacklevel=3,
-        )
     known = {record.codes for record in old.splits["train"]}
     counts = {name: _count_among(corpus.splits[name], known) for name in ("val", "test")}
+    messages = []
+    if learned:
+        messages.append(
+            f"{corpus.path}: of its rows {learned:,} in train hold the same codes as rows of "
+            f"{old.path} that forgetting is measured on, so it will look smaller than it is; take "
+            "them out"
+        )
     if any(counts.values()):
         leaked = " and ".join(f"{n:,} in {name}" for name, n in counts.items() if n)
         dropped = _count_among(old.splits["train"], _held_out_codes(corpus))
         left_out = f"; old rows like them ({dropped}) are not replayed" if replayed else ""
-        warnings.warn(
-            f"{paths[0]}: of its rows {leaked} hold the same codes as train rows of {paths[1]}, "
+        messages.append(
+            f"{corpus.path}: of its rows {leaked} hold the same codes as train rows of {old.path}, "
             "which the starting model has learned from, so both models will look better than "
-            f"they are{left_out}; take them out",
-            DataWarning,
-            stacklevel=3,
+            f"they are{left_out}; take them out"
         )
-
-
-def _learnable(corpus: Corpus, classifies: bool) -> list[Record]:
-    return corpus.labelled("train") if classifies else corpus.splits["train"]
+    for message in messages:
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def _held_out_codes(corpus: Corpus) -> set[tuple[str, ...]]:

@@ -14,8 +14,7 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokenizer import load_tokenizer
 from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.estimates import as_estimate
-from seqlm.models.gpt2 import check_model_directory, load_classifier, load_lm
-from seqlm.models.resize import is_classifier
+from seqlm.models.gpt2 import check_model_directory, is_classifier, load_lm, load_model
 from seqlm.training.cards import model_card, run_report
 from seqlm.training.measure import evaluate_classifier, evaluate_lm, evaluation_split
 from seqlm.training.tasks import train_classifier, train_lm
@@ -33,7 +32,7 @@ def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfi
     """
     check_folder(config.output_dir)
     corpus = load_corpus(files, config.max_length)
-    log_corpus(corpus, files)
+    log_corpus(corpus)
     record = train_lm(corpus, size, config, log=print_at_once)
     if processes().is_main_process:
         values = evaluate_best_model(config.output_dir, corpus)
@@ -53,7 +52,7 @@ def train_sequence_classifier(
     corpus = load_corpus(
         files, length if start_from is None else trained_length(start_from, length)
     )
-    log_corpus(corpus, files)
+    log_corpus(corpus)
     record = train_classifier(corpus, size, config, start_from, log=print_at_once)
     if processes().is_main_process:
         values = evaluate_best_model(config.output_dir, corpus)
@@ -83,11 +82,9 @@ def evaluate_model(
 
 def evaluate_best_model(directory: Path, corpus: Corpus) -> dict:
     """Measure the best checkpoint of the run in `directory`, once, beside its baselines."""
-    split, model = evaluation_split(corpus), Path(directory) / "best_model"
+    split, model = evaluation_split(corpus), load_model(Path(directory) / "best_model")
     print_at_once(f"measuring the best checkpoint on {split} …")
-    if is_classifier(model):
-        return evaluate_classifier(load_classifier(model), corpus, split)
-    return evaluate_lm(load_lm(model), corpus, split)
+    return (evaluate_classifier if is_classifier(model) else evaluate_lm)(model, corpus, split)
 
 
 def save_run(
@@ -155,11 +152,14 @@ def trained_length(directory: Path, wanted: int | None = None) -> int:
     return known if wanted is None else min(known, wanted)
 
 
-def log_corpus(corpus: Corpus, files: DataFiles) -> None:
-    """Print how many rows each split has, and how long the longest is."""
+def log_corpus(corpus: Corpus) -> None:
+    """Print how many rows each split has, how long the longest is, and how many were cut."""
     if processes().is_main_process:
         counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
-        print_at_once(f"{files.data_path}: {counts}; at most {corpus.longest} tokens per row")
+        print_at_once(f"{corpus.path}: {counts}; at most {corpus.longest} tokens per row")
+        cut = sum("cut_codes" in r.meta for rows in corpus.splits.values() for r in rows)
+        if cut:
+            print_at_once(f"{cut:,} rows were cut to {corpus.max_length} tokens")
 
 
 def _split_settings(files: DataFiles) -> dict:

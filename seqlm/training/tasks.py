@@ -5,6 +5,7 @@ what is measured after training is in measure.py.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -114,7 +115,7 @@ def validation_metric(
     """
     measure_on = _measure_classifier if classifies else _measure_lm
     new = measure_on(corpus)
-    before = old and measure_on(Corpus(corpus.vocab, old.splits, old.max_length))
+    before = old and measure_on(replace(old, vocab=corpus.vocab))
 
     def measure(model) -> dict[str, float]:
         values = new(model)

@@ -467,8 +467,8 @@ def test_rows_longer_than_what_the_model_learned_from_are_cut_and_it_says_so(
 
 def corpora(vocab, tmp_path):
     made = []
-    for seed in (1, 2):
-        path = tmp_path / f"{seed}.jsonl"
+    for seed, name in ((1, "new"), (2, "old")):
+        path = tmp_path / f"{name}.jsonl"
         write_records(path, rows(50, range(40), [1, 2], seed))
         made.append(load_corpus(files_of(path), None, vocab))
     return made
@@ -488,32 +488,28 @@ def test_replay_has_the_share_asked_for_and_leaves_val_and_test_alone(vocab, tmp
 
 
 def with_rows(corpus: Corpus, split: str, more) -> Corpus:
-    splits = corpus.splits | {split: [*corpus.splits[split], *more]}
-    return Corpus(corpus.vocab, splits, corpus.max_length)
-
-
-PATHS = (Path("new.jsonl"), Path("old.jsonl"))
+    return replace(corpus, splits=corpus.splits | {split: [*corpus.splits[split], *more]})
 
 
 def test_old_held_out_rows_among_the_new_train_rows_are_warned_of(vocab, tmp_path):
     new, old = corpora(vocab, tmp_path)
     leaky = with_rows(new, "train", old.splits["test"][:3])
     with pytest.warns(DataWarning, match="new.jsonl: of its rows 3 in train hold") as told:
-        warn_of_shared(leaky, old, PATHS, "test")
+        warn_of_shared(leaky, old, "test")
     assert len(told) == 1
 
 
 def test_new_held_out_rows_that_the_model_has_learned_from_are_warned_of(vocab, tmp_path, recwarn):
     new, old = corpora(vocab, tmp_path)
-    warn_of_shared(new, old, PATHS, "test", replayed=True)
+    warn_of_shared(new, old, "test", replayed=True)
     assert not list(recwarn), "nothing is shared"
     leaky = with_rows(
         with_rows(new, "val", old.splits["train"][:1]), "test", old.splits["train"][:2]
     )
-    warn_of_shared(leaky, old, PATHS, "test")
-    warn_of_shared(leaky, old, PATHS, "test", replayed=True)
+    warn_of_shared(leaky, old, "test")
+    warn_of_shared(leaky, old, "test", replayed=True)
     plain, dropping = (str(w.message) for w in recwarn)
-    told = "new.jsonl: of its rows 1 in val and 2 in test hold the same codes as train rows of old"
+    told = f"{new.path}: of its rows 1 in val and 2 in test hold the same codes as train rows of "
     assert plain.startswith(told) and "replayed" not in plain
     assert dropping.startswith(told) and "old rows like them (2) are not replayed" in dropping
 
