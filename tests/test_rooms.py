@@ -1,6 +1,7 @@
 """Imports run one way between the rooms of the package; seqlm/README.md draws the arrow."""
 
 import ast
+import re
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1] / "seqlm"
@@ -34,3 +35,15 @@ def test_no_import_runs_back_or_between_rooms_of_one_level():
         wrong += [f"{path.relative_to(PACKAGE)} imports {other}" for other in imported_rooms(path)
                   if other != room and LEVEL[other] >= LEVEL[room]]  # fmt: skip
     assert not wrong, "\n".join(wrong)
+
+
+def test_the_map_names_every_module_and_nothing_else():
+    page, room, named = (PACKAGE / "README.md").read_text(encoding="utf-8"), "", set()
+    for first in re.findall(r"^\| (\S+) \|", page, re.MULTILINE):
+        if first.startswith("**"):
+            room = first.strip("*").replace("top", "")
+        elif first.endswith(".py`"):
+            named.add(f"{room}/{first.strip('`')}".lstrip("/"))
+    there = {path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")}
+    there = {path for path in there if not path.endswith(("__init__.py", "__main__.py"))}
+    assert named - {"evaluation/__init__.py"} == there
