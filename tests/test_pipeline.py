@@ -100,7 +100,7 @@ def test_only_plain_names_of_figures_are_removed(tmp_path):
 
 def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, monkeypatch):
     path = tmp_path / "a.ipynb"
-    cell = nbformat.v4.new_code_cell("from seqlm.exercises import checks")
+    cell = nbformat.v4.new_code_cell("from seqlm.exercises import probabilities")
     nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
     first = pipeline.fingerprint(path, {"a": 1}, ["x"])
     assert first == pipeline.fingerprint(path, {"a": 1}, ["x"])

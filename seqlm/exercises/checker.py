@@ -1,68 +1,71 @@
-"""What the checkers of checks.py and checks_lab.py are made of.
+"""The frame of every checker: it prints one friendly line about an answer, never a traceback."""
 
-An answer that was not given yet (``...``) is no mistake; it only says so. Whatever the answer is or
-does, there is no traceback.
-"""
-
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Mapping
 from functools import wraps
 
 import numpy as np
 
 Answer = Callable[..., object]
 
-# What numpy, math and plain Python raise when they are handed something of another kind.
+# What numpy, math and plain Python raise for a value of another kind.
 _MISFITS = (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RuntimeError)
 
 
+class Right(str):
+    """The line about a right answer; any other string names a mistake."""
+
+
+class _Missing(Exception):
+    """There is no answer yet."""
+
+
 class _Stopped(Exception):
-    """The learner's function raised something: the check ends with these words."""
-
-
-def tell(right: bool, words: str) -> bool:
-    """Print the verdict with its reason; returns `right`."""
-    print(("✓ Right. " if right else "✗ Not yet. ") + words)
-    return right
-
-
-def untried(answer: object) -> bool:
-    """Whether no answer was given yet; says so, kindly."""
-    if answer is ... or answer is None:
-        print("… Nothing to check yet: replace the ... with your answer and run this cell again.")
-        return True
-    return False
+    """The learner's function raised an exception, whose message ends the check."""
 
 
 def checker(wanted: str, *, of_function: bool = True):
-    """Decorates a check, so that an answer of the wrong kind or one that raises gets a sentence.
+    """Decorate a check, which takes an answer and returns a line: `Right`, or the mistake.
 
-    `wanted` says what kind of answer the check can judge. A function to be checked reaches the
-    check wrapped: what it raises is told in the learner's words, not mistaken for a misfit.
+    The decorated check prints the line and returns whether the answer is right. An answer that is
+    missing (``...``) is no mistake. An answer of another kind than `wanted`, or a function that
+    raises, gets a line as well.
     """
 
-    def decorate(check: Callable[..., bool]) -> Callable[..., bool]:
+    def decorate(check: Callable[..., str]) -> Callable[..., bool]:
         @wraps(check)
         def checked(answer: object, *more, **named) -> bool:
-            if untried(answer):
-                return False
-            if of_function and not callable(answer):
-                return tell(False, f"That is {_described(answer)}, where a function is wanted.")
-            judged = [answer]  # the latest: the one a misfit is about
+            latest = [answer]  # what the check looks at, for the line about a misfit
 
-            def asked(*arguments) -> object:
+            def function(*arguments) -> object:
+                is_first = latest[0] is answer
                 try:
-                    judged[0] = answer(*arguments)
+                    latest[0] = answer(*arguments)
                 except Exception as error:  # whatever a learner's code may raise
-                    what = f"{type(error).__name__}: {error}"
-                    raise _Stopped(f"Your function stopped with {what}") from error
-                return judged[0]
+                    line = f"Your function stopped with {type(error).__name__}: {error}"
+                    raise _Stopped(line) from error
+                if is_first and (latest[0] is ... or latest[0] is None):
+                    raise _Missing
+                return latest[0]
 
             try:
-                return check(asked if of_function else answer, *more, **named)
+                if answer is ... or answer is None:
+                    raise _Missing
+                if of_function and not callable(answer):
+                    line = f"That is {_described(answer)}, where a function is wanted."
+                else:
+                    line = check(function if of_function else answer, *more, **named)
+            except _Missing:
+                print(
+                    "… Nothing to check yet: replace the ... with your answer and run this again."
+                )
+                return False
             except _Stopped as stopped:
-                return tell(False, str(stopped))
+                line = str(stopped)
             except _MISFITS:
-                return tell(False, f"That is {_described(judged[0])}, where {wanted} is wanted.")
+                line = f"That is {_described(latest[0])}, where {wanted} is wanted."
+            print(("✓ Right. " if isinstance(line, Right) else "✗ Not yet. ") + line)
+            return isinstance(line, Right)
 
         return checked
 
@@ -70,7 +73,7 @@ def checker(wanted: str, *, of_function: bool = True):
 
 
 def _described(answer: object) -> str:
-    """The kind of an answer, and how large it is where it has a size: "a list of 2"."""
+    """The kind of an answer, and its size where it has one: "a list of 2"."""
     if answer is None:
         return "None"
     kind = {"ndarray": "array", "str": "string"}.get(type(answer).__name__, type(answer).__name__)
@@ -94,9 +97,24 @@ def number(answer: object) -> float:
     return numbers(answer, ()).item()
 
 
+def yes_or_no(answer: object) -> bool:
+    """`answer` as True or False; TypeError when it is neither."""
+    if not isinstance(answer, bool | np.bool_):
+        raise TypeError
+    return bool(answer)
+
+
 def tokens(answer: object) -> list[str]:
     """`answer` as a list of tokens; TypeError for a bare string, or anything but strings."""
-    found = list(answer)
-    if isinstance(answer, str) or not all(isinstance(token, str) for token in found):
+    listed = list(answer)
+    if isinstance(answer, str) or not all(isinstance(token, str) for token in listed):
         raise TypeError
-    return found
+    return listed
+
+
+def mistake(answer: float, wrong: Mapping[float, str], rel_tol: float = 1e-6) -> str | None:
+    """The line about the known mistake that gives `answer`, if there is one."""
+    return next(
+        (line for value, line in wrong.items() if math.isclose(answer, value, rel_tol=rel_tol)),
+        None,
+    )
