@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from seqlm.config import DataConfig
-from seqlm.data.codebook import UNREADABLE, PatchCodebook
+from seqlm.data.codebook import PatchCodebook, load_arrays
 from seqlm.data.images import LEVELS, augmented_images, load_images, split_indices
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
@@ -107,14 +107,7 @@ def _records(config, codes, labels, split, copies, train) -> tuple[list[Record],
 
 def load_pictures(directory: Path) -> Pictures:
     """Read the images that `build_dataset` kept. Raises DataError when they are not there."""
-    path = Path(directory) / IMAGES
-    try:
-        with np.load(path) as stored:
-            return Pictures(stored["images"], stored["labels"], stored["split"])
-    except UNREADABLE as error:
-        raise DataError(
-            f"{path}: not readable ({error}); notebook 01_explore_data or `seqlm build` makes it"
-        ) from error
+    return Pictures(*load_arrays(Path(directory) / IMAGES, "images", "labels", "split"))
 
 
 def is_built(config: DataConfig, directory: Path) -> bool:

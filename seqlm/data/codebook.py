@@ -13,8 +13,16 @@ from threadpoolctl import threadpool_limits
 from seqlm.errors import ConfigError, DataError
 from seqlm.utils import atomic_path
 
-# What numpy raises for an .npz that is missing, cut short, spoilt, or something else altogether.
-UNREADABLE = (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error)
+
+def load_arrays(path: Path, *names: str) -> list[np.ndarray]:
+    """Arrays of an .npz file. Raises DataError when it is missing, damaged, or lacks one."""
+    try:
+        with np.load(path) as stored:
+            return [stored[name] for name in names]
+    except (OSError, KeyError, ValueError, TypeError, EOFError, BadZipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}: not readable ({error}); notebook 01_explore_data or `seqlm build` makes it"
+        ) from error
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,14 +114,8 @@ class PatchCodebook:
     @classmethod
     def load(cls, path: Path) -> "PatchCodebook":
         """Read what `save` wrote. Raises DataError when it is not there or not a code book."""
-        try:
-            with np.load(path) as stored:
-                shape = tuple(int(side) for side in stored["image_shape"])
-                return cls(stored["centers"], shape, int(stored["patch"]))
-        except UNREADABLE as error:
-            raise DataError(
-                f"{path}: not a readable code book ({error}); `seqlm build` makes one"
-            ) from error
+        centers, (height, width), patch = load_arrays(path, "centers", "image_shape", "patch")
+        return cls(centers, (int(height), int(width)), int(patch))
 
 
 def _cut(images: np.ndarray, patch: int) -> np.ndarray:

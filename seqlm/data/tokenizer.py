@@ -30,11 +30,10 @@ def build_tokenizer(
     sequence, as in the read layout. `model_max_length` is only written down: rows are cut by
     `tokens.shorten`, which keeps the tail with the class.
     """
-    ordered = dict(sorted(vocab.items(), key=lambda item: item[1]))
-    inner = Tokenizer(WordLevel(ordered, unk_token=UNK))
+    inner = Tokenizer(WordLevel(dict(vocab), unk_token=UNK))
     inner.pre_tokenizer = WhitespaceSplit()
     inner.add_special_tokens([_word(token) for token in STRUCTURAL])
-    inner.add_tokens([_word(token) for token in ordered if token not in STRUCTURAL])
+    inner.add_tokens([_word(token) for token in vocab if token not in STRUCTURAL])
     return PreTrainedTokenizerFast(
         tokenizer_object=inner, model_max_length=model_max_length, **_SPECIAL, **_SETTINGS
     )
@@ -51,10 +50,8 @@ _SETTINGS = {
 def _word(token: str) -> AddedToken:
     # single_word: "foo" must not be found inside "food". The strips eat the spaces around a token,
     # which GPT2Tokenizer would otherwise try to encode.
-    special = token in STRUCTURAL
-    return AddedToken(
-        token, single_word=True, lstrip=True, rstrip=True, normalized=False, special=special
-    )
+    flags = {"single_word": True, "lstrip": True, "rstrip": True, "normalized": False}
+    return AddedToken(token, special=token in STRUCTURAL, **flags)
 
 
 def save_tokenizer(tokenizer: PreTrainedTokenizerBase, directory: str | Path) -> None:
@@ -92,14 +89,12 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     directory = Path(directory)
     if not directory.is_dir():
         raise DataError(f"{directory}: there is no such model directory; check the path")
-    wanted = ("tokenizer.json", "tokenizer_config.json")
-    missing = [name for name in wanted if not (directory / name).is_file()]
-    if missing:
-        raise DataError(
-            f"{directory}: {missing[0]} is missing, so this is no model directory; name one that "
-            "training wrote, such as outputs/best_model"
-        )
-    for name in wanted:
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        if not (directory / name).is_file():
+            raise DataError(
+                f"{directory}: {name} is missing, so this is no model directory; name one that "
+                "training wrote, such as outputs/best_model"
+            )
         read_json(directory / name)  # so that a damaged file is named
     try:
         tokenizer = PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
@@ -122,11 +117,7 @@ def vocabulary_of(tokenizer: PreTrainedTokenizerBase) -> dict[str, int]:
     return dict(sorted(tokenizer.get_vocab().items(), key=lambda item: item[1]))
 
 
-def encode_tokens(
-    tokens: Iterable[str], vocab: Mapping[str, int] | PreTrainedTokenizerBase
-) -> list[int]:
+def encode_tokens(tokens: Iterable[str], vocab: Mapping[str, int]) -> list[int]:
     """The id of each token; a token that is not in the vocabulary gets the id of ``<UNK>``."""
-    if isinstance(vocab, PreTrainedTokenizerBase):
-        return vocab.convert_tokens_to_ids(list(tokens))
     unknown = vocab[UNK]
     return [vocab.get(token, unknown) for token in tokens]

@@ -164,13 +164,13 @@ def damaged(book, path, damage):
 def test_a_damaged_book_is_named_in_one_sentence(book, tmp_path, damage):
     path = tmp_path / "codebook.npz"
     damaged(book, path, damage)
-    with pytest.raises(DataError, match="not a readable code book") as caught:
+    with pytest.raises(DataError, match="not readable") as caught:
         PatchCodebook.load(path)
     assert str(path) in str(caught.value) and "\n" not in str(caught.value)
 
 
 def test_a_missing_book_is_named(tmp_path):
-    with pytest.raises(DataError, match="nowhere.npz: not a readable code book"):
+    with pytest.raises(DataError, match="nowhere.npz: not readable"):
         PatchCodebook.load(tmp_path / "nowhere.npz")
 
 

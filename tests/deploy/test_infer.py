@@ -216,7 +216,7 @@ def test_help_says_what_beams_are(capsys):
     with pytest.raises(SystemExit):
         main(["infer", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert '"beam" looks for the likeliest whole sentence' in told
+    assert '"beam" looks for the likeliest whole sequence' in told
     assert "beam: how many sentences are kept at a time" in told
 
 
