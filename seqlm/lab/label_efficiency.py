@@ -39,8 +39,6 @@ SVM = "RBF-SVM on pixels"
 SVM_AUGMENTED = "RBF-SVM on pixels, augmented images too"
 CLASSIFIERS = (FROM_LM, SCRATCH, SVM, SVM_AUGMENTED)
 
-_VAL_ROWS = 100  # labelled training rows that stand in for val; they choose nothing
-
 
 def without_labels(corpus: Corpus) -> Corpus:
     """The same images in the same splits without their classes, one row per image.
@@ -219,7 +217,7 @@ def _test_classifier(
 ) -> np.ndarray:
     """Train on `records` alone; which test images are classified correctly? (N,) bool."""
     originals = [record for record in records if not record.meta.get("copy")] or records
-    splits = {"train": records, "val": originals[:_VAL_ROWS], "test": []}
+    splits = {"train": records, "val": originals[:100], "test": []}  # val chooses nothing
     few = Corpus(corpus.vocab, splits, corpus.max_length)
     try:
         train_classifier(few, size, replace(config, resume=False), start, log=lambda line: None)

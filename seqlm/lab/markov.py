@@ -17,7 +17,6 @@ from scipy.special import entr
 from seqlm.config import DataFiles
 from seqlm.data.build import SEQUENCES, VOCAB
 from seqlm.data.records import SPLITS, Record, write_records
-from seqlm.data.splits import leaks
 from seqlm.data.tokens import KIND_CODE, code_token, default_vocab, draw_layout, token_kinds
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import TokenScores
@@ -63,8 +62,8 @@ class MarkovSource:
         """
         if n_codes < 2 or order < 1 or n_codes**order > MOST_CONTEXTS or concentration <= 0:
             raise ConfigError(
-                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; the least are "
-                f"2, 1 and above 0, and n_codes to the power of order is at most {MOST_CONTEXTS:,}"
+                f"n_codes: {n_codes}, order: {order}, concentration: {concentration}; the least is "
+                f"2, 1 and above 0, and n_codes to the power of order at most {MOST_CONTEXTS:,}"
             )
         rng = np.random.default_rng(seed)
         return cls(rng.dirichlet(np.full(n_codes, float(concentration)), (n_codes,) * order))
@@ -157,14 +156,9 @@ class MarkovSource:
         """Write sequences.jsonl and vocab.json, with `n_rows` of "train", "val" and "test".
 
         The source has no classes, so each row is ``<CLS> <CLS> <IMG> codes </IMG> <EOS>``, and the
-        vocabulary has no class tokens. Raises ConfigError when a row appears in two splits: leaving
-        it out would change the distribution, and with it the limit.
+        vocabulary has no class tokens. `load_corpus` refuses an empty train or val split, and rows
+        that stand in two splits (leaving them out would change the distribution: take longer rows).
         """
-        if not {"train", "val"} <= set(n_rows) <= set(SPLITS) or min(n_rows.values()) < 1:
-            raise ConfigError(
-                f"n_rows: got {dict(n_rows)}; give at least one row of train, of val and, if "
-                "wanted, of test"
-            )
         # Train comes last, so that val and test do not depend on its size.
         sides = [name for name in SPLITS[::-1] for _ in range(n_rows.get(name, 0))]
         codes = self.rows(len(sides), length, seed)
@@ -172,12 +166,6 @@ class MarkovSource:
             Record(draw_layout(row, None), None, {"split": side, "source_id": f"row-{i:06d}"})
             for i, (row, side) in enumerate(zip(codes, sides, strict=True))
         ]
-        shared = leaks({name: [r for r in records if r.meta["split"] == name] for name in SPLITS})
-        if shared:
-            raise ConfigError(
-                f"length: with {length} codes per row, {len(shared)} rows are in two splits; take "
-                "longer rows, or a source with more codes"
-            )
         files = DataFiles(Path(directory) / SEQUENCES, Path(directory) / VOCAB)
         write_json(files.vocab_path, default_vocab(self.n_codes, 0))
         write_records(files.data_path, records)
