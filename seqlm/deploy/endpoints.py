@@ -9,10 +9,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from queue import Empty, Queue
+from types import SimpleNamespace
 from typing import Annotated
 
 import litserve
-import torch
 from fastapi.responses import StreamingResponse
 from litserve.loops import BatchedLoop, StreamingLoop
 from pydantic import AfterValidator
@@ -21,26 +21,11 @@ from transformers import GPT2Config
 from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 from seqlm.data.tokens import class_ids, reading_prompt
+from seqlm.deploy import schemas
 from seqlm.deploy.infer import TAIL
-from seqlm.deploy.schemas import (
-    ClassifyRequest,
-    ClassPredictions,
-    GenerateRequest,
-    NextTokenRequest,
-    NextTokens,
-    Sentences,
-    StrictRequest,
-)
 from seqlm.errors import DataError, error_prefix
-from seqlm.evaluation.scores import pad, predict_classes
-from seqlm.models.generation import (
-    check_prompt,
-    generate_sentences,
-    stream_sentences,
-    token_ids,
-    top_tokens,
-    withhold_class,
-)
+from seqlm.evaluation.scores import last_logits, predict_classes
+from seqlm.models import generation
 from seqlm.models.gpt2 import check_model_directory, load_model
 
 BATCH_REQUESTS = 16
@@ -57,26 +42,20 @@ class _SleepingLoop(BatchedLoop):
 
     def get_batch_requests(self, lit_api, request_queue: Queue, transport):
         try:
-            first = request_queue.get(timeout=1.0)
+            first = [request_queue.get(timeout=1.0)]
         except Empty:
             return [], []
-        return super().get_batch_requests(lit_api, _WithFirst(first, request_queue), transport)
 
+        def get(timeout: float):
+            return first.pop() if first else request_queue.get(timeout=timeout)
 
-class _WithFirst:
-    """A queue with `first` put back in front."""
-
-    def __init__(self, first, queue: Queue):
-        self.waiting, self.queue = [first], queue
-
-    def get(self, timeout: float):
-        return self.waiting.pop() if self.waiting else self.queue.get(timeout=timeout)
+        return super().get_batch_requests(lit_api, SimpleNamespace(get=get), transport)
 
 
 class Endpoint(litserve.LitAPI):
     """One kind of request to the model in `directory`: a path, and workers of its own."""
 
-    request_type: type[StrictRequest]
+    request_type: type[schemas.StrictRequest]
 
     def __init__(self, path: str, directory: Path):
         super().__init__(BATCH_REQUESTS, BATCH_WAIT, path, loop=_SleepingLoop())
@@ -90,8 +69,8 @@ class Endpoint(litserve.LitAPI):
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.model = load_model(self.directory, device)
 
-    def check(self, request) -> None:
-        """Raises DataError when the model cannot answer `request`."""
+    def check(self, request):
+        """The request itself. Raises DataError when the model cannot answer it."""
         raise NotImplementedError
 
     @property
@@ -102,51 +81,44 @@ class Endpoint(litserve.LitAPI):
         process, can receive this object but not a function made here.
         """
 
-        def checked(request):
-            self.check(request)
-            return request
-
-        def decode_request(request: Annotated[self.request_type, AfterValidator(checked)]):
+        def decode_request(request: Annotated[self.request_type, AfterValidator(self.check)]):
             return request
 
         return decode_request
 
     def check_tokens(self, tokens: Sequence[str], new: int | None = None) -> None:
         with error_prefix("tokens"):
-            token_ids(tokens, self.vocab)
-            check_prompt(self.config.n_positions, tokens, new)
+            generation.token_ids(tokens, self.vocab)
+            generation.check_prompt(self.config.n_positions, tokens, new)
 
 
 class NextTokenEndpoint(Endpoint):
     """The likeliest next tokens, with their probabilities"""
 
-    request_type = NextTokenRequest
+    request_type = schemas.NextTokenRequest
 
-    def check(self, request: NextTokenRequest) -> None:
+    def check(self, request: schemas.NextTokenRequest):
         self.check_tokens(request.tokens)
+        return request
 
-    @torch.inference_mode()
-    def predict(self, requests: list[NextTokenRequest]) -> list[dict]:
+    def predict(self, requests: list[schemas.NextTokenRequest]) -> list[dict]:
         rows = [encode_tokens(request.tokens, self.vocab) for request in requests]
-        last = torch.tensor([len(row) - 1 for row in rows], device=self.model.device)
-        logits = self.model(pad(rows).to(self.model.device), use_cache=False).logits  # (B, T, V)
-        at_end = logits[torch.arange(len(rows), device=self.model.device), last]  # (B, V)
-        probabilities = at_end.double().softmax(-1).cpu().numpy()
+        probabilities = last_logits(self.model, rows).double().softmax(-1).cpu().numpy()  # (B, V)
         return [
-            {"table": top_tokens(row, self.tokenizer, request.k)}
+            {"table": generation.top_tokens(row, self.tokenizer, request.k)}
             for row, request in zip(probabilities, requests, strict=True)
         ]
 
-    def encode_response(self, output) -> NextTokens:
+    def encode_response(self, output) -> schemas.NextTokens:
         return output
 
 
 class GenerateEndpoint(Endpoint):
-    """Sentences that go on from a prompt"""
+    """schemas.Sentences that go on from a prompt"""
 
-    request_type = GenerateRequest
+    request_type = schemas.GenerateRequest
 
-    def check(self, request: GenerateRequest) -> None:
+    def check(self, request: schemas.GenerateRequest):
         self.check_tokens(request.tokens, request.max_new_tokens)
         needed = request.n * sentence_bytes(self.config, request.tokens, request.config())
         if needed > MEMORY:
@@ -155,8 +127,9 @@ class GenerateEndpoint(Endpoint):
                 f"{needed / GIB:.1f} GiB, and {MEMORY / GIB:.1f} are allowed; lower n, "
                 "max_new_tokens or num_beams"
             )
+        return request
 
-    def predict(self, requests: list[GenerateRequest]) -> list[dict]:
+    def predict(self, requests: list[schemas.GenerateRequest]) -> list[dict]:
         """Generate all sentences with the same settings side by side, equal ones once."""
         sentences: dict[SampleConfig, dict[tuple, list[str]]] = defaultdict(dict)
         for request in requests:
@@ -166,14 +139,16 @@ class GenerateEndpoint(Endpoint):
             unique, size = list(samples), MEMORY // largest
             for group in (unique[i : i + size] for i in range(0, len(unique), size)):
                 prompts, streams = zip(*group, strict=True)
-                generated = generate_sentences(self.model, self.vocab, prompts, config, streams)
+                generated = generation.generate_sentences(
+                    self.model, self.vocab, prompts, config, streams
+                )
                 samples |= zip(group, generated, strict=True)
         return [
             {"sentences": [sentences[request.config()][sample] for sample in request.samples()]}
             for request in requests
         ]
 
-    def encode_response(self, output) -> Sentences:
+    def encode_response(self, output) -> schemas.Sentences:
         return output
 
 
@@ -184,11 +159,13 @@ class StreamEndpoint(GenerateEndpoint):
         super().__init__(path, directory)
         self.stream, self.max_batch_size, self.loop = True, 1, StreamingLoop()
 
-    def predict(self, request: GenerateRequest) -> Iterator[dict]:
+    def predict(self, request: schemas.GenerateRequest) -> Iterator[dict]:
         """Lines {"sentence", "token"} as they come, then the whole {"sentences"}."""
         prompts, streams = zip(*request.samples(), strict=True)
         sentences = [list(prompt) for prompt in prompts]
-        steps = stream_sentences(self.model, self.vocab, prompts, request.config(), streams)
+        steps = generation.stream_sentences(
+            self.model, self.vocab, prompts, request.config(), streams
+        )
         for chosen in steps:
             for row, token in chosen.items():
                 sentences[row].append(token)
@@ -202,22 +179,23 @@ class StreamEndpoint(GenerateEndpoint):
 class ClassifyEndpoint(Endpoint):
     """Class probabilities of each row, from a classifier or read off a language model"""
 
-    request_type = ClassifyRequest
+    request_type = schemas.ClassifyRequest
 
-    def check(self, request: ClassifyRequest) -> None:
+    def check(self, request: schemas.ClassifyRequest):
         # `seqlm infer` cuts longer rows and says so; here only the sender could.
         limit = min(self.config.n_positions, self.tokenizer.model_max_length) - TAIL
         for number, row in enumerate(request.rows):
             with error_prefix(f"rows.{number}"):
-                token_ids(row, self.vocab)
+                generation.token_ids(row, self.vocab)
                 prompt = reading_prompt(row)
                 if len(prompt) > limit:
                     raise DataError(
                         f"{len(prompt)} tokens up to its last <CLS>, and the model reads at most "
                         f"{limit}; leave out codes from the left, as training does"
                     )
+        return request
 
-    def predict(self, requests: list[ClassifyRequest]) -> list[dict]:
+    def predict(self, requests: list[schemas.ClassifyRequest]) -> list[dict]:
         rows = [reading_prompt(row) for request in requests for row in request.rows]
         prompts = [encode_tokens(row, self.vocab) for row in rows]
         predictions = iter(
@@ -226,7 +204,7 @@ class ClassifyEndpoint(Endpoint):
         )
         return [{"rows": [next(predictions) for _ in request.rows]} for request in requests]
 
-    def encode_response(self, output) -> ClassPredictions:
+    def encode_response(self, output) -> schemas.ClassPredictions:
         return output
 
 
@@ -240,6 +218,6 @@ def sentence_bytes(model: GPT2Config, tokens: Sequence[str], config: SampleConfi
     if config.max_new_tokens is not None:
         length = min(length, len(tokens) + config.max_new_tokens)
     rows = config.num_beams if config.strategy == "beam" else 1
-    if config.guidance != 1 and withhold_class(tokens):
+    if config.guidance != 1 and generation.withhold_class(tokens):
         rows *= 2
     return rows * length * model.n_layer * 2 * model.n_embd * 4

@@ -8,6 +8,7 @@ import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -71,7 +72,9 @@ def export_model(
     directory, output_dir = Path(directory), Path(output_dir)
     cache = cache and not is_classifier(directory)
     check_output(directory, output_dir)
-    _check_packages()
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        if find_spec(package) is None:
+            raise SeqlmError(f"{package} is not installed; get it with: {INSTALL}")
     tokenizer = load_tokenizer(directory)
     # The attention that is written out step by step can be traced.
     model = load_model(directory).float().cpu().eval()
@@ -111,15 +114,6 @@ def check_output(directory: Path, output_dir: Path) -> None:
             f"output_dir: {output_dir} holds {min(names - _WRITTEN)}, which no export wrote and "
             "which would be lost; name a folder of its own"
         )
-
-
-def _check_packages() -> None:
-    try:
-        import onnx  # noqa: F401
-        import onnxruntime  # noqa: F401
-        import onnxscript  # noqa: F401
-    except ImportError as error:
-        raise SeqlmError(f"{error.name} is not installed; get it with: {INSTALL}") from error
 
 
 def _test_inputs(config: GPT2Config) -> list[np.ndarray]:
@@ -219,7 +213,7 @@ def onnx_card(
     license: str | None = None,
 ) -> str:
     """README.md of an export: its inputs and outputs, an example, how close it is to torch."""
-    classifies = is_classifier(config)
+    classifies, width = is_classifier(config), config.n_embd // config.n_head
     measured = f" Against torch: {loss}" if loss else ""
     if int8:
         measured = (
@@ -249,7 +243,17 @@ and exported with seqlm; the card of the trained model holds its metrics.
 
 From inside this folder:
 
-{_example(config, cache)}
+```python
+import json
+import numpy as np
+import onnxruntime
+session = onnxruntime.InferenceSession("{GRAPH}")
+vocab = json.load(open("vocab.json"))
+feed = {{"input_ids": np.array([[vocab["<IMG>"], vocab["<CLS>"]]])}}
+for place in session.get_inputs()[1:]:  # no past at first
+    feed[place.name] = np.zeros((1, {config.n_head}, 0, {width}), dtype="float32")
+logits = session.run(None, feed)[0]
+```
 
 seqlm runs it, too: `seqlm infer --runtime onnx --model_path` and this folder.
 
@@ -279,19 +283,3 @@ filled up on the right with {config.pad_token_id} (`<PAD>`)."""
 {past if cache else ""}
 
 Attention is causal, so rows filled up on the right need no mask."""
-
-
-def _example(config: GPT2Config, cache: bool) -> str:
-    shape = f"(1, {config.n_head}, 0, {config.n_embd // config.n_head})"
-    past = f"""for place in session.get_inputs()[1:]:
-    feed[place.name] = np.zeros({shape}, dtype="float32")
-"""
-    return f"""```python
-import json
-import numpy as np
-import onnxruntime
-session = onnxruntime.InferenceSession("{GRAPH}")
-vocab = json.load(open("vocab.json"))
-feed = {{"input_ids": np.array([[vocab["<IMG>"], vocab["<CLS>"]]])}}
-{past if cache else ""}logits = session.run(None, feed)[0]
-```"""

@@ -4,6 +4,7 @@ import json
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -149,10 +150,10 @@ def generate_rows(
     ]
     if output is not None:
         _write_output(directory, rows, output)
-    book = _codebook(directory) if sys.stdout.isatty() and not as_json else None
-    for row in rows:
+    shown = sys.stdout.isatty() and not as_json
+    images = _images(directory, rows) if shown else [None] * n
+    for row, image in zip(rows, images, strict=True):
         print(as_line(row) if as_json else " ".join(row.tokens))
-        image = _image(book, row)
         if image is not None:
             print(_in_blocks(image))
 
@@ -169,12 +170,12 @@ def _write_output(directory: Path, rows: list[Record], output: Path) -> None:
     if output.suffix == ".jsonl":
         write_records(output, rows)
         return
-    book = _codebook(directory)
-    images = [image for row in rows if (image := _image(book, row)) is not None]
-    if len(images) < len(rows):
+    images = _images(directory, rows)
+    missing = sum(image is None for image in images)
+    if missing:
         raise ConfigError(
-            f"output: {output} cannot be drawn: {len(rows) - len(images)} of {len(rows)} sentences "
-            "hold no whole picture, or no code book lies beside the model; write .jsonl instead"
+            f"output: {output} cannot be drawn: {missing} of {len(rows)} sentences hold no whole "
+            "picture, or no code book lies beside the model; write .jsonl instead"
         )
     from seqlm.plots.images import plot_images
 
@@ -184,19 +185,15 @@ def _write_output(directory: Path, rows: list[Record], output: Path) -> None:
         figure.savefig(aside, format="png", dpi=130, metadata={"Software": None})
 
 
-def _codebook(directory: Path) -> PatchCodebook | None:
-    path = directory / CODEBOOK
-    return PatchCodebook.load(path) if path.is_file() else None
-
-
-def _image(book: PatchCodebook | None, row: Record) -> np.ndarray | None:
-    """The image (H, W) of a sentence; None where it holds no whole one, or there is no book."""
-    if book is None:
-        return None
-    try:
-        return book.decode(codes_of(row.tokens)[None])[0]
-    except (DataError, IndexError):
-        return None
+def _images(directory: Path, rows: list[Record]) -> list[np.ndarray | None]:
+    """The image (H, W) of each row; None where it holds no whole one, or there is no codebook."""
+    path, images = directory / CODEBOOK, [None] * len(rows)
+    if path.is_file():
+        book = PatchCodebook.load(path)
+        for i, row in enumerate(rows):
+            with suppress(DataError, IndexError):
+                images[i] = book.decode(codes_of(row.tokens)[None])[0]
+    return images
 
 
 def _in_blocks(image: np.ndarray) -> str:

@@ -189,15 +189,10 @@ def write_graph(model: PreTrainedModel, path: Path, cache: bool) -> None:
         raise SeqlmError(
             f"torch could not write this model as ONNX ({error_text(error)})"
         ) from error
-    _remove_metadata(path)
-
-
-def _remove_metadata(path: Path) -> None:
-    """Remove the file and line on this machine that each node came from, and check the graph."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False)
-    for node in graph.graph.node:
+    for node in graph.graph.node:  # the file and line on this machine that it came from
         node.ClearField("metadata_props")
         node.ClearField("doc_string")
     onnx.save(graph, path)

@@ -1,6 +1,5 @@
 """Requests to a served model and its answers, as strict pydantic models."""
 
-from dataclasses import fields
 from typing import Annotated
 
 from fastapi.exceptions import RequestValidationError
@@ -76,8 +75,7 @@ class GenerateRequest(StrictRequest):
 
     def config(self) -> SampleConfig:
         """The sampling settings; the seed stands in `samples`."""
-        names = [field.name for field in fields(SampleConfig) if field.name != "seed"]
-        return SampleConfig(**{name: getattr(self, name) for name in names})
+        return SampleConfig(**self.model_dump(exclude={"tokens", "n", "seed"}))
 
     def samples(self) -> list[tuple[tuple[str, ...], tuple[int, int]]]:
         """For each sentence its prompt, and the seeds of its random numbers."""

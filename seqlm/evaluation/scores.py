@@ -105,6 +105,14 @@ def score_tokens(model, rows: Rows, batch_size: int | None = None) -> TokenScore
 
 
 @torch.inference_mode()
+def last_logits(model, rows: Rows) -> torch.Tensor:
+    """A language model's logits after the last token of each row. (B, V) float32."""
+    logits = model(pad(rows).to(model.device), use_cache=False).logits.float()  # (B, T, V)
+    last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
+    return logits[torch.arange(len(rows), device=model.device), last]
+
+
+@torch.inference_mode()
 def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
     """A language model's probabilities of the class tokens after each prompt. (N, C), sums to 1.
 
@@ -114,10 +122,9 @@ def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.nd
     probabilities = np.zeros((len(prompts), len(class_ids)))
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
         rows = [prompts[i] for i in batch]
-        logits = model(pad(rows).to(model.device), use_cache=False).logits.float()  # (B, T, V)
-        last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
-        at_end = logits[torch.arange(len(rows), device=model.device), last]  # (B, V)
-        probabilities[batch] = at_end[:, list(class_ids)].softmax(-1).cpu().numpy()
+        probabilities[batch] = (
+            last_logits(model, rows)[:, list(class_ids)].softmax(-1).cpu().numpy()
+        )
     return probabilities
 
 

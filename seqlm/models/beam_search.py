@@ -58,8 +58,7 @@ class Decoder:
 class _Finished:
     """The best finished sequences of one row, at most `size` of them.
 
-    A row settles for good, so that its result does not depend on how long the others of its batch
-    go on.
+    A row settles for good: its result does not depend on how long others of its batch go on.
     """
 
     def __init__(self, size: int):
@@ -67,9 +66,7 @@ class _Finished:
 
     def add(self, score: float, ids: list[int]) -> None:
         if not self.settled:
-            self.best.append((score, ids))
-            self.best.sort(key=lambda one: -one[0])
-            del self.best[self.size :]
+            self.best = sorted([*self.best, (score, ids)], key=lambda one: -one[0])[: self.size]
 
     def settle(self, best_running: float) -> bool:
         """Are there enough of them, none worse than the best that still runs?"""

@@ -48,7 +48,7 @@ def add_lora(
     head learns, too, and the adapter holds it whole. `directory` is where the model came from; the
     adapter keeps its last name. B starts at zero and A at random from `seed`.
 
-    `model` itself is changed: use only the result. Raises ValueError (of peft) for a rank below 1.
+    `model` itself changes: use only the result. Raises ValueError (of peft) for a rank below 1.
     """
     new = list(range(first_new, model.config.vocab_size))
     tied = model.config.tie_word_embeddings or model.get_output_embeddings() is None

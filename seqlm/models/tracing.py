@@ -16,35 +16,22 @@ from seqlm.models.generation import strategy_probabilities, withhold_class
 
 @dataclass(frozen=True)
 class Candidate:
-    """One token that was possible at a position, by its name.
-
-    Attributes:
-        probability: the model's own.
-        after: after the sampling settings, as it was sampled from.
-        chosen: whether this token stands there.
-    """
+    """One token that was possible at a position."""
 
     token: str
-    probability: float
-    after: float
-    chosen: bool
+    probability: float  # the model's own
+    after: float  # after the sampling settings, as it was sampled from
+    chosen: bool  # whether this token stands there
 
 
 @dataclass(frozen=True, eq=False)
 class Trace:
-    """The model's predictions at each of the P codes of an image.
+    """The model's predictions at each of the P codes of an image."""
 
-    Attributes:
-        ids: the code at each position. (P,) int64
-        names: the token of every id. (V,)
-        expected: p(token | all before it), the model's own. (P, V)
-        after: the same after guidance, temperature, top-k and nucleus, codes only. (P, V)
-    """
-
-    ids: np.ndarray
-    names: list[str]
-    expected: np.ndarray
-    after: np.ndarray
+    ids: np.ndarray  # (P,) int64, the code at each position
+    names: list[str]  # (V,) the token of every id
+    expected: np.ndarray  # (P, V) p(token | all before it), the model's own
+    after: np.ndarray  # (P, V) after guidance, temperature, top-k and nucleus, codes only
 
     @cached_property
     def surprisal(self) -> np.ndarray:
