@@ -17,13 +17,12 @@ from scipy import stats
 
 from seqlm.config import DataConfig
 from seqlm.errors import DataError
-from seqlm.evaluation.estimates import CONFIDENCE, Estimate
+from seqlm.evaluation.estimates import CONFIDENCE, UNKNOWN, Estimate
 
 UNIT = "bits per image"
 BLOCK = 20  # test images that the jackknife leaves out together
 BZ2_WINDOW = 890_000  # bz2 sorts 900 kB at a time and forgets what came before
 STRETCHES = 8
-XZ_SMALLEST_WINDOW = 4_096
 MOST_CODES = 2**16
 
 Pack = Callable[[np.ndarray, np.ndarray], bytes]  # codes (N, P), rank of each code by frequency
@@ -67,7 +66,7 @@ PACKINGS: dict[str, Pack] = {
 
 def _xz(data: bytes, **literals: int) -> int:
     # Raw, because a container rounds sizes up to four bytes; the window covers all data.
-    window = max(XZ_SMALLEST_WINDOW, len(data))
+    window = max(4_096, len(data))
     settings = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}
     return len(lzma.compress(data, lzma.FORMAT_RAW, filters=[settings | literals]))
 
@@ -169,7 +168,10 @@ def _best_setting(
         packing, setting = choice
         pack = partial(PACKINGS[packing], ranks=ranks)
         size = settings[setting](pack(train), max(len(pack(val)), len(pack(test))))
-        cost = lambda codes: float(8 * size(pack(codes)) / len(codes))  # noqa: E731
+
+        def cost(codes: np.ndarray) -> float:
+            return float(8 * size(pack(codes)) / len(codes))
+
         return cost(val), packing + setting, cost
 
     with ThreadPoolExecutor() as pool:
@@ -187,7 +189,7 @@ def jackknife(cost: Callable[[np.ndarray], float], codes: np.ndarray) -> Estimat
     """
     n, blocks = len(codes), max(2, round(len(codes) / BLOCK))
     if n < 2:
-        return Estimate(cost(codes), float("-inf"), float("inf"), n, UNIT)
+        return Estimate(cost(codes), *UNKNOWN, n, UNIT)
     without = [np.delete(codes, left_out, axis=0) for left_out in np.array_split(range(n), blocks)]
     with ThreadPoolExecutor() as pool:
         value, *costs = pool.map(cost, [codes, *without])

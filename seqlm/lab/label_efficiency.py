@@ -233,15 +233,14 @@ def _test_svm(
 ) -> np.ndarray:
     """The same for an SVM on the images of `records`."""
     rows = [record for record in records if augmented or not record.meta.get("copy")]
-    (train, known), (test, labels) = (
-        (
-            np.array([images()[record.source, record.meta.get("copy", 0)] for record in some]),
-            np.array([record.label for record in some]),
-        )
-        for some in (rows, corpus.labelled("test"))
-    )
-    svm = classical_models("pixels", train[0].size)["svm"]
-    return svm.fit(train, known).predict(test) == labels
+    tested = corpus.labelled("test")
+
+    def pixels(some: list[Record]) -> np.ndarray:  # (N, H, W)
+        return np.array([images()[record.source, record.meta.get("copy", 0)] for record in some])
+
+    svm = classical_models("pixels", pixels(tested)[0].size)["svm"]
+    svm.fit(pixels(rows), [record.label for record in rows])
+    return svm.predict(pixels(tested)) == [record.label for record in tested]
 
 
 def load_row_images(directory: Path) -> dict[tuple[str, int], np.ndarray]:

@@ -86,10 +86,7 @@ class MarkovSource:
 
     @property
     def entropy_rate(self) -> float:
-        """h = - sum_i pi_i sum_j P_ij ln P_ij, in nats per code; i runs over contexts.
-
-        Source: T. M. Cover, J. A. Thomas, Elements of Information Theory (2006), theorem 4.2.4.
-        """
+        """Nats per code given all before (Cover, Thomas: Elements of Information Theory, 4.2.4)."""
         return float(self.entropies[-1])
 
     def limit_by_position(self, length: int) -> np.ndarray:

@@ -12,7 +12,7 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from seqlm.data.records import Record
-from seqlm.evaluation.estimates import Estimate, bootstrap_interval
+from seqlm.evaluation.estimates import Estimate, bootstrap
 from seqlm.evaluation.metrics import ratio_of_sums
 from seqlm.evaluation.scores import TokenScores, batches
 
@@ -142,8 +142,7 @@ def mean_of_batch_means(scores: TokenScores, batch_size: int) -> Estimate:
     for batch in grouped:
         weight[batch] = 1 / (len(grouped) * counts[batch].sum())
     parts = (weight * sums)[order], (weight * counts)[order]
-    value, ends = float(ratio_of_sums(*parts)), bootstrap_interval(ratio_of_sums, parts)
-    return Estimate(value, *ends, len(order), "nats per token")
+    return bootstrap(ratio_of_sums, parts, "nats per token")
 
 
 def select_on_test(hits: np.ndarray, halvings: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
