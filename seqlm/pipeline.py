@@ -17,6 +17,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import yaml
+from nbconvert import HTMLExporter, MarkdownExporter
 from traitlets.config import Config
 
 from seqlm import workspace
@@ -211,8 +212,6 @@ def _remove_traces(ws: Workspace, notebook: Notebook) -> None:
 
 def as_html(notebook: Path) -> str:
     """An executed notebook as one page that opens offline: no script is loaded from anywhere."""
-    from nbconvert import HTMLExporter
-
     scripts = ("mathjax", "require_js", "mermaid_js", "mermaid_layout_elk_js", "jquery")
     exporter = HTMLExporter(**{f"{name}_url": "" for name in scripts})
     return exporter.from_filename(str(notebook))[0]
@@ -223,8 +222,6 @@ def export_report(ws: Workspace) -> list[Path]:
 
     For the laptop profile, also `publish`. Returns what was written.
     """
-    from nbconvert import HTMLExporter, MarkdownExporter
-
     notebook = str(ws.outputs / "notebooks" / "report.ipynb")
     templates = str(workspace.notebooks_folder() / "app" / "nbconvert")
     page = HTMLExporter(
@@ -239,15 +236,15 @@ def export_report(ws: Workspace) -> list[Path]:
     text = MarkdownExporter(config=order, exclude_input=True)
     written = [ws.outputs / "report.html", ws.outputs / "report.md"]
     for path, exporter in zip(written, (page, text), strict=True):
-        write_text(path, exporter.from_filename(notebook)[0].strip() + "\n")
+        exported = exporter.from_filename(notebook)[0].strip() + "\n"
+        write_text(path, re.sub(r"\n{3,}", "\n\n", exported))
     return written + (publish(ws) if ws.profile == "laptop" else [])
 
 
 def publish(ws: Workspace) -> list[Path]:
     """Copy figures, alt texts, report.md and training_data.json to figures/, and fill in READMEs.
 
-    A figure in figures/ that no longer exists is removed with its alt text, unless a notebook
-    that has not been run here makes it. Other files stay.
+    A figure that is no longer made is removed there, unless its notebook has not been run here.
     """
     figures = sorted([*ws.figures.glob("*.png"), *ws.figures.glob("*.txt")])
     for source in [*figures, ws.outputs / "training_data.json"]:

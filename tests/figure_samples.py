@@ -88,7 +88,7 @@ RUNS = {
 # --- methods and their differences ----------------------------------------------------------------
 
 READ, STARTED, SCRATCH = (
-    "read off the language model", "classifier started from the language model",
+    "language model at `<CLS>`", "fine-tuned classifier",
     "classifier from scratch",
 )  # fmt: skip
 EMPTY_BIN = {"low": 0.0, "high": 0.1, "n": 0, "confidence": None, "accuracy": None}

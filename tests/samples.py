@@ -70,7 +70,7 @@ def values(number_of_notebook: str) -> dict:
         "explore_data": {
             "images": {"train": 1257, "val": 180, "test": 360},
             "sentences": 104154,
-            "codes_an_image": 16,
+            "codes_per_image": 16,
             "n_codes": 500,
             "codes_used_train": 497,
             "psnr_test": 28.71,
@@ -93,8 +93,8 @@ def values(number_of_notebook: str) -> dict:
         },
         "classify_sequences": {
             "methods": {
-                "read off the language model": classes(0.975),
-                "classifier started from the language model": classes(0.985),
+                "language model at `<CLS>`": classes(0.975),
+                "fine-tuned classifier": classes(0.985),
                 "classifier from scratch": classes(0.955),
             },
             "baselines": {
@@ -103,11 +103,11 @@ def values(number_of_notebook: str) -> dict:
                 "RBF-SVM on pixels": classes(0.993),
             },
             "val_accuracy": {
-                "read off the language model": share(0.978, 180),
-                "classifier started from the language model": share(0.983, 180),
+                "language model at `<CLS>`": share(0.978, 180),
+                "fine-tuned classifier": share(0.983, 180),
                 "classifier from scratch": share(0.95, 180),
             },
-            "best_method": "classifier started from the language model",
+            "best_method": "fine-tuned classifier",
         },
         "evaluate": {
             "read": measured(3.41),
