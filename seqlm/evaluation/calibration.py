@@ -38,13 +38,12 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     error is sum over bins of n_b / N * |accuracy_b - mean confidence_b|. Source: C. Guo et al., On
     Calibration of Modern Neural Networks, ICML 2017. `probabilities` (N, C), `labels` (N,).
 
-    Chance alone drives each bin's gap up, and resampling does so once more: percentile and BCa
-    intervals of a perfectly calibrated model never hold 0. So the bootstrap over images is mirrored
-    at the value (the basic bootstrap: A. C. Davison and D. V. Hinkley, Bootstrap Methods and their
-    Application, 1997, ch. 5), and the lower end is 0 where a perfectly calibrated model would show
-    as large an error (consistency resampling: J. Bröcker and L. A. Smith, Weather and Forecasting
-    22, 2007). The value itself is biased upwards, so it tends to lie high in its interval. In
-    simulations of 360 images such intervals held the truth 85 to 96 times of 100, BCa's 0 to 90.
+    Chance drives each gap up, and so does resampling: the value is biased upwards, and percentile
+    or BCa intervals of a perfectly calibrated model never hold 0. So the bootstrap over images is
+    mirrored at the value (the basic bootstrap: A. C. Davison and D. V. Hinkley, Bootstrap Methods
+    and their Application, 1997, ch. 5), and the lower end is 0 where a perfectly calibrated model
+    would show as large an error (consistency resampling: J. Bröcker and L. A. Smith, Weather and
+    Forecasting 22, 2007). In simulations of 360 images it held the truth 85 to 96 times of 100.
 
     Raises DataError when there are no images, labels do not fit, or rows do not sum to 1.
     """

@@ -70,10 +70,9 @@ def classical_models(
         "bag"      counts of codes (N, K), `bag_of_codes`         dummy, logistic, svm, bayes
         "codes"    the code at each place (N, P), `codes_at_places`                    bayes
 
-    On 8x8 images the SVM is the usual one for scikit-learn's digits (gamma 0.001 on grey levels
-    0..16, C 10); on larger images gamma shrinks with `n_features`, because distances grow with it.
-    "bayes" on codes has a frequency table of `n_codes` for each place, because a test row may hold
-    codes that training has not shown there. Raises ConfigError for another kind.
+    On larger images the SVM's gamma shrinks with `n_features`, because distances grow with it.
+    "bayes" on codes has `n_codes` frequencies for each place, because a test row may hold codes
+    that training has not shown there. Raises ConfigError for another kind.
     """
     dummy = [DummyClassifier(strategy="most_frequent")]
     logistic = LogisticRegression(max_iter=2_000)

@@ -29,10 +29,9 @@ ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 
 
 def train_digit_classifier(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
-    """The SVM on pixels that classifies generated digits: ``.predict(images)`` -> (N,).
+    """The SVM on pixels that classifies generated digits; train it on original images alone.
 
-    Train it on the original training images alone, not on augmented or generated ones. Report its
-    error on real test images beside its results.
+    Report its error on real test images beside its results.
     """
     return fit_classical_models(images, labels)["svm"]
 
@@ -40,11 +39,11 @@ def train_digit_classifier(images: np.ndarray, labels: np.ndarray) -> Classifier
 def real_vs_generated_auc(real: np.ndarray, generated: np.ndarray, seed: int = 42) -> Estimate:
     """How well a random forest distinguishes generated images from real ones: ROC AUC.
 
-    0.5: not at all; 1: always. A forest scores only images of folds that it did not see (five
-    folds). Give `real` through the same code book as `generated`, both (N, H, W), else the forest
-    learns to see the code book and not the model. A classifier two-sample test: D. Lopez-Paz and
-    M. Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017. The interval resamples the images
-    of either side, with the forests kept. Raises DataError when either has fewer than five.
+    0.5: not at all; 1: always. Scores are cross-validated over five folds. Give `real` through the
+    same code book as `generated`, both (N, H, W), else the forest learns to see the code book.
+    Source: D. Lopez-Paz and M. Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017. The
+    interval resamples the images of either side, with the forests kept. Raises DataError when
+    either has fewer than five.
     """
     if min(len(real), len(generated)) < FOLDS:
         raise DataError(f"the real-vs-generated AUC needs at least {FOLDS} images of each")
@@ -81,14 +80,11 @@ def _points(images: np.ndarray) -> np.ndarray:
 def diversity(images: np.ndarray, labels: np.ndarray) -> Estimate:
     """Mean distance between images of one class, then the mean over classes.
 
-    Within class c, over all pairs of its n_c images: 2 / (n_c (n_c - 1)) * sum of d(x_i, x_j),
-    i < j, which does not depend on how many images there are (a U-statistic: W. Hoeffding, A Class
-    of Statistics with Asymptotically Normal Distribution, Annals of Mathematical Statistics 19,
-    1948). n is the number of images. The interval resamples images within each class; pairs of an
-    image with itself do not count.
-
-    Compare it with the diversity of real images through the same code book. Images of a wrong digit
-    raise it, so read it beside the accuracy of the digit classifier.
+    Within class c: 2 / (n_c (n_c - 1)) * sum of d(x_i, x_j), i < j, whose mean does not depend on
+    n_c (a U-statistic: W. Hoeffding, A Class of Statistics with Asymptotically Normal Distribution,
+    Annals of Mathematical Statistics 19, 1948). The interval resamples images within each class;
+    pairs of an image with itself do not count. Compare it with real images through the same code
+    book, and read it beside the accuracy of the digit classifier: wrong digits raise it.
 
     Raises DataError when a class has a single image, or `labels` (N,) does not match `images`.
     """
@@ -123,21 +119,13 @@ def near_copies(
     """Are generated images nearer to the training images than real held-out images are?
 
     A near copy is at most a threshold away from its nearest training image: the distance within
-    which 5 % of the training images have their nearest neighbour. So the threshold is set before
-    any generated image is looked at.
+    which 5 % of the `training` images have their nearest neighbour. `images` are generated, `real`
+    held out, `copies` augmented and searched, too; all (N, H, W), through one code book.
 
-    Args:
-        images: the generated images (N, H, W).
-        training: the training images, which set the threshold.
-        real: held-out images, through the code book like all the others.
-        copies: augmented images, which are searched, too, but do not set the threshold.
-
-    Returns, ready for a metrics file: the threshold, the share of near copies among generated
-    ("drawn") and held-out ("real") images with Wilson's intervals, their "difference" with
-    Newcombe's, the two-sided "p" of Fisher's exact test, and the "verdict": "more" or "fewer" than
-    among real images, or "no difference shown", which does not prove that there is none: the upper
-    end of the difference says how many more there may be. "fewer" is no merit: bad images are far
-    from everything.
+    Returns, for a metrics file: the "threshold", the share of near copies among generated ("drawn")
+    and held-out ("real") images with Wilson's intervals, their "difference" with Newcombe's, "p" of
+    Fisher's exact test, and the "verdict": "more", "fewer" (no merit: bad images are far from
+    everything), or "no difference shown", which does not prove that there is none.
 
     Raises DataError when there are fewer than two training images.
     """

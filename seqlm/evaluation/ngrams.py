@@ -162,14 +162,8 @@ class NgramModel:
     weights: Mapping[str, float]
     _counts: _Counts
 
-    def probabilities(self, rows: Rows) -> np.ndarray:
-        """p(token | all before it) for every token of every row but the first. (M, V) float64.
-
-        Each line sums to 1 and holds no zero. For a whole split this is large; `score` is not.
-        """
-        return self._mixed(_predicted_tokens(rows, self._counts.vocab_size))
-
-    def _mixed(self, tokens: np.recarray) -> np.ndarray:
+    def probabilities(self, tokens: np.recarray) -> np.ndarray:
+        """p(token | all before it), for `tokens` (m,). (m, V) float64, rows sum to 1, without 0."""
         parts = self._counts.distributions(tokens, self.weights)
         return sum(self.weights[name] * part for name, part in parts.items())
 
@@ -183,7 +177,7 @@ class NgramModel:
         random = np.random.default_rng(0).random(len(tokens))
         nll, rank = np.empty(len(tokens)), np.empty(len(tokens), dtype=np.int64)
         for chosen in _chunks(len(tokens)):
-            table = self._mixed(tokens[chosen])  # (m, V)
+            table = self.probabilities(tokens[chosen])  # (m, V)
             of_target = table[np.arange(len(table)), tokens.target[chosen]]  # (m,)
             tied = (table == of_target[:, None]).sum(axis=1)  # the target among them
             likelier = (table > of_target[:, None]).sum(axis=1)

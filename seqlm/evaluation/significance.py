@@ -1,7 +1,7 @@
 """Is a difference real? Two models on the same tokens, or on the same images."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import stats
@@ -53,40 +53,31 @@ def _check_same_tokens(ours: TokenScores, theirs: TokenScores) -> None:
 class Comparison:
     """Two classifiers a and b on the same images (see `mcnemar`).
 
+    Of many comparisons at once put the p-values through `holm` first.
+
     Attributes:
         difference: accuracy of a minus accuracy of b.
         only_a: images that only a classifies correctly.
         only_b: images that only b classifies correctly.
-        n: images in all.
         p_value: probability of a difference at least as large, were both equally good.
     """
 
     difference: Estimate
     only_a: int
     only_b: int
-    n: int
     p_value: float
-
-    @property
-    def is_real(self) -> bool:
-        """Whether p < 0.05. Of many comparisons at once put the p-values through `holm` first."""
-        return self.p_value < 0.05
 
     def __str__(self) -> str:
         gap = self.difference.map(lambda share: 100 * share, "percentage points")
         interval = f"95 % interval {gap.low:z.1f} to {gap.high:z.1f}"
         interval = interval if gap.has_interval else "interval unknown"
-        verdict = "which is more than chance" if self.is_real else "which may be chance"
+        verdict = "which is more than chance" if self.p_value < 0.05 else "which may be chance"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return (
-            f"The first alone is right on {self.only_a:,} of {self.n:,} images, the second alone "
+            f"The first alone is right on {self.only_a:,} of {gap.n:,} images, the second alone "
             f"on {self.only_b:,}: accuracy of the first minus that of the second is "
             f"{gap.value:z.1f} {gap.unit} ({interval}), {verdict} (exact McNemar test, {p})."
         )
-
-    def to_json(self) -> dict:
-        """For a metrics file, the verdict included."""
-        return asdict(self) | {"difference": self.difference.to_json(), "is_real": self.is_real}
 
 
 def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
@@ -107,12 +98,10 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
     only_a, only_b = int((a & ~b).sum()), int((b & ~a).sum())
     p_value = stats.binomtest(only_a, only_a + only_b).pvalue if only_a + only_b else 1.0
     gain = a.astype(float) - b  # (N,) 1 where only a is right, -1 where only b is
-    difference = (
-        bootstrap(np.mean, (gain,), "share")
-        if gain.any()
-        else Estimate(0.0, *UNKNOWN, len(gain), "share")
-    )
-    return Comparison(difference, only_a, only_b, len(gain), float(p_value))
+    difference = Estimate(0.0, *UNKNOWN, len(gain), "share")
+    if gain.any():
+        difference = bootstrap(np.mean, (gain,), "share")
+    return Comparison(difference, only_a, only_b, float(p_value))
 
 
 def holm(p_values: Sequence[float]) -> np.ndarray:

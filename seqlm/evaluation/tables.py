@@ -165,29 +165,26 @@ def _lm_rows(values: Mapping, sequence_models: Mapping[str, Mapping] | None = No
     layout = values.get("layout_compared") or layouts[0]
     ours, gpt = values[layout], f"**GPT, {layout} layout**"
     baselines = {
-        name: baseline["code"]
-        for name, baseline in sorted(
-            (values.get("baselines") or {}).items(),
-            key=lambda item: item[1]["code"]["nll"]["value"],
-        )
+        f"baseline: {baseline_name(name)}": baseline["code"]
+        for name, baseline in (values.get("baselines") or {}).items()
     }
-    rows: list[Row] = [(NLL, gpt, ours["code"]["nll"])]
-    rows += [(NLL, k, v["nll"]) for k, v in (sequence_models or {}).items() if k != OURS]
-    rows += [(NLL, f"baseline: {baseline_name(k)}", v["nll"]) for k, v in baselines.items()]
-    best = values.get("best_baseline")
-    if "below_best_baseline" in values:
-        metric = f"NLL saved against the best baseline ({baseline_name(best)})"
-        rows.append((metric, gpt, as_share(values["below_best_baseline"])))
+    models = {gpt: ours["code"]}
+    models |= {name: model for name, model in (sequence_models or {}).items() if name != OURS}
+    models |= dict(sorted(baselines.items(), key=lambda item: item[1]["nll"]["value"]))
+    rows: list[Row] = [(NLL, name, model["nll"]) for name, model in models.items()]
+    compared = {gpt: ours["code"]}
+    if values.get("best_baseline"):
+        best = baseline_name(values["best_baseline"])
+        compared[f"baseline: {best}"] = baselines[f"baseline: {best}"]
+        saved = as_share(values["below_best_baseline"])
+        rows.append((f"NLL saved against the best baseline ({best})", gpt, saved))
     metrics = {
         "perplexity per code": "perplexity",
         "bits per image": "bits_per_image",
         "top-1 accuracy of the next code": "top1",
         "top-5 accuracy of the next code": "top5",
     }
-    for metric, key in metrics.items():
-        rows.append((metric, gpt, ours["code"][key]))
-        if best:
-            rows.append((metric, f"baseline: {baseline_name(best)}", baselines[best][key]))
+    rows += [(k, name, v[key]) for k, key in metrics.items() for name, v in compared.items()]
     rows += [(NLL, f"GPT, {k} layout", values[k]["code"]["nll"]) for k in layouts if k != layout]
     if "class" in ours:
         rows.append(("top-1 accuracy of the class among all tokens", gpt, ours["class"]["top1"]))
@@ -206,35 +203,27 @@ def _classification_rows(values: Mapping) -> list[Row]:
         "macro F1 over the classes": "macro_f1",
         "expected calibration error": "calibration_error",
     }
-    for metric, key in metrics.items():
-        if key in methods.get(best, {}):
-            rows.append((metric, names[best], methods[best][key]))
+    chosen = methods.get(best, {})
+    rows += [(k, names[best], chosen[key]) for k, key in metrics.items() if key in chosen]
     return rows
 
 
 def _generation_rows(values: Mapping) -> list[Row]:
     rows: list[Row] = [(AS_ASKED, f"**{k}**", v["accuracy"]) for k, v in values["drawn"].items()]
-    for name, measured in (values.get("completed") or {}).items():
-        rows.append(("completions classified as asked", name, measured["classified_as_asked"]))
-    overlap = values.get("overlap") or {}
-    metrics = {
-        "BLEU (0 to 100)": "bleu",
-        "ROUGE-1 (0 to 1)": "rouge1",
-        "ROUGE-L (0 to 1)": "rougeL",
-    }
-    for metric, key in metrics.items():
-        rows += [
-            (f"completion against the true half, {metric}", k, v[key]) for k, v in overlap.items()
-        ]
-    copies = (values.get("nearest_train") or {}).get("copies") or {}
-    for name, shares in copies.items():
+    metrics = (
+        ("completions classified as asked", "completed", "classified_as_asked"),
+        ("completion against the true half, BLEU (0 to 100)", "overlap", "bleu"),
+        ("completion against the true half, ROUGE-1 (0 to 1)", "overlap", "rouge1"),
+        ("completion against the true half, ROUGE-L (0 to 1)", "overlap", "rougeL"),
+    )
+    for metric, group, key in metrics:
+        rows += [(metric, name, v[key]) for name, v in (values.get(group) or {}).items()]
+    for name, shares in ((values.get("nearest_train") or {}).get("copies") or {}).items():
         setting, searched = name.split(", ", 1)
         metric = f"near copies of training images ({searched})"
-        rows.append((metric, f"generated, {setting}", shares["drawn"]))
-        if (metric, "real test images", shares["real"]) not in rows:
-            rows.append((metric, "real test images", shares["real"]))
-    for name, area in (values.get("real_vs_generated_auc") or {}).items():
-        rows.append((AUC, name, area))
+        real = (metric, "real test images", shares["real"])
+        rows += [(metric, f"generated, {setting}", shares["drawn"]), *[real] * (real not in rows)]
+    rows += [(AUC, name, e) for name, e in (values.get("real_vs_generated_auc") or {}).items()]
     images = {"test": "real test digits", "reconstructed": "digits decoded from their codes"}
     for name, share in (values.get("digit_classifier") or {}).items():
         rows.append(("accuracy of the digit classifier", images.get(name, name), share))

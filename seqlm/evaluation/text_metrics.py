@@ -20,13 +20,9 @@ def bleu(completions: Sentences, truths: Sentences) -> Estimate:
 
     BP times the geometric mean of the n-gram precisions, n = 1 to 4, summed over rows before they
     are divided; BP = exp(1 - truths' length / completions') where the completions are shorter,
-    else 1. Source: K. Papineni et al., BLEU, ACL 2002, as sacrebleu counts it (M. Post, A Call for
-    Clarity in Reporting BLEU Scores, WMT 2018): one truth a row, case kept, tokens split at
-    spaces, no effective order, exponential smoothing where an n-gram never matches. Completions of
-    fewer than four tokens have a BLEU of 0.
-
-    The interval resamples rows, each with the counts of its own n-grams. Raises DataError when
-    there are no rows, or not one truth for each completion.
+    else 1. Source: K. Papineni et al., BLEU, ACL 2002, as sacrebleu counts it (M. Post, WMT 2018),
+    with exponential smoothing and no effective order. The interval resamples rows. Raises DataError
+    when there are no rows, or not one truth for each completion.
     """
     from sacrebleu.metrics import BLEU  # here, so that only those who need it wait for it
 

@@ -127,26 +127,26 @@ def _mean_of_rows(batches) -> float:
 
 
 @checker("True or False")
-def check_metric_test(function: Answer) -> str:
-    """`function(metric)` returns whether `metric(batches)` is the mean over tokens.
+def check_wrong_evaluations(function: Answer) -> str:
+    """`function(evaluate)` returns whether `evaluate(batches)` is the mean over tokens.
 
-    `batches` as in `check_perplexity`. The function is called with a correct metric and three
-    wrong ones.
+    `batches` as in `check_perplexity`. The function is called with a correct evaluation and
+    three wrong ones.
     """
     if not yes_or_no(function(_mean_over_tokens)):
-        return "Your test rejects a correct metric: compute its numbers by hand."
+        return "Your test rejects a correct evaluation: compute its numbers by hand."
     wrong = {
-        _mean_with_padding: "A metric that counts padding passes: give it a row with padding in "
-        "it.",
-        _mean_of_batches: "A metric that takes the mean of batch means passes: give it two batches "
-        "with different numbers of tokens.",
-        _mean_of_rows: "A metric that takes the mean of row means passes: give it two rows of "
+        _mean_with_padding: "An evaluation that counts padding passes: give it a row with "
+        "padding in it.",
+        _mean_of_batches: "An evaluation that takes the mean of batch means passes: give it two "
+        "batches with different numbers of tokens.",
+        _mean_of_rows: "An evaluation that takes the mean of row means passes: give it two rows of "
         "different lengths in one batch.",
     }
-    for metric, line in wrong.items():
-        if yes_or_no(function(metric)):
+    for evaluate, line in wrong.items():
+        if yes_or_no(function(evaluate)):
             return line
-    return Right("The correct metric passes; padding, batch means and row means are caught.")
+    return Right("The correct evaluation passes; padding, batch means and row means are caught.")
 
 
 def _sign_test(only_a: int, only_b: int) -> float:

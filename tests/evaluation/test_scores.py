@@ -3,14 +3,21 @@
 import numpy as np
 import pytest
 import torch
-from samples import VOCAB, BigramModel, ragged_rows, sharpened
+from samples import VOCAB, BigramModel, ids, ragged_rows, sharpened
+from transformers import GPT2ForSequenceClassification
 
 from seqlm.config import ModelConfig
+from seqlm.data.tokens import class_ids, draw_layout, read_layout, reading_prompt
 from seqlm.errors import DataError
 from seqlm.evaluation import scores as scores_module
 from seqlm.evaluation.metrics import nll, top_k_accuracy
-from seqlm.evaluation.scores import batches, score_tokens
-from seqlm.models.gpt2 import build_lm
+from seqlm.evaluation.scores import (
+    batches,
+    class_probabilities,
+    classifier_probabilities,
+    score_tokens,
+)
+from seqlm.models.gpt2 import build_classifier, build_lm
 
 TINY = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64)
 
@@ -124,3 +131,61 @@ def test_nothing_to_score_is_said_in_a_sentence(lm, rows):
 def test_a_fresh_model_is_as_undecided_as_a_die_with_v_faces():
     scores = score_tokens(build_lm(TINY, VOCAB), ragged_rows(n=40))
     assert nll(scores).value == pytest.approx(np.log(len(VOCAB)), abs=0.1)
+
+
+# --- class probabilities ----------------------------------------------------------------------
+
+
+def reading_prompts(n=12):
+    rng = np.random.default_rng(5)
+    sentences = [
+        read_layout(rng.integers(0, 500, rng.integers(1, 15)), int(rng.integers(10)))
+        for _ in range(n)
+    ]
+    return [ids(reading_prompt(sentence)) for sentence in sentences]
+
+
+def test_the_classifiers_input_never_holds_the_class():
+    answers = set(class_ids(VOCAB))
+    for label in range(10):
+        prompt = ids(reading_prompt(read_layout([3, 1, 4, 1], label)))
+        assert not answers & set(prompt)
+        assert prompt == ids(reading_prompt(read_layout([3, 1, 4, 1], 9 - label)))
+    with pytest.raises(DataError):
+        reading_prompt(draw_layout([3, 1, 4, 1], 7))
+
+
+def test_class_probabilities_are_a_softmax_over_the_class_logits_at_cls(lm):
+    prompts, answers = reading_prompts(), class_ids(VOCAB)
+    probabilities = class_probabilities(lm, prompts, answers)
+    assert probabilities.shape == (12, 10)
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, atol=1e-6)
+    for prompt, row in zip(prompts, probabilities, strict=True):
+        with torch.no_grad():
+            logits = lm(torch.tensor([prompt])).logits[0, -1].double().numpy()
+        likelihoods = np.exp(logits[answers])
+        np.testing.assert_allclose(row, likelihoods / likelihoods.sum(), atol=1e-5)
+    assert probabilities.std(axis=0).max() > 0.01, (
+        "prompts must differ, or their order is not tested"
+    )
+
+
+def test_classifier_probabilities_do_not_depend_on_padding_or_batch():
+    model = sharpened(build_classifier(TINY, VOCAB))
+    prompts = reading_prompts()
+    together = classifier_probabilities(model, prompts)
+    alone = np.concatenate([classifier_probabilities(model, [p]) for p in prompts])
+    np.testing.assert_allclose(together, alone, atol=1e-5)
+    np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
+    assert together.std(axis=0).max() > 0.01
+
+
+def test_classifier_probabilities_are_read_at_the_last_real_token():
+    model = sharpened(build_classifier(TINY, VOCAB))
+    assert isinstance(model, GPT2ForSequenceClassification)
+    prompt, longest = reading_prompts()[0], [2] * 60
+    with torch.no_grad():
+        hidden = model.transformer(torch.tensor([prompt])).last_hidden_state[0, -1]
+        by_hand = model.score(hidden).softmax(-1).numpy()
+    probabilities = classifier_probabilities(model, [prompt, longest])[0]
+    np.testing.assert_allclose(probabilities, by_hand, atol=1e-5)

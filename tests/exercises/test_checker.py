@@ -13,10 +13,10 @@ from seqlm.exercises import probabilities, tokens_and_codes
 from seqlm.exercises.probabilities import (
     check_guidance,
     check_initial_loss,
-    check_metric_test,
     check_nucleus,
     check_perplexity,
     check_sign_test,
+    check_wrong_evaluations,
 )
 from seqlm.exercises.tokens_and_codes import (
     check_class_removed,
@@ -34,7 +34,7 @@ CHECKS = [
     check_perplexity,
     check_nucleus,
     check_guidance,
-    check_metric_test,
+    check_wrong_evaluations,
 ]
 
 
@@ -148,22 +148,24 @@ WRONG = [
     (check_nucleus, unscaled_nucleus, "sum to 1 again"),
     (check_nucleus, lambda p, top_p: np.where(p > top_p, p, 0), "sum counts"),
     (check_nucleus, lambda p, top_p: p, "sort by probability"),
-    (check_metric_test, lambda metric: True, "counts padding passes"),
-    (check_metric_test, lambda metric: False, "rejects a correct metric"),
+    (check_wrong_evaluations, lambda evaluate: True, "counts padding passes"),
+    (check_wrong_evaluations, lambda evaluate: False, "rejects a correct evaluation"),
     (
-        check_metric_test,
-        lambda metric: metric([RAGGED]) == 4,
-        "rejects a correct metric",
+        check_wrong_evaluations,
+        lambda evaluate: evaluate([RAGGED]) == 4,
+        "rejects a correct evaluation",
     ),
-    (check_metric_test, lambda metric: metric([EVEN]) == 4, "counts padding passes"),
-    (check_metric_test, lambda metric: metric([PADDED]) == 4, "mean of batch means"),
-    (check_metric_test, lambda metric: metric([RAGGED]) == 3, "mean of batch means"),
+    (check_wrong_evaluations, lambda evaluate: evaluate([EVEN]) == 4, "counts padding passes"),
+    (check_wrong_evaluations, lambda evaluate: evaluate([PADDED]) == 4, "mean of batch means"),
+    (check_wrong_evaluations, lambda evaluate: evaluate([RAGGED]) == 3, "mean of batch means"),
     (
-        check_metric_test,
-        lambda metric: metric([PADDED]) == 4 and metric([EVEN, row_by_row(EVEN)[0]]) == 10 / 3,
+        check_wrong_evaluations,
+        lambda evaluate: (
+            evaluate([PADDED]) == 4 and evaluate([EVEN, row_by_row(EVEN)[0]]) == 10 / 3
+        ),
         "mean of row means",
     ),
-    (check_metric_test, lambda metric: metric(3), "stopped with TypeError"),
+    (check_wrong_evaluations, lambda evaluate: evaluate(3), "stopped with TypeError"),
 ]
 
 
@@ -221,20 +223,20 @@ UNFIT = [
     (check_nucleus, [0.6, [0.4]], f"a list of 2, {FIVE}"),
     (check_nucleus, second(np.ones(3), P), f"an array of shape (3,), {FIVE}"),
     (check_nucleus, only_once(P), f"None, {FIVE}"),
-    (check_metric_test, 1, f"an int, {YES_NO}"),
-    (check_metric_test, "True", f"a string, {YES_NO}"),
-    (check_metric_test, np.array([True]), f"an array of shape (1,), {YES_NO}"),
-    (check_metric_test, second(0, True), f"an int, {YES_NO}"),
-    (check_metric_test, only_once(True), f"None, {YES_NO}"),
+    (check_wrong_evaluations, 1, f"an int, {YES_NO}"),
+    (check_wrong_evaluations, "True", f"a string, {YES_NO}"),
+    (check_wrong_evaluations, np.array([True]), f"an array of shape (1,), {YES_NO}"),
+    (check_wrong_evaluations, second(0, True), f"an int, {YES_NO}"),
+    (check_wrong_evaluations, only_once(True), f"None, {YES_NO}"),
 ]
 
 
 @pytest.mark.parametrize("row_wise", [False, True])
-def test_a_test_that_asks_together_and_apart_catches_every_wrong_metric(row_wise, capsys):
+def test_a_test_that_asks_together_and_apart_catches_every_wrong_evaluate(row_wise, capsys):
     apart = row_by_row(RAGGED) if row_wise else [RAGGED, row_by_row(RAGGED)[1]]
     mean = 3.0 if row_wise else 18 / 5
-    assert check_metric_test(
-        lambda metric: np.isclose(metric([RAGGED]), 3) and np.isclose(metric(apart), mean)
+    assert check_wrong_evaluations(
+        lambda evaluate: np.isclose(evaluate([RAGGED]), 3) and np.isclose(evaluate(apart), mean)
     )
     assert "✓ Right." in capsys.readouterr().out
 
