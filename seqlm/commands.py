@@ -23,7 +23,8 @@ def build(settings: config.DataConfig, output_dir: Path = Path("data/digits")) -
     from seqlm.data.build import build_dataset
 
     about = build_dataset(settings, output_dir)
-    print(f"{about['sentences']:,} sentences of {about['images']} images in {output_dir}/")
+    images = sum(about["images"].values())
+    print(f"{about['sentences']:,} rows of {images:,} images in {output_dir}/")
 
 
 def train(files: config.DataFiles, model: config.ModelConfig, training: config.TrainConfig) -> None:

@@ -1,4 +1,4 @@
-"""What seqlm says when something a person gave it cannot be used."""
+"""The errors and warnings of seqlm: one sentence each, for the user."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ class SeqlmError(ValueError):
     """One clear sentence: where it is, what is wrong, how to fix it. The command line exits 2."""
 
     def _render_traceback_(self) -> list[str]:
-        # IPython asks for this: a notebook, too, shows the sentence and not where in our code.
+        # IPython calls this, so that a notebook shows the sentence without a traceback.
         return [f"{type(self).__name__}: {self}"]
 
 

@@ -93,8 +93,8 @@ def test_evaluate_prints_numbers_and_json(built, trained, capsys):
     assert "does not beat the best baseline" in capsys.readouterr().out
     assert main([*words, "--json", "--floors", "false"]) == 0
     values = json.loads(capsys.readouterr().out)
-    held = json.loads((trained / "metrics.json").read_text())["values"]
-    assert values["read"] == held["read"]
+    stored = json.loads((trained / "metrics.json").read_text())["values"]
+    assert values["read"] == stored["read"]
 
 
 def test_infer_generates_the_same_sentence_for_the_same_seed(trained, capsys):
@@ -123,10 +123,10 @@ def test_infer_draws_as_the_readme_and_notebook_6_do(capsys):
     )
     wanted: dict = {}
     exec(parameters, wanted)
-    found = infer_settings(capsys)
+    settings = infer_settings(capsys)
     for name in ("temperature", "top_k", "top_p", "guidance"):
-        assert found[name] == wanted[name], name
-    assert found["max_new_tokens"] is None
+        assert settings[name] == wanted[name], name
+    assert settings["max_new_tokens"] is None
     assert infer_settings(capsys, "--guidance", "1", "--max_new_tokens", "9")["guidance"] == 1
 
 
@@ -299,11 +299,11 @@ def test_an_unknown_flag_or_command_exits_with_2(words, capsys):
 
 @pytest.mark.parametrize("asked", [[], ["--laboratory"], ["--laboratory", "--force"]])
 def test_the_laboratory_is_run_when_it_is_asked_for_and_only_then(asked, monkeypatch, capsys):
-    given = {}
-    monkeypatch.setattr("seqlm.pipeline.run_pipeline", lambda ws, **named: given.update(named))
+    options = {}
+    monkeypatch.setattr("seqlm.pipeline.run_pipeline", lambda ws, **named: options.update(named))
     monkeypatch.setattr("seqlm.pipeline.export_report", lambda ws: [])
     assert main(["report", "--profile", "smoke", *asked]) == 0
-    assert given == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
+    assert options == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
 
 
 def test_infer_answers_in_json_and_writes_rows_that_can_be_read_again(trained, tmp_path, capsys):

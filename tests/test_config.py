@@ -43,14 +43,14 @@ CHOICE = [3, "", "no such choice", True]
 
 
 def wrong_types() -> list:
-    found = []
+    cases = []
     for config in CONFIGS:
         for field in fields(config):
             kind = get_type_hints(config)[field.name]
             choice = CHOICE if type(None) in get_args(kind) else [None, *CHOICE]
             for value in WRONG.get(kind, choice):
-                found.append(pytest.param(config, field.name, value, id=f"{field.name}={value!r}"))
-    return found
+                cases.append(pytest.param(config, field.name, value, id=f"{field.name}={value!r}"))
+    return cases
 
 
 def refusal(config, name, value) -> str:
@@ -215,8 +215,8 @@ def test_settings_cannot_be_changed_behind_a_runs_back(config):
 
 @pytest.mark.parametrize("config", CONFIGS)
 def test_every_field_has_its_line_in_the_docstring(config):
-    told = re.findall(r"^ {8}(\w+): ", config.__doc__, flags=re.MULTILINE)
-    assert told == [field.name for field in fields(config)]
+    described = re.findall(r"^ {8}(\w+): ", config.__doc__, flags=re.MULTILINE)
+    assert described == [field.name for field in fields(config)]
 
 
 def test_a_sample_is_by_default_the_model_itself_as_long_as_it_fits():

@@ -68,8 +68,8 @@ def pins() -> dict[str, str]:
 
 def reasons(path: Path, line_form: str) -> dict[str, str]:
     """Package -> what its line's comment says, for the lines that look like `line_form`."""
-    found = re.findall(line_form, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
-    return {canonicalize_name(name): reason for name, reason in found}
+    lines = re.findall(line_form, path.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {canonicalize_name(name): reason for name, reason in lines}
 
 
 def pyproject_reasons() -> dict[str, str]:

@@ -29,7 +29,7 @@ from seqlm.data.tokens import (
     layout_of,
     shorten,
 )
-from seqlm.errors import ConfigError, DataError, DataWarning
+from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix
 from seqlm.utils import atomic_path, json_name, why_unreadable
 
 SPLITS = ("train", "val", "test")
@@ -91,7 +91,7 @@ def read_records(
     records: list[Record] = []
     lacking: list[int] = []
     for line, row in read_rows(path):
-        try:
+        with error_prefix(f"{path}:{line}"):
             record = _checked(row, n_classes, line)
             if lacks_class_token(record) and repair_tail:
                 record = _repaired(record, known)
@@ -100,8 +100,6 @@ def read_records(
             if max_length is not None and len(record.tokens) > max_length:
                 record = _shortened(record, max_length)
             tokens = _known_tokens(record.tokens, known, allow_unknown)
-        except DataError as error:
-            raise DataError(f"{path}:{line}: {error}") from error
         records.append(replace(record, tokens=tokens))
     if not records:
         raise DataError(f"{path}: there is no row in it; write one JSON object a line")

@@ -117,11 +117,11 @@ def test_both_layouts_of_every_image_and_every_copy_are_there(built, records):
     for index, split in enumerate(built.pictures.split):
         for copy in (0, 1) if split == "train" else (0,):
             wanted[f"digits-{index:05d}", copy] = ["draw", "read"]
-    found = {}
+    by_picture = {}
     for record in records:
         key = record.source, record.meta["copy"]
-        found.setdefault(key, []).append(layout_of(record.tokens))
-    assert {key: sorted(layouts) for key, layouts in found.items()} == wanted
+        by_picture.setdefault(key, []).append(layout_of(record.tokens))
+    assert {key: sorted(layouts) for key, layouts in by_picture.items()} == wanted
 
 
 def test_sentences_say_what_their_image_shows(built, records):
@@ -160,7 +160,7 @@ def test_no_source_stands_on_two_sides(records):
     sides = {}
     for record in records:
         sides.setdefault(record.source, set()).add(record.meta["split"])
-    assert all(len(found) == 1 for found in sides.values())
+    assert all(len(names) == 1 for names in sides.values())
     assert leaks(split_records(records)) == []
 
 

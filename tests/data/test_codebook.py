@@ -70,11 +70,11 @@ def test_a_book_with_a_code_for_every_patch_loses_nothing():
 
 
 def test_more_codes_come_nearer(images):
-    found = []
+    ratios = []
     for n_codes in (5, 50, 400):
         book = PatchCodebook.fit(images, n_codes, 2)
-        found.append(psnr(images, book.decode(book.encode(images))))
-    assert found[0] + 3 < found[1] < found[2] - 3
+        ratios.append(psnr(images, book.decode(book.encode(images))))
+    assert ratios[0] + 3 < ratios[1] < ratios[2] - 3
 
 
 def test_codes_are_numbered_from_paper_to_ink(book):

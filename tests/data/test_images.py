@@ -1,4 +1,4 @@
-"""Digits are loaded, divided as everyone divides them, and bent without being blurred."""
+"""Digits are loaded, split as everyone splits them, and augmented without being blurred."""
 
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -165,11 +165,13 @@ def test_more_copies_leave_the_first_ones_as_they_were(some):
     assert np.array_equal(two, three[:200])
 
 
-@pytest.mark.parametrize("bend", STILL)
-def test_each_way_of_bending_does_something_of_its_own(some, bend):
+@pytest.mark.parametrize("setting", STILL)
+def test_each_augmentation_changes_the_image(some, setting):
     still = augment(some, DataConfig(copies=1, **STILL))
-    bent = augment(some, DataConfig(copies=1, **{**STILL, bend: 1.0 if bend != "rotate" else 45}))
-    assert np.abs(bent - still).mean() > 0.02
+    augmented = augment(
+        some, DataConfig(copies=1, **{**STILL, setting: 1.0 if setting != "rotate" else 45})
+    )
+    assert np.abs(augmented - still).mean() > 0.02
     assert np.array_equal(still, augment(some, DataConfig(copies=1, seed=7, **STILL)))
 
 

@@ -239,10 +239,10 @@ def test_unknown_tokens_are_read_as_unknown_when_allowed(tmp_path):
 def test_missing_class_tokens_are_told_once_in_plain_words(tmp_path):
     draw = {"tokens": " ".join(draw_layout([1], None)), "label": 1}
     path = jsonl(tmp_path, draw, read_row(2), tailless_row(3), tailless_row(4, tail="<CLS> <EOS>"))
-    with pytest.warns(DataWarning) as told:
+    with pytest.warns(DataWarning) as caught:
         records = read_records(path, VOCAB)
-    assert len(told) == 1
-    words = str(told[0].message)
+    assert len(caught) == 1
+    words = str(caught[0].message)
     assert "missing in 2 of 4 rows (the first is line 3)" in words
     assert "<CLS> <CLS> <EOS>" in words and "never learn the class" in words
     assert "--repair_tail" in words
@@ -362,9 +362,9 @@ def test_shares_hold_within_rounding_for_any_number_of_rows(n, n_classes):
     assert len(splits["test"]) == -(-n * 2 // 10) and len(splits["val"]) == -(-n // 10)
     whole = Counter(record.label for record in records)
     for name, share in {"test": 0.2, "val": 0.1}.items():
-        found = Counter(record.label for record in splits[name])
+        counts = Counter(record.label for record in splits[name])
         for label, count in whole.items():
-            assert abs(found[label] - share * count) < 2
+            assert abs(counts[label] - share * count) < 2
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -450,20 +450,20 @@ def test_one_large_group_leaves_enough_for_the_others():
     assert splits["val"] and splits["test"] and len(splits["train"]) >= 90
 
 
-def given(side, *codes, source=None, line=None):
+def record_of(side, *codes, source=None, line=None):
     meta = {"split": side} if source is None else {"split": side, "source_id": source}
     return Record(read_layout(codes, 0), 0, meta, line)
 
 
 def test_a_split_that_the_rows_bring_is_kept():
-    rows = [given("val", 1), given("train", 2), given("train", 3), given("test", 4)]
+    rows = [record_of("val", 1), record_of("train", 2), record_of("train", 3), record_of("test", 4)]
     splits = split_records(rows)
     assert splits == {"train": rows[1:3], "val": rows[:1], "test": rows[3:]}
     assert sizes(split_records(rows[:3]))["test"] == 0
 
 
 def test_a_split_that_some_rows_lack_is_refused():
-    rows = [given("train", 1, line=1), Record(("<EOS>",), line=5), given("val", 2, line=6)]
+    rows = [record_of("train", 1, line=1), Record(("<EOS>",), line=5), record_of("val", 2, line=6)]
     with pytest.raises(DataError, match="line 5: meta.split is missing"):
         split_records(rows)
 
@@ -471,20 +471,27 @@ def test_a_split_that_some_rows_lack_is_refused():
 @pytest.mark.parametrize("side", ["train", "val"])
 def test_a_split_that_leaves_train_or_val_empty_is_refused(side):
     with pytest.raises(DataError, match=f"leaves {'val' if side == 'train' else 'train'} empty"):
-        split_records([given(side, 1), given("test", 2)])
+        split_records([record_of(side, 1), record_of("test", 2)])
 
 
 def test_a_split_that_leaks_is_refused_naming_both_lines():
-    codes = [given("train", 1, line=1), given("val", 2, line=2), given("test", 1, line=9)]
+    codes = [
+        record_of("train", 1, line=1),
+        record_of("val", 2, line=2),
+        record_of("test", 1, line=9),
+    ]
     with pytest.raises(DataError, match=r"line 1 \(train\) and line 9 \(test\) hold the same code"):
         split_records(codes)
-    source = [given("train", 1, source="a", line=1), given("val", 2, source="a", line=2)]
+    source = [record_of("train", 1, source="a", line=1), record_of("val", 2, source="a", line=2)]
     with pytest.raises(DataError, match=r"line 1 \(train\) and line 2 \(val\) come from one sour"):
         split_records(source)
 
 
 def test_every_leak_is_told_and_rows_without_lines_are_counted():
-    splits = {"train": [given("train", 1), given("train", 2)], "val": [given("val", 2)] * 2}
+    splits = {
+        "train": [record_of("train", 1), record_of("train", 2)],
+        "val": [record_of("val", 2)] * 2,
+    }
     assert leaks(splits) == ["row 2 (train) and row 1 (val) hold the same codes"] + [
         "row 2 (train) and row 2 (val) hold the same codes"
     ]
@@ -532,9 +539,9 @@ def test_the_users_rows_are_read_and_their_defect_is_named(user_vocab):
     assert user_vocab == default_vocab()
     with pytest.warns(
         DataWarning, match="missing in 300 of 300 rows .the first is line 1."
-    ) as told:
+    ) as caught:
         records = read_records(USER_DATA / "sequences_labels_fixed.jsonl", user_vocab)
-    assert len(told) == 1
+    assert len(caught) == 1
     counts = describe(records, user_vocab)
     assert (counts["rows"], counts["length_min"], counts["length_max"]) == (300, 789, 789)
     assert counts["labels"] == dict.fromkeys(range(10), 30)

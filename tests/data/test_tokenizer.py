@@ -132,8 +132,8 @@ def test_an_unknown_token_is_encoded_as_unknown():
 
 def test_the_vocabulary_comes_in_the_order_of_ids():
     vocab = dict(reversed(default_vocab(3, 2).items()))
-    found = vocabulary_of(build_tokenizer(vocab))
-    assert found == vocab and list(found.values()) == list(range(11))
+    entries = vocabulary_of(build_tokenizer(vocab))
+    assert entries == vocab and list(entries.values()) == list(range(11))
 
 
 def test_loading_says_what_is_not_a_model_directory(tmp_path):

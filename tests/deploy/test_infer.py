@@ -217,7 +217,7 @@ def test_help_says_what_beams_are(capsys):
         main(["infer", "--help"])
     told = " ".join(capsys.readouterr().out.split())
     assert '"beam" looks for the likeliest whole sequence' in told
-    assert "beam: how many sentences are kept at a time" in told
+    assert "beam: how many sequences are kept at a time" in told
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
