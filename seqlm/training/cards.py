@@ -198,7 +198,7 @@ def _verdict(values: Mapping) -> str:
     return f"The classifier does not beat {numbers}. For these rows no GPT is needed."
 
 
-def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, Path]:
+def write_report(directory: Path, record: Mapping, values: Mapping) -> None:
     """Write report.md and training_process.png (alt text beside it) into a user's own run.
 
     `values` is what measure.py returned.
@@ -221,6 +221,4 @@ def run_report(directory: Path, record: Mapping, values: Mapping) -> dict[str, P
         "Each number has its 95 % interval and n, the independent rows it rests on; rows that name "
         "one source count as one.",
     ]
-    report = Path(directory) / "report.md"
-    write_text(report, "\n\n".join(part for part in parts if part) + "\n")
-    return {"markdown": report, "figure": picture}
+    write_text(picture.with_name("report.md"), "\n\n".join(filter(None, parts)) + "\n")

@@ -213,13 +213,7 @@ def _save(
 ) -> None:
     """Save what any run saves, about the new rows alone, and what fine-tuning changed."""
     start = Path(options.model_path)
-    names = {"new": files.data_path, "old": options.old_data_path}
-    changes = {
-        f"{key} rows ({Path(names[key]).name}, {split})": changed
-        for (key, split), changed in measure_changes(
-            start, directory / "best_model", data.new, data.old
-        ).items()
-    }
+    changes = measure_changes(start, directory / "best_model", data.new, data.old)
     settings = dict(about) | {
         "from": "/".join(start.resolve().parts[-2:]),
         "new_tokens": list(data.new.vocab)[len(data.known) :],

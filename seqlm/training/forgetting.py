@@ -14,12 +14,7 @@ from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE
 from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.metrics import nll
-from seqlm.evaluation.scores import (
-    TokenScores,
-    class_probabilities,
-    classifier_probabilities,
-    score_tokens,
-)
+from seqlm.evaluation.scores import TokenScores, predict_classes, score_tokens
 from seqlm.evaluation.significance import mcnemar, paired_difference
 from seqlm.evaluation.tables import markdown_table
 from seqlm.models.gpt2 import is_classifier, load_model
@@ -46,19 +41,14 @@ class SplitScores:
 
 def score_split(model, corpus: Corpus, split: str = "test") -> SplitScores:
     """Score a language model, or a classifier, on a split of `corpus`, which must not be empty."""
-    is_lm = not is_classifier(model)
     codes = sources = right = None
-    if is_lm:
+    if not is_classifier(model):
         layout = next(name for name in ("read", "draw", "other") if corpus.records(split, name))
         scores = score_tokens(model, corpus.rows(split, layout))
         codes, sources = scores.of_kind(corpus.kinds, KIND_CODE), corpus.sources(split, layout)
-    if corpus.labelled(split) and (corpus.class_ids or not is_lm):
+    if corpus.labelled(split) and (corpus.class_ids or is_classifier(model)):
         prompts, labels = corpus.to_classify(split)
-        if is_lm:
-            probabilities = class_probabilities(model, prompts, corpus.class_ids)
-        else:
-            probabilities = classifier_probabilities(model, prompts)
-        right = probabilities.argmax(1) == labels
+        right = predict_classes(model, prompts, corpus.class_ids).argmax(1) == labels
     return SplitScores(codes, sources, right)
 
 
@@ -90,10 +80,8 @@ def measure_change(before: SplitScores, after: SplitScores) -> dict[str, dict]:
     }
 
 
-def measure_changes(
-    start: Path, directory: Path, new: Corpus, old: Corpus | None
-) -> dict[tuple[str, str], dict]:
-    """("new" or "old", split) -> `measure_change` from the model in `start` to that in `directory`.
+def measure_changes(start: Path, directory: Path, new: Corpus, old: Corpus | None) -> dict:
+    """Which rows -> `measure_change` from the model in `start` to that in `directory`.
 
     `new` has the grown vocabulary, `old` that of the starting model.
     """
@@ -101,12 +89,12 @@ def measure_changes(
     changes, split = {}, evaluation_split(new)
     if old is not None:  # first, while `before` has the vocabulary it was trained with
         old_split, grown = evaluation_split(old), replace(old, vocab=new.vocab)
-        changes["old", old_split] = measure_change(
+        changes[f"old rows ({old.path.name}, {old_split})"] = measure_change(
             score_split(before, old, old_split), score_split(after, grown, old_split)
         )
     grow_embedding(before, len(new.vocab))
     changed = measure_change(score_split(before, new, split), score_split(after, new, split))
-    return {("new", split): changed, **changes}
+    return {f"new rows ({new.path.name}, {split})": changed, **changes}
 
 
 def describe_change(change: Mapping, old: bool) -> str:

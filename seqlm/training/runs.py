@@ -15,7 +15,7 @@ from seqlm.data.tokenizer import load_tokenizer
 from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.estimates import as_estimate
 from seqlm.models.gpt2 import check_model_directory, is_classifier, load_lm, load_model
-from seqlm.training.cards import model_card, run_report
+from seqlm.training.cards import model_card, write_report
 from seqlm.training.measure import evaluate_classifier, evaluate_lm, evaluation_split
 from seqlm.training.tasks import train_classifier, train_lm
 from seqlm.training.timing import processes
@@ -49,9 +49,9 @@ def train_sequence_classifier(
     """
     check_folder(config.output_dir)
     length = config.max_length
-    corpus = load_corpus(
-        files, length if start_from is None else trained_length(start_from, length)
-    )
+    if start_from is not None:
+        length = trained_length(start_from, length)
+    corpus = load_corpus(files, length)
     log_corpus(corpus)
     record = train_classifier(corpus, size, config, start_from, log=print_at_once)
     if processes().is_main_process:
@@ -75,7 +75,7 @@ def evaluate_model(
     """
     model = load_lm(directory)
     corpus = load_corpus(files, trained_length(directory, max_length))
-    warn_of_other_splits(corpus, files, Path(directory))
+    warn_of_other_splits(corpus, files, directory)
     values = evaluate_lm(model, corpus, split, baselines)
     print(json.dumps(values, indent=2) if as_json else "\n".join(_summary(values)))
 
@@ -109,7 +109,7 @@ def save_run(
     save_model_cards(
         directory, record, corpus, values, codebook=codebook, note=note, file=data["file"]
     )
-    run_report(directory, record, values)
+    write_report(directory, record, values)
     print("\n".join(_summary(values)))
 
 

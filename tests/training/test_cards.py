@@ -10,7 +10,7 @@ from huggingface_hub.repocard_data import eval_results_to_model_index, model_ind
 from samples import classes, number, record, share, values
 
 from seqlm.cli import main
-from seqlm.training.cards import model_card, run_report
+from seqlm.training.cards import model_card, write_report
 
 
 def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
@@ -31,6 +31,11 @@ def test_a_model_card_before_the_test_owns_up_to_validation():
     assert f"val codes {record()['best']['code_nll']:.3f}" in card
 
 
+def report(directory, *arguments) -> str:
+    write_report(directory, *arguments)
+    return (directory / "report.md").read_text()
+
+
 COMMONEST, SVM = "always the commonest class", "RBF-SVM on counts of codes"
 
 
@@ -40,47 +45,47 @@ def classifier(ours: float, svm: float) -> dict:
     return {**classes(ours), "baselines": {COMMONEST: lazy, SVM: classes(svm)}}
 
 
-def test_a_classifiers_card_and_report_hold_its_rivals(tmp_path):
+def test_a_classifiers_card_and_report_hold_its_baselines(tmp_path):
     found = classifier(0.9, 0.7)
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     card = model_card(held, found, 516, "rows")
     assert "GPT2ForSequenceClassification" in card and "text-classification" in card
-    written = run_report(tmp_path, held, found)
-    text = written["markdown"].read_text()
+    write_report(tmp_path, held, found)
+    text = (tmp_path / "report.md").read_text()
     for place in (card, text):
         assert f"baseline: {COMMONEST} | 10.0% | 7.3% to 13.5% | 360 |" in place
         assert place.count(f"| baseline: {SVM} |") == 2  # accuracy and macro F1
     assert f"classifies more rows correctly than the best baseline, {SVM}" in text
 
 
-def test_a_classifier_that_does_not_beat_a_rival_is_told_so(tmp_path):
+def test_a_classifier_that_does_not_beat_a_rival_is_said_so(tmp_path):
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
-    text = run_report(tmp_path, held, classifier(0.7, 0.9))["markdown"].read_text()
+    text = report(tmp_path, held, classifier(0.7, 0.9))
     assert f"does not beat the best baseline, {SVM}" in text and "no GPT is needed" in text
 
 
-def test_a_users_own_run_is_reported_with_floors_and_a_figure(tmp_path):
+def test_a_users_own_run_is_reported_with_baselines_and_a_figure(tmp_path):
     found = {"draw": values("evaluate")["draw"], **{k: v for k, v in values("evaluate").items()
              if k not in ("read", "draw", "layout_compared")}}  # fmt: skip
-    written = run_report(tmp_path, record(160, 4), found)
-    text = written["markdown"].read_text()
+    write_report(tmp_path, record(160, 4), found)
+    text = (tmp_path / "report.md").read_text()
     assert "GPT, draw layout" in text and "baseline: unigram" in text
     assert "](training_process.png)" in text
-    assert written["figure"].read_bytes().startswith(b"\x89PNG")
+    assert (tmp_path / "training_process.png").read_bytes().startswith(b"\x89PNG")
     assert "n = 103,074" in (tmp_path / "training_process.txt").read_text()
 
 
-def test_a_run_that_does_not_beat_its_floor_is_told_so(tmp_path):
+def test_a_run_that_does_not_beat_its_baseline_is_said_so(tmp_path):
     found = {**values("evaluate"), "below_best_baseline": number(-0.1, "ratio")}
-    text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
+    text = report(tmp_path, record(160, 4), found)
     assert "does not beat the best baseline" in text and "fewer nats" not in text
-    good = run_report(tmp_path, record(160, 4), values("evaluate"))["markdown"].read_text()
+    good = report(tmp_path, record(160, 4), values("evaluate"))
     assert "fewer nats" in good and "13.2% (95 % interval" in good
 
 
-def test_a_run_measured_without_floors_is_reported_all_the_same(tmp_path):
+def test_a_run_measured_without_baselines_is_reported_all_the_same(tmp_path):
     found = {"other": {k: values("evaluate")["read"][k] for k in ("code", "structural", "all")}}
-    text = run_report(tmp_path, record(160, 4), found)["markdown"].read_text()
+    text = report(tmp_path, record(160, 4), found)
     assert "GPT, other layout" in text and "baseline" not in text
 
 
@@ -120,7 +125,7 @@ def test_the_hub_reads_what_was_measured_with_interval_and_n():
     assert data.widget == [{"text": "<IMG>", "example_title": "a row, from its start"}]
 
 
-def test_the_hub_reads_a_classifiers_accuracy_and_macro_f1_and_not_its_rivals():
+def test_the_hub_reads_a_classifiers_accuracy_and_macro_f1_and_not_its_baselines():
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     measured = classifier(0.9, 0.7)
     card = model_card(held, measured, 516, OWN, "mine.jsonl")

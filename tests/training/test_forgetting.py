@@ -7,7 +7,7 @@ from seqlm.config import DataFiles
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import TokenScores
-from seqlm.models.gpt2 import build_classifier, build_lm
+from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier
 from seqlm.models.resize import extend_vocab, grow_embedding
 from seqlm.training.forgetting import (
     SplitScores,
@@ -80,9 +80,12 @@ def test_lines_and_table_say_the_same():
     assert "| -1.00 |" in table[2] and "| 1.00 |" in table[3]
 
 
-def test_a_classifier_is_asked_for_classes_only_and_a_language_model_for_both(corpus, tiny, vocab):
+def test_a_classifier_is_asked_for_classes_only_and_a_language_model_for_both(
+    corpus, tiny, vocab, tmp_path
+):
+    build_classifier(tiny, vocab).save_pretrained(tmp_path)
     of_lm = score_split(build_lm(tiny, vocab), corpus)
-    of_classifier = score_split(build_classifier(tiny, vocab), corpus)
+    of_classifier = score_split(load_classifier(tmp_path), corpus)
     assert of_classifier.codes is None and of_classifier.right.shape == of_lm.right.shape == (60,)
     assert list(measure_split(of_lm)) == ["code_nll", "accuracy"]
     assert list(measure_change(of_lm, of_classifier)) == ["accuracy"], "what both can be asked"
