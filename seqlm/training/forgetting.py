@@ -21,7 +21,7 @@ from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.models.resize import grow_embedding
 from seqlm.training.measure import evaluation_split
 
-MEASURES = {"code_nll": "NLL of a code, nats", "accuracy": "classes classified correctly"}
+MEASURES = {"code_nll": "NLL per code, nats", "accuracy": "accuracy"}
 
 
 @dataclass(frozen=True, eq=False)

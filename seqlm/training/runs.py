@@ -210,6 +210,7 @@ def _summary(values: Mapping) -> list[str]:
         lines.append(f"baseline {name}: code NLL {as_estimate(baseline['code']['nll'])}")
     if "below_best_baseline" in values:
         share = as_estimate(values["below_best_baseline"])
-        verdict = "beats" if share.value > 0 else "does not beat"
+        chance = "does not beat" if share.high < 0 else "is not distinguishable from"
+        verdict = "beats" if share.low > 0 else chance
         lines.append(f"{verdict} the best baseline; the share of its nats that is saved: {share}")
     return lines

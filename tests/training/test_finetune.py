@@ -190,8 +190,8 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
     said = capsys.readouterr().out
     assert "9 tokens new to the model, ids 66 to 74: " in said and "<CLS_10> (60 times)" in said
     assert "parameters are trained (all of them)" in said
-    assert "new rows (mine.jsonl, test), NLL of a code, nats:" in said
-    assert "old rows (sequences.jsonl, test), NLL of a code, nats:" in said
+    assert "new rows (mine.jsonl, test), NLL per code, nats:" in said
+    assert "old rows (sequences.jsonl, test), NLL per code, nats:" in said
     assert {p.name: p.read_bytes() for p in started.iterdir()} == before, "the start is untouched"
 
     grown = vocabulary_of(load_tokenizer(out / "best_model"))
@@ -431,7 +431,7 @@ def test_a_classifier_goes_on_with_its_head_and_learns_a_new_class(classifier, t
     values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
     assert values["accuracy"]["n"] == 12 and "baselines" in values
     assert "fine-tuned from" in (tmp_path / "out" / "final_model" / "README.md").read_text()
-    assert "new rows (rows.jsonl, test), classes classified correctly:" in capsys.readouterr().out
+    assert "new rows (rows.jsonl, test), accuracy:" in capsys.readouterr().out
 
 
 def test_one_new_class_is_learned_beside_replayed_ones(classifier, tmp_path):
