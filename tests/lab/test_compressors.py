@@ -98,14 +98,14 @@ def test_the_cost_is_what_the_test_rows_add_to_the_compressed_train_rows(name):
     assert METHODS[f"{name} on test alone"][""](train, len(test))(test) == sizes_by_hand(test)[name]
 
 
-def test_zstd_pays_for_no_more_than_the_usual_frame_without_its_magic_number():
+def test_zstd_costs_a_usual_frame_without_its_magic_number():
     train, test = skewed(2000, 0).astype("<u2").tobytes(), skewed(60, 1).astype("<u2").tobytes()
     usual = len(zstandard.ZstdCompressor(level=22).compress(test))
     ours = METHODS["zstd on test alone"][""](train, len(test))(test)
     assert 4 <= usual - ours <= 8
 
 
-def test_bz2_is_shown_as_many_train_rows_as_it_can_look_back_on():
+def test_bz2_gets_as_many_train_rows_as_fit_its_window():
     """Stretches that fit beside the test rows, from the first to the last of the train rows."""
     seen = []
 
@@ -123,7 +123,7 @@ def test_bz2_is_shown_as_many_train_rows_as_it_can_look_back_on():
     assert compressors._appended(size)(past, 10)(now) == 103**2 - 100**2
 
 
-def test_nothing_lies_out_of_sight_of_xz_and_zstd():
+def test_the_windows_of_xz_and_zstd_cover_all_data():
     """What stood at the very beginning of a megabyte costs far less when it comes again."""
     noise = np.random.default_rng(0).bytes(1_000_000)
     again, new = noise[:2_000], np.random.default_rng(1).bytes(2_000)
@@ -141,7 +141,7 @@ def test_the_fixed_length_is_log2_of_the_number_of_codes(results):
     assert fixed.value == pytest.approx(143.4526, abs=1e-4)
 
 
-def test_every_compressor_is_there_with_unit_n_interval_and_its_packing_in_words(results):
+def test_every_compressor_has_unit_n_interval_and_the_name_of_its_packing(results):
     assert len(results) == 1 + len(METHODS)
     for name in METHODS:
         estimate = named(results, name)
@@ -152,7 +152,7 @@ def test_every_compressor_is_there_with_unit_n_interval_and_its_packing_in_words
     )
 
 
-def test_none_beats_the_entropy_of_the_source_and_learning_helps(results):
+def test_no_compressor_beats_the_entropy_of_the_source_and_train_rows_help(results):
     """Each code is a geometric throw moved to its place: its entropy is known."""
     p = 0.1
     entropy = 16 * -(p * np.log2(p) + (1 - p) * np.log2(1 - p)) / p
@@ -169,7 +169,7 @@ def test_random_codes_cost_their_fixed_length():
         assert named(results, name).value > 0.99 * results["fixed length"].value
 
 
-def test_pictures_seen_in_training_cost_next_to_nothing_after_it_and_the_usual_alone():
+def test_images_of_the_train_rows_cost_little_after_these_and_the_usual_alone():
     train = codes_of(600, 0)
     results = compressed_bits(train, train[:100], train[100:180])
     for name in ("xz", "zstd", "zstd with the train rows as dictionary"):
@@ -199,7 +199,7 @@ def test_the_order_of_the_train_rows_does_not_matter(results):
 # ---------------------------------------------------------------- the interval
 
 
-def test_where_costs_just_add_up_the_jackknife_is_students_interval_of_block_means():
+def test_for_additive_costs_the_jackknife_is_students_interval_of_block_means():
     codes = codes_of(200, 0)
     results = jackknife(lambda kept: kept.sum() / len(kept), codes)
     means = codes.sum(axis=1).reshape(10, 20).mean(axis=1)

@@ -79,7 +79,7 @@ def test_a_deterministic_chain_has_entropy_0_and_fair_coins_have_ln_2():
 
 
 @pytest.mark.parametrize("order", [1, 2])
-def test_the_entropy_rate_is_what_a_long_row_costs_a_code(order):
+def test_the_entropy_rate_is_the_mean_nll_of_a_long_row(order):
     source = MarkovSource.random(n_codes=5, order=order, concentration=0.5, seed=3)
     cost = nll_of(source, source.rows(1, 40_000, seed=4))[0]
     error = 3 * cost.std() / np.sqrt(len(cost) / 4)  # codes near each other are not independent
@@ -89,7 +89,7 @@ def test_the_entropy_rate_is_what_a_long_row_costs_a_code(order):
 
 @pytest.mark.parametrize(("n_codes", "order"), [(2, 1), (3, 1), (2, 2), (3, 2), (2, 3)])
 @pytest.mark.parametrize("length", [1, 2, 3, 5])
-def test_the_limit_is_the_entropy_of_all_rows_counted_out_one_by_one(n_codes, order, length):
+def test_the_limit_is_the_entropy_of_all_enumerated_rows(n_codes, order, length):
     source = MarkovSource.random(n_codes, order, concentration=0.7, seed=5)
     every = list(itertools.product(range(n_codes), repeat=length))
     p = np.array([probability(source, codes) for codes in every])
@@ -98,7 +98,7 @@ def test_the_limit_is_the_entropy_of_all_rows_counted_out_one_by_one(n_codes, or
     np.testing.assert_allclose(nll_of(source, np.array(every)).sum(axis=1), -np.log(p), atol=1e-10)
 
 
-def test_the_limit_at_each_place_is_what_the_places_cost_in_many_rows(source):
+def test_the_limit_by_position_is_the_mean_nll_of_many_rows(source):
     measured = nll_of(source, source.rows(20_000, 6, seed=6))
     error = 4 * measured.std(axis=0) / np.sqrt(len(measured))
     expected = source.limit_by_position(6)
@@ -118,7 +118,7 @@ def test_a_step_leaves_the_stationary_state_as_it_is(n_codes, order):
     )
 
 
-def test_states_that_are_left_for_good_have_no_weight_and_do_no_harm():
+def test_transient_states_have_probability_0():
     source = MarkovSource([[0, 0.5, 0.5], [0, 0.9, 0.1], [0, 0.2, 0.8]])
     np.testing.assert_allclose(source.stationary, [0, 2 / 3, 1 / 3], atol=1e-15)
     assert 0 not in source.rows(200, 10)
@@ -158,7 +158,7 @@ def test_the_same_seed_gives_the_same_rows_and_more_rows_begin_with_the_fewer(so
     assert (other.transition != source.transition).any()
 
 
-def test_the_smaller_the_concentration_the_less_there_is_to_guess():
+def test_a_smaller_concentration_has_a_lower_entropy_rate():
     rates = [MarkovSource.random(6, 2, c, seed=0).entropy_rate for c in (0.1, 0.5, 2.0, 50.0)]
     assert rates == sorted(rates) and rates[0] < 1 < rates[-1] < np.log(6)
 
@@ -211,7 +211,9 @@ def test_the_rank_counts_the_codes_that_are_at_least_as_likely(source, corpus):
     assert tied.rank.tolist() == [1, 1, 1]  # a tie counts against the source, as against a model
 
 
-def test_rows_of_any_length_and_rows_cut_from_the_left_are_scored_right(source, corpus, tmp_path):
+def test_rows_of_any_length_and_rows_cut_from_the_left_are_scored_correctly(
+    source, corpus, tmp_path
+):
     rows, codes = corpus.rows("test"), source.rows(60, LENGTH, seed=2)
     ragged = [[*row[: 4 + i % 9], *row[-2:]] for i, row in enumerate(rows)]
     truth = source.score(ragged, corpus.vocab)
@@ -226,7 +228,7 @@ def test_rows_of_any_length_and_rows_cut_from_the_left_are_scored_right(source, 
     ).any()  # less is known there, and it shows
 
 
-def test_a_code_that_opens_a_row_is_predicted_by_nobody_but_known_to_the_next(source, corpus):
+def test_the_first_token_of_a_row_is_not_scored_but_known_to_the_next(source, corpus):
     ids = corpus.ids([["<Z_003>", "<Z_001>", "<EOS>"], ["<EOS>", "<EOS>"], ["<CLS>", "<Z_002>"]])
     truth = source.score(ids, corpus.vocab)
     assert list(zip(truth.row, truth.position, strict=True)) == [(0, 1), (2, 1)]
@@ -235,7 +237,7 @@ def test_a_code_that_opens_a_row_is_predicted_by_nobody_but_known_to_the_next(so
     assert truth.n_rows == 3
 
 
-def test_the_limit_is_a_limit_no_baseline_comes_below_the_source(source, tmp_path):
+def test_no_baseline_has_a_lower_nll_than_the_source(source, tmp_path):
     """On 40,000 codes. The baseline that looks back as far as the source does comes near.
 
     What it still lacks is where a row ends: as it counts no places, it holds every code for the
@@ -272,7 +274,7 @@ def test_a_model_that_looks_ahead_is_caught_below_the_limit(source, corpus):
     assert paired_difference(replace(truth, nll=peeking.ravel()), truth).high < -0.05
 
 
-def test_a_small_gpt_comes_down_towards_the_limit_and_not_below_it(tmp_path, tiny):
+def test_a_small_gpt_approaches_the_limit_from_above(tmp_path, tiny):
     source = MarkovSource.random(n_codes=4, order=1, concentration=0.5, seed=0)
     sizes = {"train": 2_000, "val": 40, "test": 300}
     corpus = load_corpus(source.write(tmp_path / "data", sizes, 24, seed=0))
@@ -312,7 +314,7 @@ def test_a_table_that_is_no_source_is_refused_in_one_sentence(table, word):
     assert word in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_two_closed_sets_have_no_single_rate_but_a_set_that_is_left_is_no_second_one():
+def test_two_closed_sets_are_refused_and_a_transient_set_is_not():
     with pytest.raises(ConfigError, match="2 sets"):
         MarkovSource([[0.2, 0.4, 0.4], [0, 1, 0], [0, 0, 1]])
     np.testing.assert_allclose(MarkovSource([[0.2, 0.8], [0, 1]]).stationary, [0, 1])

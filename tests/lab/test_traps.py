@@ -1,4 +1,4 @@
-"""Every way to be fooled reports what its docstring says, and the honest number beside it."""
+"""Every trap reports the wrong number that its docstring describes, and the correct one."""
 
 import json
 import re
@@ -33,15 +33,15 @@ def corpus(built):
 @pytest.fixture(scope="module")
 def few(built):
     """60 training images, and all the test images."""
-    held = built.pictures
-    split = held.split.copy()
+    pictures = built.pictures
+    split = pictures.split.copy()
     split[np.flatnonzero(split == "train")[60:]] = "val"
-    return Pictures(held.images, held.labels, split)
+    return Pictures(pictures.images, pictures.labels, split)
 
 
 @pytest.fixture(scope="module")
 def lm(corpus, few):
-    """A small model that has gone over the rows of 60 images many times."""
+    """A small model trained for many epochs on the rows of 60 images."""
     sources = {f"digits-{i:05d}" for i in np.flatnonzero(few.split == "train")}
     records = [r for r in corpus.records("train", "read") if r.source in sources]
     rows = corpus.ids([record.tokens for record in records])
@@ -56,20 +56,20 @@ def padding(corpus):
 
 @pytest.fixture(scope="module")
 def guesses():
-    """A thousand candidates that toss a coin for each of 400 images."""
+    """A thousand candidates that guess at random for each of 400 images."""
     return np.random.default_rng(0).random((1000, 400)) < 0.5
 
 
 @pytest.fixture(scope="module")
-def found(corpus, built, few, lm, padding, guesses):
+def results(corpus, built, few, lm, padding, guesses):
     """Every trap, on data small enough for a test."""
-    bending = replace(built.config, seed=7)
+    augmentation = replace(built.config, seed=7)
     return [
         padding[0],
         *experiments.train_with_shifted_labels(corpus, steps=60, seed=0).values(),
         experiments.train_with_class_in_input(corpus, steps=40, seed=0),
         experiments.train_with_label_cut_off(corpus, max_length=12, steps=80, seed=0),
-        experiments.measure_siblings(lm, corpus, built.book, few, bending),
+        experiments.measure_siblings(lm, corpus, built.book, few, augmentation),
         experiments.measure_twins(corpus, copies=1, seed=0),
         experiments.measure_batch_means(easier_to_the_end(), batch_size=8),
         experiments.measure_best_of_many(guesses, halvings=200, seed=0),
@@ -92,7 +92,7 @@ def easier_to_the_end():
     return experiments.drop_prefixes(whole, seed=0)
 
 
-# Every fooled number against its honest twin
+# Every reported number against the correct one
 
 
 NAMES = [
@@ -108,13 +108,13 @@ NAMES = [
 ]
 
 
-def test_all_the_traps_are_there(found):
-    assert [trap.name for trap in found] == NAMES
+def test_all_the_traps_are_there(results):
+    assert [trap.name for trap in results] == NAMES
 
 
 @pytest.mark.parametrize("name", [n for n in NAMES if n not in ("label cut off", NAMES[-1])])
-def test_what_a_trap_reports_is_better_than_the_truth_by_more_than_chance(found, name):
-    trap = found[NAMES.index(name)]
+def test_reported_numbers_are_better_than_true_ones_beyond_chance(results, name):
+    trap = results[NAMES.index(name)]
     low, high = (
         (trap.reported, trap.true) if trap.true.unit != "share" else (trap.true, trap.reported)
     )
@@ -123,24 +123,24 @@ def test_what_a_trap_reports_is_better_than_the_truth_by_more_than_chance(found,
     assert trap.true.n > 1 and trap.reported.n > 1 and trap.true.unit == trap.reported.unit
 
 
-def test_a_label_cut_off_makes_a_model_look_worse_than_it_need_be(found):
-    trap = found[NAMES.index("label cut off")]
+def test_a_label_cut_off_makes_a_model_look_worse(results):
+    trap = results[NAMES.index("label cut off")]
     assert not trap.flatters and trap.reported.high < trap.true.low, trap
     assert trap.reported.low < 0.2 and trap.true.value > 0.3
 
 
-def test_shifts_that_cancel_report_a_perplexity_of_one(found):
-    trap = found[NAMES.index("two shifts that cancel")]
+def test_shifts_that_cancel_report_a_perplexity_of_one(results):
+    trap = results[NAMES.index("two shifts that cancel")]
     assert trap.reported.value < 1.05 and trap.true.value > 50
 
 
-def test_a_class_in_the_input_is_repeated_and_without_it_there_is_nothing_left(found):
-    trap = found[NAMES.index("class left in the input")]
+def test_with_the_class_in_the_input_accuracy_is_1_and_without_it_chance(results):
+    trap = results[NAMES.index("class left in the input")]
     assert trap.reported.value == 1 and trap.true.low <= 0.1 <= trap.true.high
 
 
-def test_the_best_of_many_is_flattered_where_it_was_picked(found, guesses):
-    trap = found[-1]
+def test_the_best_of_many_is_flattered_where_it_was_picked(results, guesses):
+    trap = results[-1]
     assert trap.flatters and trap.reported.n == trap.true.n == 200
     assert trap.true.value == pytest.approx(0.5, abs=0.02)  # all of them guess
     reported, true = traps.select_on_test(guesses, halvings=200, seed=0)
@@ -148,24 +148,24 @@ def test_the_best_of_many_is_flattered_where_it_was_picked(found, guesses):
     assert np.quantile(reported - true, 0.025) > 0
 
 
-def test_every_trap_names_a_test_that_there_is(found):
+def test_every_trap_names_an_existing_test(results):
     there = "\n".join(path.read_text(encoding="utf-8") for path in ROOT.glob("tests/**/test_*.py"))
-    for trap in found:
+    for trap in results:
         assert re.search(rf"^def {trap.caught_by}\(", there, re.M), trap.caught_by
 
 
-def test_a_trap_goes_into_a_metrics_file_and_into_words(found):
-    for trap in found:
-        held = json.loads(json.dumps(trap.to_json(), allow_nan=False))
-        assert Estimate.from_json(held["reported"]) == trap.reported
-        assert held["better"] in ("low", "high") and held["cause"] == trap.cause
+def test_traps_can_be_stored_and_printed(results):
+    for trap in results:
+        stored = json.loads(json.dumps(trap.to_json(), allow_nan=False))
+        assert Estimate.from_json(stored["reported"]) == trap.reported
+        assert stored["better"] in ("low", "high") and stored["cause"] == trap.cause
         assert str(trap.true) in str(trap) and trap.caught_by in str(trap)
 
 
 # Padding
 
 
-def test_padding_is_its_own_label_and_our_collator_leaves_it_out():
+def test_padding_is_its_own_label_and_our_collator_ignores_it():
     assert traps.pad_rows([[5, 6], [7]], 4, 0) == [[5, 6, 0, 0], [7, 0, 0, 0]]
     batch = collator(0)([Rows([[5, 6], [7]])[i] for i in range(2)])
     assert (batch["labels"] == -100).sum() == 1
@@ -181,7 +181,7 @@ def test_the_longer_the_padding_the_smaller_the_perplexity_of_one_model(padding)
 # Shifts
 
 
-def test_a_loop_that_is_told_the_labels_compares_them_one_place_on(lm, corpus):
+def test_the_training_loop_compares_labels_one_place_on(lm, corpus):
     rows = corpus.rows("test", "read")[:5]
     for wrong in (traps.shift_labels, traps.shift_inputs):
         inputs, labels = wrong(rows)
@@ -194,13 +194,13 @@ def test_a_loop_that_is_told_the_labels_compares_them_one_place_on(lm, corpus):
 
 def test_with_the_inputs_as_labels_the_loop_is_right(lm, corpus):
     rows = corpus.rows("test", "read")[:5]
-    loop, ruler = traps.score_training_loop(lm, rows, rows), score_tokens(lm, rows)
+    loop, correct = traps.score_training_loop(lm, rows, rows), score_tokens(lm, rows)
     for column in ("row", "position", "target", "rank"):
-        assert np.array_equal(getattr(loop, column), getattr(ruler, column))
-    np.testing.assert_allclose(loop.nll, ruler.nll, atol=1e-5)
+        assert np.array_equal(getattr(loop, column), getattr(correct, column))
+    np.testing.assert_allclose(loop.nll, correct.nll, atol=1e-5)
 
 
-def test_what_the_model_is_to_say_is_the_token_after_the_next_or_the_one_it_sees():
+def test_targets_are_the_token_after_the_next_or_the_one_just_seen():
     inputs, labels = traps.shift_labels([[1, 2, 3, 4]])
     assert (inputs, labels) == ([[1, 2, 3]], [[2, 3, 4]])
     assert labels[0][1] == 3  # after inputs[0] = 1, where 2 comes next
@@ -222,7 +222,7 @@ def test_a_small_training_gives_the_same_model_again(corpus):
 # Splits
 
 
-def test_rows_divided_at_random_leak_and_ours_do_not(corpus):
+def test_rows_split_at_random_leak_and_our_split_does_not(corpus):
     records = experiments.first_copies(corpus, copies=1)
     sides = traps.split_rows(records, seed=0)
     assert len(sides["train"]) + len(sides["test"]) == len(records)
@@ -238,21 +238,21 @@ def test_only_so_many_copies_of_each_image_are_used(corpus):
     assert len(one) == 2 * len(none)
 
 
-def test_one_row_of_each_source_is_asked_about(corpus):
+def test_one_row_of_each_source_is_classified(corpus):
     records = experiments.first_copies(corpus, copies=1)
     right = experiments.nearest_row_hits(records, records)
     assert right.all() and len(right) == len({record.source for record in records})
 
 
-# The class, in the question and cut off
+# The class, in the prompt and cut off
 
 
-def test_the_wrong_question_ends_in_the_class_and_the_right_one_before_it(corpus):
+def test_the_wrong_prompt_ends_in_the_class_and_the_right_one_before_it(corpus):
     records = corpus.records("test", "read")[:3]
     rows = corpus.ids([record.tokens for record in records])
-    asked = traps.prompts_with_class(rows, corpus.class_ids)
+    leaky = traps.prompts_with_class(rows, corpus.class_ids)
     right = corpus.ids([reading_prompt(record.tokens) for record in records])
-    for wrong, prompt, record in zip(asked, right, records, strict=True):
+    for wrong, prompt, record in zip(leaky, right, records, strict=True):
         assert wrong[:-1] == prompt and wrong[-1] == corpus.class_ids[record.label]
 
 
@@ -288,7 +288,7 @@ def test_with_all_rows_in_one_batch_or_rows_of_one_length_both_means_agree():
     assert traps.mean_of_batch_means(even, 4).value == pytest.approx(nll(even).value)
 
 
-def test_batch_size_changes_the_wrong_mean_as_it_never_may():
+def test_batch_size_changes_the_wrong_mean():
     ragged = easier_to_the_end()
     by_size = [traps.mean_of_batch_means(ragged, size).value for size in (4, 32, 150)]
     assert len(set(np.round(by_size, 3))) == 3
