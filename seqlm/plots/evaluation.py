@@ -162,7 +162,7 @@ def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> F
         panels[0, column].set_title(f"{textwrap.fill(name, 27)}\nn = {n:,}")
         off = _draw_bins(panels[0, column], bins, *look)
         _draw_counts(panels[1, column], bins, look[0], 30 // len(methods))
-        sentence = f"{name}, n = {n:,}: {len(bins)} bins, {len(off)} off the diagonal"
+        sentence = f"{name}, n = {n:,}: {len(off)} of {len(bins)} bins off the diagonal"
         if off:
             far = max(off, key=lambda b: abs(b["accuracy"].value - b["confidence"]))
             accuracy, confidence = far["accuracy"], far["confidence"]

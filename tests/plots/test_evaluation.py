@@ -28,12 +28,12 @@ def test_a_bin_is_filled_only_where_its_interval_misses_the_diagonal():
         for line in lines_with(figure, "o")
     }
     assert filled == {0.46: False, 0.76: True, 0.96: False}  # the empty bin is not drawn
-    assert "3 bins, 1 off the diagonal" in figure.alt
+    assert "1 of 3 bins off the diagonal" in figure.alt
     assert "furthest overconfident at 76.0%: accuracy 40.0%" in figure.alt
     assert {"10", "40", "310"} <= set(words(figure).splitlines())
 
 
 def test_a_calibrated_method_and_one_without_images_have_nothing_off_the_diagonal():
     figure = plot_reliability({READ: [a_bin(0.9, 310, 0.97)]}, "Calibration")
-    assert figure.alt.endswith("n = 310: 1 bins, 0 off the diagonal.")
-    assert "n = 0: 0 bins" in plot_reliability({READ: [EMPTY_BIN]}, "Calibration").alt
+    assert figure.alt.endswith("n = 310: 0 of 1 bins off the diagonal.")
+    assert "n = 0: 0 of 0 bins" in plot_reliability({READ: [EMPTY_BIN]}, "Calibration").alt
