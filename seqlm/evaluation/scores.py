@@ -4,7 +4,7 @@ Padding is never in the table, so it cannot be counted; there are no batches in 
 be averaged; and baselines and GPT make the same table.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -112,32 +112,35 @@ def last_logits(model, rows: Rows) -> torch.Tensor:
     return logits[torch.arange(len(rows), device=model.device), last]
 
 
-@torch.inference_mode()
 def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
     """A language model's probabilities of the class tokens after each prompt. (N, C), sums to 1.
 
     A prompt ends in ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
     """
-    model.eval()
-    probabilities = np.zeros((len(prompts), len(class_ids)))
-    for batch in batches(prompts, vocab_size=model.config.vocab_size):
-        rows = [prompts[i] for i in batch]
-        probabilities[batch] = (
-            last_logits(model, rows)[:, list(class_ids)].softmax(-1).cpu().numpy()
-        )
-    return probabilities
+
+    def class_logits(rows: Rows) -> torch.Tensor:  # (B, C)
+        logits = model(pad(rows).to(model.device), use_cache=False).logits  # (B, T, V)
+        return logits[range(len(rows)), [len(row) - 1 for row in rows]][:, list(class_ids)]
+
+    return _class_softmax(model, prompts, class_logits)
+
+
+def classifier_probabilities(model, prompts: Rows) -> np.ndarray:
+    """Class probabilities of a GPT2ForSequenceClassification, read at the last token. (N, C)."""
+    fill = model.config.pad_token_id
+    return _class_softmax(
+        model, prompts, lambda rows: model(pad(rows, fill).to(model.device)).logits
+    )
 
 
 @torch.inference_mode()
-def classifier_probabilities(model, prompts: Rows) -> np.ndarray:
-    """Class probabilities of a GPT2ForSequenceClassification, read at the last token. (N, C)."""
+def _class_softmax(model, prompts: Rows, class_logits: Callable) -> np.ndarray:
     model.eval()
-    probabilities = np.zeros((len(prompts), model.config.num_labels))
+    probabilities = {}
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
-        rows = [prompts[i] for i in batch]
-        input_ids = pad(rows, fill=model.config.pad_token_id).to(model.device)  # (B, T)
-        probabilities[batch] = model(input_ids).logits.float().softmax(-1).cpu().numpy()
-    return probabilities
+        logits = class_logits([prompts[i] for i in batch]).float()  # (B, C)
+        probabilities |= zip(batch, logits.softmax(-1).double().cpu().numpy(), strict=True)
+    return np.array([probabilities[i] for i in range(len(prompts))])  # (N, C)
 
 
 def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:

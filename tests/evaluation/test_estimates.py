@@ -1,4 +1,4 @@
-"""A number is told with its interval, its n and its unit, and comes back from a file unchanged."""
+"""Estimates: written with interval, n and unit, and the same when read from a file."""
 
 import json
 

@@ -21,7 +21,7 @@ def pictures(n, seed, shift=0.0):
     return np.random.default_rng(seed).normal(shift, 1, (n, 4, 4))
 
 
-def test_two_halves_of_one_source_cannot_be_told_apart():
+def test_two_halves_of_one_source_cannot_be_distinguished():
     area = real_vs_generated_auc(pictures(150, 1), pictures(150, 2))
     assert area.low < 0.5 < area.high and area.n == 300
 
@@ -34,7 +34,7 @@ def test_pictures_sorted_by_class_do_not_mislead_it():
     assert area.low < 0.5 < area.high
 
 
-def test_another_source_is_told_apart_the_better_the_more_it_differs():
+def test_the_auc_grows_with_the_difference_of_the_sources():
     real = pictures(80, 1)
     little, much = (real_vs_generated_auc(real, pictures(80, 2, shift)) for shift in (0.3, 2.0))
     assert 0.5 < little.value < much.value and much.value > 0.99
@@ -151,7 +151,7 @@ def test_new_pictures_of_the_same_kind_are_near_copies_about_as_often_as_real_on
 
 
 def test_copies_are_searched_but_do_not_move_the_threshold():
-    """Else a crowd of augmented images, each near to its sisters, would make nothing count as near."""
+    """Else many augmented images, each near to the others, would lower the threshold."""
     training, drawn, real = pictures(80, 1), pictures(50, 3), pictures(50, 2)
     alone = near_copies(drawn, training, real)
     found = near_copies(drawn, training, real, copies=drawn + 1e-3)

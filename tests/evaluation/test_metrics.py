@@ -106,16 +106,16 @@ def test_the_bootstrap_interval_holds_the_value_and_shrinks_with_n():
 def test_two_rows_of_one_image_are_one_unit():
     once = np.random.default_rng(0).normal(3.0, 1.0, 60)
     twice = scores_of(once.repeat(2))
-    careless = nll(twice)
-    honest = nll(twice, images=np.arange(120) // 2)
-    assert (careless.n, honest.n) == (120, 60)
+    by_row = nll(twice)
+    by_image = nll(twice, images=np.arange(120) // 2)
+    assert (by_row.n, by_image.n) == (120, 60)
     plain = nll(scores_of(once))
-    assert (honest.value, honest.low, honest.high) == (
+    assert (by_image.value, by_image.low, by_image.high) == (
         pytest.approx(plain.value),
         pytest.approx(plain.low),
         pytest.approx(plain.high),
     )
-    assert careless.high - careless.low < 0.8 * (honest.high - honest.low)
+    assert by_row.high - by_row.low < 0.8 * (by_image.high - by_image.low)
 
 
 def test_images_that_all_give_the_same_have_an_interval_of_no_width():

@@ -65,7 +65,7 @@ def test_scores_are_those_of_the_full_distribution(baselines, name, monkeypatch)
     assert (likelier <= scores.rank).all() and (scores.rank < at_least).all()
 
 
-def test_the_uniform_floor_costs_ln_v_and_guesses_right_once_in_v():
+def test_the_uniform_baseline_costs_ln_v_and_guesses_right_once_in_v():
     rows = np.random.default_rng(0).integers(0, V, (2_000, 11)).tolist()
     scores = fit_ngrams(rows[:50], rows[:50], V)["uniform"].score(rows)
     np.testing.assert_allclose(scores.nll, np.log(V))
@@ -136,7 +136,7 @@ def test_each_part_falls_back_on_the_next_shorter_context():
     np.testing.assert_allclose(found["trigram"][after_0_1], twice)
 
 
-def test_a_floor_sees_only_what_stands_before(baselines):
+def test_a_baseline_sees_only_what_stands_before(baselines):
     """Changing a token changes no probability up to and including its own."""
     row = [0, 3, 5, 7, 2, 4]
     changed = [0, 3, 5, 9, 9, 9]
@@ -178,8 +178,8 @@ def test_mixing_weights_sum_to_one_and_cannot_be_bettered_on_val(baselines):
         best = baseline.score(val).nll.mean()
         for part in baseline.weights:
             nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in baseline.weights.items()}
-            rival = counting.NgramModel("nudged", "", nudged, baseline._counts)
-            assert rival.score(val).nll.mean() >= best - 1e-9
+            nudged_model = counting.NgramModel("nudged", "", nudged, baseline._counts)
+            assert nudged_model.score(val).nll.mean() >= best - 1e-9
 
 
 def test_with_kinds_the_weights_cannot_be_bettered_on_codes_whatever_that_costs_elsewhere():
@@ -201,11 +201,11 @@ def test_with_kinds_the_weights_cannot_be_bettered_on_codes_whatever_that_costs_
         assert best < careless[name].score(val).of_kind(kinds, KIND_CODE).nll.mean()
         for part in tuned[name].weights:
             nudged = {k: 0.98 * w + 0.02 * (k == part) for k, w in tuned[name].weights.items()}
-            rival = counting.NgramModel("nudged", "", nudged, tuned[name]._counts)
-            assert rival.score(val).of_kind(kinds, KIND_CODE).nll.mean() >= best - 1e-9
+            nudged_model = counting.NgramModel("nudged", "", nudged, tuned[name]._counts)
+            assert nudged_model.score(val).of_kind(kinds, KIND_CODE).nll.mean() >= best - 1e-9
 
 
-def test_val_rows_without_a_code_cannot_tune_a_floor_for_codes():
+def test_val_rows_without_a_code_cannot_tune_a_baseline_for_codes():
     vocab = default_vocab(n_codes=8, n_classes=2)
     bare = [[vocab[t] for t in ("<IMG>", "</IMG>", "<CLS>", "<CLS_0>", "<EOS>")]]
     with pytest.raises(DataError, match="no code tokens in the val rows"):
@@ -219,7 +219,7 @@ def test_em_finds_the_weights_that_made_the_data():
     assert mixture_weights(models[:, tokens].T) == pytest.approx([0.6, 0.1, 0.3], abs=0.02)
 
 
-def test_the_more_a_floor_knows_the_better_it_predicts_rows_it_never_saw(baselines):
+def test_the_more_a_baseline_knows_the_better_it_predicts_rows_it_never_saw(baselines):
     held_out = markov_rows(200, seed=9)
     cost = {name: baseline.score(held_out).nll.mean() for name, baseline in baselines.items()}
     assert cost["uniform"] > cost["unigram"] > cost["bigram"]
@@ -238,13 +238,13 @@ def test_fitting_looks_at_val_for_the_weights_alone(baselines):
     assert other["bigram"].weights != baselines["bigram"].weights
 
 
-def test_every_floor_has_its_name_and_a_plain_sentence(baselines):
+def test_every_baseline_has_its_name_and_a_plain_sentence(baselines):
     assert list(baselines) == list(RECIPES)
     for name, baseline in baselines.items():
         assert baseline.name == name and baseline.description.endswith(".")
 
 
-def test_the_metrics_take_a_floor_like_any_model():
+def test_the_metrics_take_a_baseline_like_any_model():
     vocab = default_vocab()
     rng = np.random.default_rng(0)
     rows = [

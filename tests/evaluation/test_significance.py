@@ -26,11 +26,11 @@ def test_pairing_takes_two_rows_of_one_image_for_one_unit():
     hard = rng.gamma(4.0, 1.0, 60)
     easier = hard * rng.normal(0.8, 0.1, 60)
     ours, theirs = scores_of(easier.repeat(2)), scores_of(hard.repeat(2))
-    careless = paired_ratio(ours, theirs)
-    honest = paired_ratio(ours, theirs, images=np.arange(120) // 2)
-    assert (careless.n, honest.n) == (120, 60)
-    assert honest.value == pytest.approx(careless.value)
-    assert careless.high - careless.low < 0.8 * (honest.high - honest.low)
+    by_row = paired_ratio(ours, theirs)
+    by_image = paired_ratio(ours, theirs, images=np.arange(120) // 2)
+    assert (by_row.n, by_image.n) == (120, 60)
+    assert by_image.value == pytest.approx(by_row.value)
+    assert by_row.high - by_row.low < 0.8 * (by_image.high - by_image.low)
 
 
 def test_models_scored_on_different_tokens_are_never_paired():
@@ -57,10 +57,10 @@ def test_the_paired_difference_takes_two_rows_of_one_image_for_one_unit():
     rng = np.random.default_rng(0)
     gain = rng.normal(0.1, 1.0, 60)
     ours, theirs = scores_of(gain.repeat(2) + 5), scores_of(np.full(120, 5.0))
-    careless = paired_difference(ours, theirs)
-    honest = paired_difference(ours, theirs, images=np.arange(120) // 2)
-    assert (careless.n, honest.n) == (120, 60)
-    assert careless.high - careless.low < 0.8 * (honest.high - honest.low)
+    by_row = paired_difference(ours, theirs)
+    by_image = paired_difference(ours, theirs, images=np.arange(120) // 2)
+    assert (by_row.n, by_image.n) == (120, 60)
+    assert by_row.high - by_row.low < 0.8 * (by_image.high - by_image.low)
 
 
 @pytest.mark.parametrize("column", ["target", "position"])
@@ -110,7 +110,7 @@ def test_the_difference_of_two_accuracies_has_a_paired_interval():
     assert turned.value == -found.value and turned.high < 0
 
 
-def test_a_comparison_is_told_in_one_sentence():
+def test_a_comparison_is_written_in_one_sentence():
     real, chance = mcnemar(*answers(320, 20, 5, 15)), mcnemar(*answers(320, 5, 9, 26))
     assert str(real).startswith(
         "The first alone is right on 20 of 360 images, the second alone on 5: accuracy of the "
