@@ -114,7 +114,7 @@ class NextTokenEndpoint(Endpoint):
 
 
 class GenerateEndpoint(Endpoint):
-    """schemas.Sentences that go on from a prompt"""
+    """Sentences that go on from a prompt"""
 
     request_type = schemas.GenerateRequest
 

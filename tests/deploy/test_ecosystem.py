@@ -83,7 +83,7 @@ def prompts(vocab) -> list[tuple[str, ...]]:
 
 def ours(lm, vocab, tokens, **settings) -> list[str]:
     config = SampleConfig(max_new_tokens=ROOM, **settings)
-    return generate_sentences(lm, vocab, [tokens] * 1, config)[0]
+    return generate_sentences(lm, vocab, [tokens], config)[0]
 
 
 def theirs(write, tokens, **settings) -> list[str]:
@@ -242,13 +242,13 @@ def test_transformers_serve_completes_as_greedy_sampling_does(served, lm, vocab,
     assert reasons == {"stop", "length"}
 
 
-def test_what_readme_asks_transformers_serve_is_answered_greedily_and_by_chance(served, lm, vocab):
+def test_what_readme_asks_transformers_serve_is_answered_greedily_and_by_sampling(
+    served, lm, vocab
+):
     (shown,) = [block for block in blocks_of_page("sh") if "transformers serve" in block]
     greedy, sampled = map(json.loads, re.findall(r"/v1/completions --json '(.*?)'$", shown, RE))
     prompt = tuple(greedy["prompt"].split())
-    expected = generate_sentences(
-        lm, vocab, [prompt] * 1, SampleConfig("greedy", max_new_tokens=18)
-    )
+    expected = generate_sentences(lm, vocab, [prompt], SampleConfig("greedy", max_new_tokens=18))
     said = served.ask(**greedy)["choices"][0]["text"]
     assert said.split() == as_completion(expected[0], prompt)
     texts = [served.ask(**sampled | {"seed": s})["choices"][0]["text"] for s in (1, 1, 2, 3)]

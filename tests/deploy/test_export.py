@@ -147,7 +147,7 @@ def test_inputs_and_outputs_have_the_names_that_the_card_gives(cached):
     assert sizes == ["batch", 2, "past", 16]
 
 
-def test_the_graph_does_not_tell_where_on_this_machine_it_was_made(cached):
+def test_the_graph_holds_no_paths_of_this_machine(cached):
     content = (cached / GRAPH).read_bytes()
     for trace in (sys.prefix, str(cached.parent), "modeling_gpt2"):
         assert trace.encode() not in content
@@ -155,7 +155,7 @@ def test_the_graph_does_not_tell_where_on_this_machine_it_was_made(cached):
 
 @pytest.mark.parametrize("kind", ["plain", "cached"])
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
-def test_it_draws_the_pictures_that_torch_draws(lm, vocab, kind, guidance, request):
+def test_it_draws_the_images_that_torch_draws(lm, vocab, kind, guidance, request):
     model, labels = load_onnx(request.getfixturevalue(kind)), [0, 3, 9, 3]
     config = SampleConfig(temperature=0.9, top_p=0.95, guidance=guidance)
     found = draw(model, vocab, labels, 16, config)
@@ -199,7 +199,7 @@ def test_a_classifier_reads_each_row_at_its_own_end(classifier, exported_classif
     assert not model.has_cache
 
 
-def test_what_belongs_to_a_model_goes_along_and_nothing_else(lm, cached, exported_classifier):
+def test_tokenizer_codebook_and_card_are_exported_and_nothing_else(lm, cached, exported_classifier):
     assert vocabulary_of(load_tokenizer(cached)) == vocabulary_of(load_tokenizer(lm))
     assert (cached / CODEBOOK).read_bytes() == (lm / CODEBOOK).read_bytes()
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
@@ -207,6 +207,14 @@ def test_what_belongs_to_a_model_goes_along_and_nothing_else(lm, cached, exporte
     common = {GRAPH, "config.json", "README.md", *tokenizer}
     assert {path.name for path in cached.iterdir()} == common | {CODEBOOK}
     assert {path.name for path in exported_classifier.iterdir()} == common
+
+
+def test_the_licence_is_that_of_the_source_model(lm, cached, tmp_path):
+    assert "license" not in (cached / "README.md").read_text(encoding="utf-8")
+    directory = shutil.copytree(lm, tmp_path / "licensed")
+    (directory / "README.md").write_text("---\nlicense: cc0-1.0\n---\n# Mine\n", encoding="utf-8")
+    export_model(directory, tmp_path / "out", cache=False)
+    assert "license: cc0-1.0\n" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("kind", ["plain", "cached", "exported_classifier"])
@@ -220,7 +228,7 @@ def test_the_example_in_the_card_runs_as_it_stands(kind, request, monkeypatch):
     assert np.array_equal(names["logits"], load_onnx(directory).run([[2, 4]])[0])
 
 
-def test_eight_bits_are_smaller_and_say_what_they_cost(in_int8, cached, lm, corpus):
+def test_int8_is_smaller_and_its_loss_is_measured(in_int8, cached, lm, corpus):
     directory = in_int8.directory
     assert (directory / GRAPH).stat().st_size < 0.7 * (cached / GRAPH).stat().st_size
     ids = random_ids((4, 20))
@@ -234,9 +242,7 @@ def test_eight_bits_are_smaller_and_say_what_they_cost(in_int8, cached, lm, corp
     assert list(directory.iterdir()) and not list(directory.glob("*int8*"))
 
 
-def test_what_is_lost_is_the_exported_models_nll_minus_torchs(
-    lm, plain, corpus, folder, vocab, tiny
-):
+def test_the_loss_is_the_exported_models_nll_minus_torchs(lm, plain, corpus, folder, vocab, tiny):
     """The same model loses nothing; another one is as much worse as the two NLLs say."""
     same = quantisation_loss(corpus, lm, plain)
     assert abs(same.nll.value) < 1e-5 and (same.classes.only_a, same.classes.only_b) == (0, 0)
@@ -247,7 +253,7 @@ def test_what_is_lost_is_the_exported_models_nll_minus_torchs(
     assert quantisation_loss(corpus, other, plain).nll.value == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_classifiers_loss_is_told_in_classes_alone(classifier, exported_classifier, corpus):
+def test_a_classifiers_loss_is_measured_in_classes_only(classifier, exported_classifier, corpus):
     loss = quantisation_loss(corpus, classifier, exported_classifier)
     assert loss.nll is None and loss.exported == loss.torch
     assert "Accuracy" in str(loss) and "NLL" not in str(loss)
@@ -273,7 +279,7 @@ def test_a_graph_that_answers_otherwise_is_refused_and_not_kept(tiny, folder, pl
     assert sorted(path.name for path in folder.iterdir()) == before
 
 
-def test_a_past_that_is_wrong_is_found_out(lm, cached, monkeypatch):
+def test_a_wrong_past_is_detected(lm, cached, monkeypatch):
     whole = OnnxModel.run
 
     def swapped(self, input_ids, past=None, use_cache=True):
@@ -300,7 +306,7 @@ def test_weights_too_many_for_one_file_lie_beside_the_graph(lm, in_int8, folder,
     check_output(lm, small)
 
 
-def test_eight_bits_that_leave_nothing_are_refused(lm, plain, tmp_path, monkeypatch):
+def test_int8_that_breaks_the_model_is_refused(lm, plain, tmp_path, monkeypatch):
     directory = shutil.copytree(plain, tmp_path / "broken")
     monkeypatch.setattr("seqlm.deploy.export.relative_rmse", lambda *_: float("nan"))
     with pytest.raises(SeqlmError, match="little is left of the model"):
@@ -349,7 +355,7 @@ def test_a_missing_package_is_named_with_how_to_get_it(lm, tmp_path, monkeypatch
     assert not (tmp_path / "out").exists()
 
 
-def test_a_folder_without_an_export_is_told_how_to_make_one(lm, tmp_path):
+def test_a_folder_without_an_export_gets_a_sentence_that_says_how_to_make_one(lm, tmp_path):
     with pytest.raises(DataError, match=r"no model here \(model.onnx missing\)"):
         load_onnx(lm)
     with pytest.raises(DataError, match="config.json and model.onnx missing"):
@@ -395,7 +401,7 @@ def test_what_the_model_cannot_read_is_refused_in_a_sentence(kind, request):
         model.train()
 
 
-def test_a_card_says_where_eight_bits_were_not_weighed(lm):
+def test_a_card_says_where_the_loss_of_int8_was_not_measured(lm):
     card = onnx_card(load_lm(lm).config, True, True, 1e-6)
     assert "was not measured here" in card and "nan" not in card
     assert "8 bits" not in onnx_card(load_lm(lm).config, True, False, 1e-6)
@@ -426,7 +432,7 @@ def test_infer_says_under_onnx_what_it_says_under_torch(
 
 @pytest.mark.parametrize("kind", ["cached", "plain"])
 @pytest.mark.parametrize("guidance", ["1", "1.5"])
-def test_infer_finds_the_same_likeliest_sentences_under_onnx(lm, kind, guidance, request, capsys):
+def test_infer_finds_the_same_beams_under_onnx(lm, kind, guidance, request, capsys):
     told = ["infer", "--mode", "generate", "--label", "3", "--strategy", "beam", "--json", "true"]
     told += ["--num_beams", "4", "--max_new_tokens", "12", "--guidance", guidance]
 
@@ -441,7 +447,7 @@ def test_infer_finds_the_same_likeliest_sentences_under_onnx(lm, kind, guidance,
     assert said(lm, "torch", "--num_beams", "1") == said(lm, "torch", "--strategy", "greedy")
 
 
-def test_the_command_line_exports_and_says_what_it_cost(lm, built, tmp_path, capsys):
+def test_the_command_line_exports_and_reports_the_loss(lm, built, tmp_path, capsys):
     rows = built.directory / "sequences.jsonl"
     asked = ["--model_path", str(lm), "--output_dir", str(tmp_path / "out"), "--data_path"]
     assert main(["export", *asked, str(rows), "--int8", "--cache=false"]) == 0

@@ -105,19 +105,19 @@ def test_a_classifier_is_asked_about_long_rows_too(tiny, vocab, tmp_path, capsys
     assert np.allclose(found, wanted, atol=1e-5)
 
 
-def test_rows_that_fit_are_read_without_a_word(directory, tmp_path, capsys):
+def test_rows_that_fit_are_read_without_a_warning(directory, tmp_path, capsys):
     _, said = asked(directory, [long_row(16), long_row(59)], tmp_path, capsys)
     assert said == ""
 
 
-def test_a_model_too_short_for_one_code_is_told_by_the_row(tiny, vocab, tmp_path, capsys):
+def test_a_model_too_short_for_one_code_is_reported_with_the_row(tiny, vocab, tmp_path, capsys):
     short = build_lm(replace(tiny, n_positions=5), vocab, seed=3)
     directory = saved(short, vocab, tmp_path / "lm", 1024)
     with pytest.raises(DataError, match=r"rows\.jsonl:1: tokens: the model reads at most 5 tokens"):
         asked(directory, [long_row(16)], tmp_path, capsys)
 
 
-def test_a_prefix_longer_than_the_model_gets_a_sentence_and_the_next_its_table(
+def test_a_prefix_longer_than_the_model_gets_an_error_and_the_next_its_table(
     directory, monkeypatch, capsys
 ):
     lines = [" ".join([code_token(1)] * 65), " ".join([code_token(1)] * 64), "quit"]
@@ -138,7 +138,7 @@ def test_sentences_go_on_to_their_end_when_no_length_is_given(directory, vocab, 
     assert len(lengths) == 30 and max(lengths) == 65 and min(lengths) < 65
 
 
-def test_interactive_answers_can_be_json_a_line_each(directory, monkeypatch, capsys):
+def test_interactive_answers_can_be_one_json_object_per_line(directory, monkeypatch, capsys):
     monkeypatch.setattr(sys, "stdin", io.StringIO("<IMG>\n<CLS> <CLS_3>\n"))
     interact(directory, top=4, as_json=True)
     first, second = (json.loads(line) for line in capsys.readouterr().out.splitlines())
@@ -146,7 +146,7 @@ def test_interactive_answers_can_be_json_a_line_each(directory, monkeypatch, cap
     assert [set(row) for row in first["next"]] == [{"token", "id", "probability"}] * 4
 
 
-def test_a_begun_token_is_completed_with_and_without_its_bracket(vocab):
+def test_a_partial_token_is_completed_with_and_without_its_bracket(vocab):
     found = []
     while (token := complete_token("<CLS_", vocab, len(found))) is not None:
         found.append(token)
@@ -167,7 +167,7 @@ def test_what_is_written_as_json_is_a_row_of_the_data_contract(directory, vocab,
     assert [row.meta["number"] for row in kept] == [0, 1, 2, 3]
 
 
-def test_pictures_are_written_as_one_grid_where_there_is_a_code_book(tmp_path, capsys):
+def test_images_are_written_as_one_grid_where_there_is_a_codebook(tmp_path, capsys):
     images = load_digits()[0][:100]
     book = PatchCodebook.fit(images, 12, 2)
     names = default_vocab(12)
@@ -190,7 +190,7 @@ def test_an_output_of_another_kind_is_refused_before_anything_is_loaded(tmp_path
         generate_rows(tmp_path / "missing", None, 3, 1, SampleConfig(), tmp_path / "a.gif")
 
 
-def test_beam_search_at_the_terminal_writes_what_sampling_finds(directory, vocab, capsys):
+def test_beam_search_at_the_terminal_writes_what_generation_finds(directory, vocab, capsys):
     told = ["infer", "--model_path", str(directory), "--mode", "generate", "--prompt", "<IMG>"]
     told += ["--strategy", "beam", "--num_beams", "5", "--max_new_tokens", "9", "--n", "2"]
     config = SampleConfig(strategy="beam", num_beams=5, max_new_tokens=9)

@@ -187,7 +187,7 @@ def assert_same_table(said: dict, expected) -> None:
     }
 
 
-def test_the_next_tokens_are_those_of_sampling_alone_and_in_a_mixed_batch(lm, saved, vocab):
+def test_the_next_tokens_are_those_of_generation_alone_and_in_a_mixed_batch(lm, saved, vocab):
     model, tokenizer = load_lm(saved["lm"]), build_tokenizer(vocab)
     prompts = prompts_of_all_lengths(24)
     sizes = [len(vocab) if k % 2 else 1000 for k in range(24)]
@@ -250,7 +250,7 @@ def directly(model, vocab, tokens: list[str], asked: dict) -> list[list[str]]:
     return generate_sentences(model, vocab, [tokens] * n, SampleConfig(**given))
 
 
-def test_sentences_are_those_of_sampling_alone_and_in_a_mixed_batch(lm, saved, vocab):
+def test_sentences_are_those_of_generation_alone_and_in_a_mixed_batch(lm, saved, vocab):
     model = load_lm(saved["lm"])
     prompts = [PROMPT, "<CLS> <CLS> <IMG>", "<IMG>", f"{PROMPT} <Z_001> <Z_002>"]
     asked = [(tokens.split(), setting) for tokens in prompts for setting in SETTINGS]
@@ -270,7 +270,7 @@ WAYS = [
 ]
 
 
-def test_clients_who_want_the_same_way_with_prompts_and_seeds_of_their_own_get_their_own(
+def test_clients_with_equal_settings_but_other_prompts_and_seeds_get_their_own_answers(
     lm, saved, vocab
 ):
     model, prompts = load_lm(saved["lm"]), prompts_of_all_lengths(8)
@@ -296,7 +296,7 @@ def calls_of(endpoint: Endpoint, requests: list) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_batch_of_like_settings_calls_the_model_no_oftener_than_its_longest_alone(worker, way):
+def test_a_batch_of_like_settings_calls_the_model_no_more_often_than_its_longest_alone(worker, way):
     endpoint = worker(GenerateEndpoint)
     requests = [
         endpoint.request_type(tokens=f"<CLS> <CLS_{k}> <IMG>", seed=k, n=1 + k % 3, **way)
@@ -306,7 +306,7 @@ def test_a_batch_of_like_settings_calls_the_model_no_oftener_than_its_longest_al
     assert calls_of(endpoint, requests) == max(alone) < sum(alone)
 
 
-def test_what_a_sentence_may_keep_is_what_the_model_keeps(worker):
+def test_the_bytes_of_a_sentence_are_those_of_the_models_cache(worker):
     endpoint = worker(GenerateEndpoint)
     request = endpoint.request_type(tokens=PROMPT, strategy="beam", num_beams=5, max_new_tokens=8)
     sizes = []
@@ -325,7 +325,7 @@ def test_what_a_sentence_may_keep_is_what_the_model_keeps(worker):
     assert sentence_bytes(endpoint.config, request.tokens, plain) * 10 // 11 == expected // 10
 
 
-def test_a_batch_that_would_need_too_much_memory_is_written_in_parts(worker, monkeypatch):
+def test_a_batch_that_would_need_too_much_memory_is_generated_in_parts(worker, monkeypatch):
     endpoint = worker(GenerateEndpoint)
     requests = [
         endpoint.request_type(tokens=f"<CLS> <CLS_{k}> <IMG>", n=3, max_new_tokens=9)
@@ -367,7 +367,7 @@ def streamed(server: Server, **asked) -> tuple[list[list[str]], dict]:
 
 
 @pytest.mark.parametrize("setting", SETTINGS)
-def test_a_stream_tells_the_tokens_of_sampling_and_ends_with_the_whole_answer(
+def test_a_stream_sends_the_tokens_of_generation_and_ends_with_the_whole_answer(
     lm, saved, vocab, setting
 ):
     expected = directly(load_lm(saved["lm"]), vocab, PROMPT.split(), setting)
@@ -506,7 +506,7 @@ def test_what_no_reader_of_json_can_hold_is_refused_too(lm, body):
         assert answer.status in (400, 422)
 
 
-def test_a_body_larger_than_any_honest_one_is_refused(lm):
+def test_a_body_that_is_too_large_is_refused(lm):
     with lm.open("/classify", json.dumps({"rows": [ROW * 150_000]}).encode()) as answer:
         assert answer.status == 413
 
@@ -523,7 +523,7 @@ def test_the_most_that_may_be_asked_is_answered(lm):
     assert len(lm.ask("/next-token", tokens=["<IMG>"] * 64)["table"]) == 10
 
 
-def test_a_mistake_spoils_nobody_elses_answer(lm):
+def test_a_mistake_changes_no_other_answer(lm):
     asked = [{"tokens": PROMPT if k % 2 else "<NOPE>"} for k in range(16)]
 
     def status(one: dict) -> int:
@@ -666,7 +666,7 @@ def test_what_cannot_be_served_is_refused_in_one_sentence_with_exit_code_2(
     assert not said.out
 
 
-def test_without_litserve_it_is_said_how_to_install_it(monkeypatch, capsys):
+def test_without_litserve_the_error_says_how_to_install_it(monkeypatch, capsys):
     for name in ("seqlm.deploy.server", "seqlm.deploy.endpoints", "seqlm.deploy.schemas"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "litserve", None)
@@ -682,7 +682,7 @@ def gone(server: Server) -> bool:
 
 
 # The last two, because they stop the servers that others ask.
-def test_kill_ends_every_process_of_the_server_without_a_word(servers):
+def test_kill_ends_every_process_of_the_server_without_output(servers):
     server = servers["classifier"]
     server.process.send_signal(signal.SIGTERM)
     assert server.process.wait(30) == 0

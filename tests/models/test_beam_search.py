@@ -56,7 +56,7 @@ def test_it_writes_what_transformers_beam_search_writes(lm, vocab, num_beams, le
     assert len({tuple(row) for row in ours}) > 3  # prompts matter, or nothing was compared
 
 
-def test_with_a_stop_token_near_at_hand_it_still_agrees_with_transformers(lm, vocab):
+def test_with_a_stop_token_that_is_likely_it_still_agrees_with_transformers(lm, vocab):
     # Any id may be the stop token: one the model likes makes sentences end early and often.
     prompts, input_ids = prompts_of(vocab, 8, 3), torch.tensor(prompts_of(vocab, 8, 3))
     liked = generate(lm, prompts, beam(3, max_new_tokens=6))
@@ -159,11 +159,11 @@ def test_seed_and_temperature_change_nothing(lm, vocab):
 def test_whole_pictures_and_sentences_come_out(lm, vocab):
     codes = draw(lm, vocab, [3, None, 5], 16, beam(guidance=1.5))
     assert codes.shape == (3, 16) and codes.min() >= 0 and codes.max() < 50
-    (sentence,) = generate_sentences(lm, vocab, [(CLS, CLS, IMG)] * 1, beam(max_new_tokens=12))
+    (sentence,) = generate_sentences(lm, vocab, [(CLS, CLS, IMG)], beam(max_new_tokens=12))
     assert sentence[:3] == [CLS, CLS, IMG] and 3 < len(sentence) <= 15
 
 
 @pytest.mark.parametrize("num_beams", [0, -1, 65, 2.5])
-def test_a_senseless_number_of_beams_is_refused(num_beams):
+def test_a_number_of_beams_out_of_range_is_refused(num_beams):
     with pytest.raises(ConfigError, match="^num_beams: "):
         beam(num_beams)

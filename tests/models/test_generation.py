@@ -21,12 +21,13 @@ from seqlm.data.tokens import (
     read_layout,
 )
 from seqlm.errors import ConfigError, DataError
-from seqlm.models import generation as sampling
+from seqlm.models import generation
 from seqlm.models.beam_search import guided_logits
 from seqlm.models.generation import (
     draw,
     generate,
     generate_sentences,
+    generate_steps,
     next_token_probabilities,
     next_token_table,
     strategy_probabilities,
@@ -94,7 +95,7 @@ def test_greedy_has_one_choice_whatever_else_is_set():
 
 
 @pytest.mark.parametrize("k", [1, 2, 3, 4, 9])
-def test_top_k_keeps_exactly_the_k_likeliest(k):
+def test_top_k_keeps_exactly_the_k_most_likely(k):
     kept = filtered(SampleConfig(top_k=k))
     order = [1, 3, 2, 0][:k]
     assert sorted(np.flatnonzero(kept)) == sorted(order)
@@ -212,10 +213,10 @@ def test_rows_and_steps_draw_independently():
     assert np.abs(np.corrcoef(new[::2, 0], new[1::2, 0])[0, 1]) < 0.25
 
 
-def test_a_number_at_the_very_edge_picks_a_token_that_is_possible():
+def test_a_random_number_at_the_edge_picks_a_token_that_is_possible():
     probabilities = torch.tensor([[0.0, 0.5, 0.5, 0.0]], dtype=torch.float64)
     for uniform, wanted in ((0.0, 1), (0.499, 1), (0.5, 2), (np.nextafter(1, 0), 2), (1.0, 2)):
-        assert sampling._sample(probabilities, np.array([uniform])).item() == wanted
+        assert generation._sample(probabilities, np.array([uniform])).item() == wanted
 
 
 # ---------------------------------------------------------------- greedy, and transformers
@@ -286,7 +287,7 @@ def test_the_size_of_a_batch_changes_nothing(lm, vocab, monkeypatch):
     config = SampleConfig(max_new_tokens=10, temperature=2.0)
     found = []
     for size in (1, 3, 256):
-        monkeypatch.setattr(sampling, "MAX_BATCH_ROWS", size)
+        monkeypatch.setattr(generation, "MAX_BATCH_ROWS", size)
         found.append(generate(lm, prompts, config))
     assert found[0] == found[1] == found[2]
 
@@ -386,6 +387,17 @@ def test_the_stop_token_only_cuts_what_would_have_been_written_anyway():
         assert whole[: len(cut)] == cut
 
 
+@pytest.mark.parametrize("strategy", ["sample", "beam"])
+def test_generation_yields_the_token_of_each_running_row_step_by_step(lm, vocab, strategy):
+    config = SampleConfig(strategy, temperature=2.0, max_new_tokens=8)
+    prompts = [*prompts_of(vocab, 3), *prompts_of(vocab, 1, length=2)]
+    stop = generate(lm, prompts, config)[0][4]  # so that at least one row ends early
+    steps = list(generate_steps(lm, prompts, config, stop_id=stop))
+    rows = [[step[row] for step in steps if row in step] for row in range(4)]
+    assert rows == generate(lm, prompts, config, stop_id=stop) and len(rows[0]) <= 5
+    assert set(steps[0]) == {3} and len(steps[-1]) <= 3, "the next length follows"
+
+
 def test_without_a_stop_token_rows_are_as_long_as_asked_for():
     new = generate(always([0.5, 0.5]), [[0]] * 3, SampleConfig(max_new_tokens=9))
     assert [len(row) for row in new] == [9, 9, 9]
@@ -454,7 +466,7 @@ def test_drawn_codes_are_those_the_model_named(lm, vocab):
     assert [names[i] for i in ids] == [code_token(code) for code in codes[0]]
 
 
-def test_codes_are_told_by_name_wherever_their_ids_are(tiny, vocab):
+def test_codes_are_recognised_by_name_whatever_their_ids(tiny, vocab):
     shuffled = dict(zip(vocab, np.random.default_rng(0).permutation(66).tolist(), strict=True))
     plain, other = build_lm(tiny, vocab, seed=3), build_lm(tiny, vocab, seed=3)
     order = torch.tensor([shuffled[token] for token in vocab])
@@ -466,7 +478,7 @@ def test_codes_are_told_by_name_wherever_their_ids_are(tiny, vocab):
 
 @pytest.mark.parametrize("guidance", [1.0, 3.0])
 @pytest.mark.parametrize("given", [0, 1, 8, 15])
-def test_what_was_begun_is_kept_and_the_rest_is_drawn(lm, vocab, given, guidance):
+def test_a_prefix_is_kept_and_the_rest_is_drawn(lm, vocab, given, guidance):
     begun = np.random.default_rng(2).integers(0, 50, (3, given))
     config = SampleConfig(temperature=3.0, guidance=guidance)
     codes = draw(lm, vocab, [1, None, 2], 16, config, begun)
@@ -501,7 +513,7 @@ def test_no_labels_are_no_drawings(lm, vocab):
 
 
 @pytest.mark.parametrize("shape", [(2, 16), (2, 17), (1, 3), (3, 3), (2,), (2, 3, 1)])
-def test_a_beginning_of_the_wrong_shape_is_refused(lm, vocab, shape):
+def test_a_prefix_of_the_wrong_shape_is_refused(lm, vocab, shape):
     with pytest.raises(DataError, match="^prefix: expected 2 rows of fewer than 16") as caught:
         draw(lm, vocab, [1, 2], 16, SampleConfig(), np.zeros(shape, dtype=int))
     assert str(shape) in str(caught.value)
@@ -527,7 +539,7 @@ def sentence(model, vocab, tokens, **settings):
     return generate_sentences(model, vocab, [tokens] * 3, SampleConfig(**settings))
 
 
-def test_sentences_begin_with_their_prompt_and_end_with_eos_or_where_told(lm, vocab):
+def test_sentences_begin_with_their_prompt_and_end_with_eos_or_at_max_new_tokens(lm, vocab):
     prompt = [IMG, code_token(3)]
     for written in sentence(lm, vocab, prompt, temperature=5.0, max_new_tokens=40):
         assert written[:2] == prompt
@@ -560,7 +572,7 @@ def test_an_empty_prompt_is_refused(lm, vocab):
             ask()
 
 
-def test_a_prompt_that_leaves_no_room_is_refused(lm, vocab):
+def test_a_prompt_too_long_for_the_model_is_refused(lm, vocab):
     prompt = [vocab[IMG]] * 54
     with pytest.raises(DataError, match="54 tokens and 12 new ones do not fit .* 64 positions"):
         generate(lm, [prompt], SampleConfig(max_new_tokens=12))
@@ -615,7 +627,7 @@ def test_next_token_probabilities_are_the_models_softmax(lm, vocab):
     assert np.allclose(found, wanted, atol=1e-7) and found.sum() == pytest.approx(1)
 
 
-def test_the_table_lists_the_likeliest_first(lm, vocab):
+def test_the_table_lists_the_most_likely_first(lm, vocab):
     ids = prompts_of(vocab, 1)[0]
     probabilities = next_token_probabilities(lm, ids)
     names = {index: token for token, index in vocab.items()}

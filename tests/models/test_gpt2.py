@@ -248,7 +248,7 @@ def test_the_same_seed_gives_the_same_weights(tiny, vocab, build):
 
 
 @pytest.mark.parametrize("build", [build_lm, build_classifier])
-def test_building_a_model_leaves_everyone_elses_random_numbers_alone(tiny, vocab, build):
+def test_building_a_model_does_not_change_torchs_random_numbers(tiny, vocab, build):
     torch.manual_seed(3)
     undisturbed = torch.rand(4)
     torch.manual_seed(3)
@@ -257,7 +257,7 @@ def test_building_a_model_leaves_everyone_elses_random_numbers_alone(tiny, vocab
 
 
 @pytest.mark.parametrize("size", [ModelConfig(), ModelConfig(n_layer=2, n_head=2, n_embd=32)])
-def test_before_training_the_loss_is_that_of_guessing(size):
+def test_before_training_the_loss_is_that_of_uniform_guessing(size):
     vocab = default_vocab()
     model = build_lm(size, vocab)
     loss = nll(score_tokens(model, rows_of(vocab))).value
@@ -375,7 +375,7 @@ def test_a_classifier_is_no_language_model_nor_the_other_way_round(saved_lm, tin
 
 @pytest.mark.parametrize("load", [load_lm, classifier_from_lm])
 @pytest.mark.parametrize("text", ["{", "", "[]", "3", '{"n_layer": "two"}'])
-def test_a_spoilt_configuration_is_said_in_one_sentence(load, text, saved_lm):
+def test_a_damaged_configuration_is_reported_in_one_sentence(load, text, saved_lm):
     (saved_lm / "config.json").write_text(text)
     with pytest.raises(DataError) as caught:
         load(saved_lm)
@@ -384,7 +384,7 @@ def test_a_spoilt_configuration_is_said_in_one_sentence(load, text, saved_lm):
 
 @pytest.mark.parametrize("load", [load_lm, classifier_from_lm])
 @pytest.mark.parametrize("damage", ["cut short", "empty", "text"])
-def test_spoilt_weights_are_said_in_one_sentence(load, damage, saved_lm):
+def test_damaged_weights_are_reported_in_one_sentence(load, damage, saved_lm):
     weights = saved_lm / "model.safetensors"
     whole = weights.read_bytes()
     weights.write_bytes({"cut short": whole[:-100], "empty": b"", "text": b"hello"}[damage])
@@ -394,7 +394,7 @@ def test_spoilt_weights_are_said_in_one_sentence(load, damage, saved_lm):
 
 
 @pytest.mark.parametrize("load", [load_lm, classifier_from_lm])
-def test_weights_of_another_size_than_the_configuration_are_said_in_one_sentence(load, saved_lm):
+def test_weights_that_do_not_fit_the_configuration_are_reported_in_one_sentence(load, saved_lm):
     config = GPT2Config.from_pretrained(saved_lm)
     config.n_embd = 64
     config.architectures = ["GPT2LMHeadModel"]

@@ -65,7 +65,7 @@ def learn(directory, model, rows, **settings) -> dict:
 # ---------------------------------------------------------------- what they compute
 
 
-def test_the_lstm_is_the_textbooks():
+def test_the_lstm_follows_the_textbook_equations():
     model = sharpened(build_lstm(SIZE, VOCAB, seed=1))
     weights = model.state_dict()
     ids = [2, 7, 6, 7, 3]
@@ -107,7 +107,7 @@ def test_the_attention_free_model_sees_the_plain_mean_of_all_so_far():
 
 
 @pytest.mark.parametrize("width", [16, 384])
-def test_they_are_as_wide_as_the_gpt_and_of_the_size_said(width):
+def test_they_are_as_wide_as_the_gpt_and_of_the_documented_size(width):
     size = ModelConfig(n_layer=1, n_head=2, n_embd=width, n_positions=100)
     vocab, d = default_vocab(), width
     assert count_parameters(build_lstm(size, vocab)) == 516 * d + 8 * d * d + 8 * d
@@ -116,7 +116,7 @@ def test_they_are_as_wide_as_the_gpt_and_of_the_size_said(width):
 
 
 @BUILDERS
-def test_the_same_seed_gives_the_same_weights_and_leaves_the_dice_alone(build):
+def test_the_same_seed_gives_the_same_weights_and_does_not_change_torchs_random_numbers(build):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
@@ -131,7 +131,7 @@ def test_the_same_seed_gives_the_same_weights_and_leaves_the_dice_alone(build):
 
 @BUILDERS
 @pytest.mark.parametrize("width", [32, 384])
-def test_they_start_from_ignorance(build, width):
+def test_they_start_with_uniform_predictions(build, width):
     vocab = default_vocab()
     size = ModelConfig(n_layer=1, n_head=2, n_embd=width, n_positions=32)
     rows = np.random.default_rng(0).integers(6, 506, (40, 21)).tolist()
@@ -254,7 +254,7 @@ def test_they_learn_a_cycle_by_heart(build, precision, tmp_path):
     assert found == pytest.approx(record["best"]["code_nll"], abs=2e-3)
 
 
-def test_only_the_lstm_can_tell_in_which_order_codes_came():
+def test_only_the_lstm_sees_the_order_of_codes():
     """Codes and places are summed apart, so the mean is the same whichever code came first."""
     pairs = [[6, 7], [7, 6]]
     means = [
@@ -288,7 +288,7 @@ def test_another_model_is_refused_in_a_sentence(tmp_path):
 
 
 @BUILDERS
-def test_they_train_through_the_very_same_door_as_the_gpt(build, built, tiny, tmp_path):
+def test_they_train_with_the_same_function_as_the_gpt(build, built, tiny, tmp_path):
     corpus = load_corpus(DataFiles(built.directory / SEQUENCES, built.directory / VOCAB_FILE))
     config = TrainConfig(
         output_dir=tmp_path, batch_size=16, max_steps=12, evals=2, learning_rate=1e-2, patience=0,

@@ -46,7 +46,7 @@ def lm(opinionated, vocab):
     ],
     ids=["drawn", "drawn freely", "read"],
 )
-def test_the_surprise_is_the_nll_that_the_metrics_count(lm, vocab, head, sentence):
+def test_surprisal_is_the_nll_that_the_metrics_count(lm, vocab, head, sentence):
     found = trace(lm, vocab, head, CODES)
     scores = score_tokens(lm, [encode_tokens(sentence, vocab)])
     codes = scores.of_kind(token_kinds(vocab), KIND_CODE)
@@ -55,7 +55,7 @@ def test_the_surprise_is_the_nll_that_the_metrics_count(lm, vocab, head, sentenc
     assert np.ptp(found.surprisal) > 0.5  # opinions, or nothing was compared
 
 
-def test_settings_never_change_what_the_model_itself_expected(lm, vocab):
+def test_settings_never_change_the_models_own_prediction(lm, vocab):
     plain = trace(lm, vocab, drawing_prompt(3), CODES)
     config = SampleConfig(temperature=0.5, top_k=3, guidance=4.0)
     other = trace(lm, vocab, drawing_prompt(3), CODES, config)
@@ -63,7 +63,7 @@ def test_settings_never_change_what_the_model_itself_expected(lm, vocab):
     assert np.abs(plain.after - other.after).max() > 0.1
 
 
-def test_all_probabilities_of_a_place_sum_to_one_and_ids_and_names_fit(lm, vocab):
+def test_all_probabilities_of_a_position_sum_to_one_and_ids_and_names_fit(lm, vocab):
     found = trace(lm, vocab, drawing_prompt(0), CODES, SampleConfig(top_p=0.7))
     assert found.expected.shape == found.after.shape == (P, len(vocab))
     assert found.expected.sum(1) == pytest.approx(1)
@@ -87,7 +87,7 @@ SETTINGS = {
 
 
 @pytest.mark.parametrize("settings", SETTINGS.values(), ids=SETTINGS)
-def test_every_code_is_where_its_random_number_falls_in_what_was_drawn_from(lm, vocab, settings):
+def test_every_code_is_where_its_random_number_falls_among_the_probabilities(lm, vocab, settings):
     config, labels = SampleConfig(**settings), [3, None, 9]
     for row, codes in enumerate(draw(lm, vocab, labels, P, config)):
         found = trace(lm, vocab, drawing_prompt(labels[row]), codes, config)
@@ -104,7 +104,7 @@ def test_replaying_with_other_settings_gives_other_codes(lm, vocab):
         assert _sample(torch.as_tensor(found.after), uniform).tolist() != found.ids.tolist()
 
 
-def test_the_codes_after_a_begun_half_are_replayed_from_their_own_place_on(lm, vocab):
+def test_the_codes_after_a_prefix_are_replayed_from_their_own_position_on(lm, vocab):
     config, begun = SampleConfig(top_k=10, seed=5), CODES[: P // 2]
     (codes,) = draw(lm, vocab, [3], P, config, begun[None])
     found = trace(lm, vocab, drawing_prompt(3), codes, config)
@@ -144,7 +144,7 @@ def test_beam_search_is_shown_with_the_probabilities_its_sums_are_made_of(lm, vo
     assert found.after == pytest.approx(logits.softmax(-1).numpy(), abs=1e-6)
 
 
-def test_beams_that_found_a_picture_likelier_than_greedy_show_it_in_their_sums(lm, vocab):
+def test_beams_that_found_a_more_likely_image_than_greedy_show_it_in_their_sums(lm, vocab):
     sums = []
     for strategy in ("greedy", "beam"):
         config = SampleConfig(strategy=strategy, num_beams=16)
@@ -154,7 +154,7 @@ def test_beams_that_found_a_picture_likelier_than_greedy_show_it_in_their_sums(l
     assert sums[1] > sums[0] + 0.01
 
 
-def test_a_head_that_names_no_class_is_not_guided(lm, vocab):
+def test_a_prompt_that_names_no_class_is_not_guided(lm, vocab):
     for head in (drawing_prompt(None), (IMG,)):
         plain = trace(lm, vocab, head, CODES, SampleConfig())
         guided = trace(lm, vocab, head, CODES, SampleConfig(guidance=3.0))
@@ -164,7 +164,7 @@ def test_a_head_that_names_no_class_is_not_guided(lm, vocab):
 # --- candidates -----------------------------------------------------------------------------------
 
 
-def test_candidates_come_likeliest_first_and_name_the_one_that_stands_there(lm, vocab):
+def test_candidates_come_most_likely_first_and_name_the_one_that_stands_there(lm, vocab):
     found = trace(lm, vocab, drawing_prompt(3), CODES, SampleConfig(top_k=5))
     for place in range(P):
         candidates = found.candidates(place, 6)
@@ -178,7 +178,7 @@ def test_candidates_come_likeliest_first_and_name_the_one_that_stands_there(lm, 
             assert c.after == found.after[place, vocab[c.token]]
 
 
-def test_the_one_that_stands_there_is_told_of_even_outside_the_likeliest():
+def test_the_one_that_stands_there_is_listed_even_outside_the_top_k():
     expected = np.array([[0.5, 0.3, 0.15, 0.05], [0.1, 0.2, 0.3, 0.4]])
     found = Trace(np.array([3, 3]), ["a", "b", "c", "d"], expected, expected)
     assert [c.token for c in found.candidates(0, 2)] == ["a", "b", "d"]
@@ -226,20 +226,20 @@ def test_the_first_layers_attention_is_the_one_worked_out_by_hand(lm):
 
 
 @pytest.mark.parametrize("kind", ["sdpa", "eager"])
-def test_the_model_is_given_back_with_the_attention_it_had(lm, kind):
+def test_the_attention_kernel_is_restored(lm, kind):
     lm.set_attn_implementation(kind)
     attention_weights(lm, IDS)
     assert lm.config._attn_implementation == kind
 
 
-def test_the_model_is_given_back_even_after_an_error(lm):
+def test_the_attention_kernel_is_restored_after_an_error(lm):
     lm.set_attn_implementation("sdpa")
     with pytest.raises(IndexError):
         attention_weights(lm, [10_000])
     assert lm.config._attn_implementation == "sdpa"
 
 
-def test_looking_inside_changes_nothing_that_is_drawn(lm, vocab):
+def test_tracing_changes_nothing_that_is_drawn(lm, vocab):
     before = draw(lm, vocab, [3, 5], P, SampleConfig())
     attention_weights(lm, IDS)
     trace(lm, vocab, drawing_prompt(3), CODES)

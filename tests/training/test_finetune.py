@@ -1,6 +1,5 @@
 """Training that goes on: ids stay, vocabularies and heads grow, forgetting is measured, LoRA."""
 
-import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -16,24 +15,15 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer, vocabulary_of
 from seqlm.data.tokens import (
-    KIND_CLASS,
-    KIND_CODE,
     class_token,
     code_token,
     default_vocab,
     read_layout,
-    token_kinds,
 )
 from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.evaluation.scores import score_tokens
-from seqlm.models.gpt2 import build_classifier, build_lm, gpt2_config, load_classifier, load_lm
+from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 from seqlm.models.resize import (
-    count_new_tokens,
-    describe_token_counts,
-    extend_vocab,
     grow_embedding,
-    grow_head,
-    sort_new_tokens,
     start_model,
 )
 from seqlm.training import forgetting
@@ -104,80 +94,6 @@ def files_of(path) -> DataFiles:
 
 def options_of(start, **more) -> FinetuneConfig:
     return FinetuneConfig(model_path=start, **more)
-
-
-# --- growing --------------------------------------------------------------------------------------
-
-
-def test_new_tokens_are_counted_whatever_else_is_wrong_with_the_rows(tmp_path):
-    path = tmp_path / "rows.jsonl.gz"
-    lines = ['{"tokens": "<IMG> a a b </IMG> <PAD>"}', '{"tokens": 7}', "[]"]
-    lines += ['{"tokens": "<IMG> b </IMG> <CLS> <CLS> <EOS>", "label": 2}']
-    path.write_bytes(gzip.compress("\n".join(lines).encode()))
-    found = count_new_tokens(path, default_vocab(5, 2))
-    assert found == {"a": 2, "b": 2, "<CLS_2>": 1}
-
-
-def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(DataError, match="none.jsonl"):
-        count_new_tokens(tmp_path / "none.jsonl", {})
-
-
-def test_old_ids_stay_and_new_tokens_come_last_in_an_order_of_their_own(vocab):
-    new = ["<CLS_11>", "zeta", "<CLS_10>", "<Z_050>", "zeta"]
-    grown = extend_vocab(vocab, sort_new_tokens(new))
-    assert {token: grown[token] for token in vocab} == vocab
-    assert list(grown)[len(vocab) :] == ["<Z_050>", "zeta", "<CLS_10>", "<CLS_11>"]
-    assert sorted(grown.values()) == list(range(len(vocab) + 4))
-    kinds = token_kinds(grown)
-    assert kinds[-4:].tolist() == [KIND_CODE, KIND_CODE, KIND_CLASS, KIND_CLASS]
-    assert sort_new_tokens(reversed(new)) == sort_new_tokens(new)
-
-
-def test_a_class_that_leaves_a_gap_is_refused(vocab):
-    with pytest.raises(DataError, match="<CLS_12> would be new, but there is no <CLS_10>"):
-        extend_vocab(vocab, ["<CLS_12>"])
-
-
-def test_the_rarest_new_tokens_are_named_first():
-    counts = {f"<Z_{k}>": k for k in range(1, 12)}
-    told = describe_token_counts(counts)
-    assert told.startswith("<Z_1> (once), <Z_2> (2 times)") and told.endswith(
-        "3 more frequent ones"
-    )
-
-
-def test_the_embedding_grows_and_what_was_there_is_untouched(tiny, vocab):
-    model = build_lm(tiny, vocab)
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    ids = torch.tensor([[2, 7, 9, 3, 4]])
-    logits = model.eval()(ids).logits.detach()
-    grow_embedding(model, len(vocab) + 3)
-    weight = model.transformer.wte.weight
-    assert model.lm_head.weight is weight and model.config.vocab_size == len(vocab) + 3
-    for name, old in before.items():
-        assert torch.equal(model.state_dict()[name][: len(old)], old), name
-    mean = before["transformer.wte.weight"].mean(0)
-    assert torch.allclose(weight[len(vocab) :], mean.expand(3, -1), atol=1e-6)
-    after = model(ids).logits.detach()
-    assert torch.allclose(after[..., : len(vocab)], logits, atol=1e-5)
-    assert torch.allclose(after[..., -1], logits.mean(-1), atol=1e-4), "the mean of the others"
-
-
-def test_a_smaller_vocabulary_is_refused(tiny, vocab):
-    with pytest.raises(DataError, match="too small"):
-        grow_embedding(build_lm(tiny, vocab), 10)
-
-
-def test_a_head_grows_at_its_end_and_survives_saving(tiny, vocab, tmp_path):
-    model = build_classifier(tiny, vocab, 3)
-    old = model.score.weight.detach().clone()
-    grow_head(model, 5)
-    assert torch.equal(model.score.weight[:3], old)
-    assert torch.allclose(model.score.weight[3:], old.mean(0).expand(2, -1))
-    model.save_pretrained(tmp_path)
-    assert load_classifier(tmp_path).score.weight.shape == (5, tiny.n_embd)
-    assert grow_head(model, 4).config.num_labels == 5, "never smaller"
 
 
 # --- the command ----------------------------------------------------------------------------------
@@ -662,54 +578,3 @@ def test_under_lora_a_classifiers_head_learns_whole(started, mine, tmp_path):
     after = load_classifier(tmp_path / "out" / "best_model")
     assert torch.equal(after.transformer.wte.weight[:66], start.transformer.wte.weight[:66])
     assert not torch.allclose(after.score.weight, start.score.weight)
-
-
-def test_where_the_output_layer_is_its_own_new_tokens_learn_there_too(tiny, vocab, tmp_path):
-    from seqlm.models.lora import add_lora, merge_lora
-
-    model = GPT2LMHeadModel(gpt2_config(tiny, vocab, tie_word_embeddings=False))
-    old = model.lm_head.weight.detach().clone()
-    grow_embedding(model, len(vocab) + 2)
-    assert torch.equal(model.lm_head.weight[: len(vocab)], old)
-    assert torch.allclose(model.lm_head.weight[len(vocab) :], old.mean(0).expand(2, -1), atol=1e-6)
-    under = add_lora(model, 2, 4, len(vocab), tmp_path, seed=1)
-    ids = torch.tensor([[2, 7, 66, 9, 67, 3]])
-    under(input_ids=ids, labels=ids).loss.backward()
-    with torch.no_grad():
-        for weight in under.parameters():
-            if weight.grad is not None:
-                weight -= weight.grad
-    plain = merge_lora(under)
-    assert torch.equal(plain.lm_head.weight[: len(vocab)], old)
-    assert not torch.allclose(plain.lm_head.weight[66], plain.lm_head.weight[67])
-
-
-def test_merging_changes_no_answer_and_leaves_the_model_under_lora(tiny, vocab, tmp_path):
-    from seqlm.models.lora import add_lora, merge_lora
-
-    model = build_lm(tiny, vocab)
-    base = {name: weight.clone() for name, weight in model.state_dict().items()}
-    grow_embedding(model, len(vocab) + 2)
-    under = add_lora(model, 4, 8, len(vocab), tmp_path, seed=1).eval()
-    ids = torch.tensor([[2, 7, 66, 9, 67, 3, 4, 59, 5]])
-    learning = [weight for weight in under.parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(learning, 1e-2, weight_decay=0.1)
-    first = under(input_ids=ids, labels=ids).loss.item()
-    for _ in range(20):
-        under(input_ids=ids, labels=ids).loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-    assert under(input_ids=ids, labels=ids).loss.item() < first - 0.3
-    plain = merge_lora(under)
-    with torch.no_grad():
-        assert torch.allclose(plain(ids).logits, under(input_ids=ids).logits, atol=1e-5)
-    still = {
-        name.removeprefix("base_model.model.").replace(".base_layer.", "."): weight
-        for name, weight in under.named_parameters()
-    }
-    held = [name for name in base if name in still]
-    assert len(held) > 20, "every matrix, bias and norm"
-    for name in held:
-        assert torch.equal(still[name], base[name]), name
-    scored = score_tokens(under, [ids[0].tolist()]).nll
-    assert np.allclose(scored, score_tokens(plain, [ids[0].tolist()]).nll, atol=1e-5)
