@@ -5,7 +5,7 @@ One command, one walk; `seqlm train` goes through these modules, each entered on
     runs.train_language_model    the whole command, in the order below
       data.corpus.load_corpus    read, check, split and tokenize the rows -> Corpus
       tasks.train_lm             build the model, the training rows and the validation metric
-        train.train              resume, plan and record the run -> training.json
+        train.train_model        resume, plan and record the run -> training.json
           trainer.MeasuringTrainer   the loop; saves best_model/ and final_model/
       measure.evaluate_lm        the best model and its baselines on test -> values
       runs.save_run              metrics.json, model cards and report.md (cards.py)

@@ -24,7 +24,7 @@ from seqlm.training.measure import evaluation_split
 from seqlm.training.replay import warn_of_shared, with_replay
 from seqlm.training.tasks import train_rows, validation_metric
 from seqlm.training.timing import processes
-from seqlm.training.train import train
+from seqlm.training.train import train_model
 from seqlm.utils import check_folder, read_text, write_text
 
 MODELS = ("best_model", "final_model")
@@ -174,7 +174,7 @@ def train_from(
     how = f"LoRA of rank {options.lora_rank}" if lora else "all of them"
     _log(f"{trained:,} of {parameters:,} parameters are trained ({how})")
     rows, metric = train_rows(corpus, classifies), validation_metric(corpus, classifies, old)
-    record = train(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
+    record = train_model(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
     if lora and processes().is_main_process:
         _save_adapters(model, Path(config.output_dir))
     return record, {"parameters": parameters, "trained": trained, "lora": lora}

@@ -23,7 +23,7 @@ from seqlm.evaluation.scores import (
 )
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
 from seqlm.training.timing import processes
-from seqlm.training.train import train
+from seqlm.training.train import train_model
 from seqlm.training.trainer import Rows, ValidationMetric
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats; random weights are never quite even-handed
@@ -48,7 +48,7 @@ def train_lm(
     if processes().is_main_process:
         log(first_loss(model, corpus))
     metric = validation_metric(corpus)
-    return train(model, corpus.tokenizer, train_rows(corpus), metric, config, log)
+    return train_model(model, corpus.tokenizer, train_rows(corpus), metric, config, log)
 
 
 def train_classifier(
@@ -76,7 +76,7 @@ def train_classifier(
     labelled = [record for split in corpus.splits for record in corpus.labelled(split)]
     check_length(model, max(len(reading_prompt(record.tokens)) for record in labelled))
     rows, metric = train_rows(corpus, classifies=True), validation_metric(corpus, classifies=True)
-    return train(model, corpus.tokenizer, rows, metric, config, log)
+    return train_model(model, corpus.tokenizer, rows, metric, config, log)
 
 
 def train_rows(corpus: Corpus, classifies: bool = False) -> Rows:

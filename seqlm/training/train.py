@@ -27,7 +27,7 @@ from seqlm.training.trainer import MeasuringTrainer, Rows, ValidationMetric, col
 RECORD = "training.json"
 
 
-def train(
+def train_model(
     model,
     tokenizer,
     rows: Rows,

@@ -19,7 +19,7 @@ from seqlm.models.gpt2 import build_lm, check_length, count_parameters, fit_atte
 from seqlm.models.recurrent import build_attention_free, build_lstm, load_baseline_lm
 from seqlm.training.tasks import train_lm
 from seqlm.training.timing import has_native_bf16
-from seqlm.training.train import train
+from seqlm.training.train import train_model
 from seqlm.training.trainer import Rows, ValidationMetric
 
 VOCAB = default_vocab(12, 3)
@@ -59,7 +59,7 @@ def learn(directory, model, rows, **settings) -> dict:
 
     tokenizer = build_tokenizer(VOCAB)
     metric = ValidationMetric("code_nll", measure, rows)
-    return train(model, tokenizer, Rows(rows), metric, config, lambda line: None)
+    return train_model(model, tokenizer, Rows(rows), metric, config, lambda line: None)
 
 
 # ---------------------------------------------------------------- what they compute

@@ -22,7 +22,7 @@ from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
 from seqlm.training.timing import plan_steps
-from seqlm.training.train import newest_checkpoint, train
+from seqlm.training.train import newest_checkpoint, train_model
 from seqlm.training.trainer import Rows, ValidationMetric, collator
 
 VOCAB = default_vocab(12, 3)
@@ -80,7 +80,7 @@ def learn(directory, ids, *, model=None, size=CALM, measure=code_nll, log=quiet,
     model = model or build_lm(size, VOCAB, seed=config.seed)
     rows = ids if isinstance(ids, Rows) else Rows(ids)
     metric = ValidationMetric("code_nll", measure, VAL)
-    return train(model, TOKENIZER, rows, metric, config, log)
+    return train_model(model, TOKENIZER, rows, metric, config, log)
 
 
 def weights(directory) -> dict[str, torch.Tensor]:
