@@ -16,6 +16,7 @@ from seqlm.data.build import CODEBOOK, VOCAB
 from seqlm.errors import DataError, SeqlmError
 from seqlm.evaluation.estimates import Estimate, as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
+from seqlm.evaluation.tables import markdown_table
 from seqlm.models.gpt2 import check_model_directory
 from seqlm.training.sizes import TrainingStep, time_training_steps
 from seqlm.training.train import RECORD
@@ -100,11 +101,6 @@ def summary_of(run: Mapping, seconds: Estimate) -> dict[str, str]:
     return cells
 
 
-def table(lines: Sequence[Sequence[str]]) -> str:
-    head, *body = (f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([head, "|---" * len(lines[0]) + "|", *body])
-
-
 def report(directories: Sequence[Path], rounds: int, pad_to: int | None) -> str:
     """All three tables: results, NLL against steps and tokens, step times."""
     names = {f"{path.parent.name}/{path.name}": path for path in map(Path.absolute, directories)}
@@ -125,7 +121,8 @@ def report(directories: Sequence[Path], rounds: int, pad_to: int | None) -> str:
             curve.append([name, f"{line['step']:,}", f"{line['tokens']:,}", f"{nll:.3f}"])
     ratios = [[name, f"{e.value / times[first].value:.2f}"] for name, e in times.items()]
     ratios = [["step time", f"times {first}"], *ratios]
-    return "\n\n".join(map(table, (results, curve, ratios)))
+    tables = (results, curve, ratios)
+    return "\n\n".join(markdown_table(header, rows) for header, *rows in tables)
 
 
 if __name__ == "__main__":

@@ -1,13 +1,12 @@
-"""How fast does a model run under torch and under onnxruntime? Timed side by side, told as ratios.
+"""Compare the speed of a model under torch and under onnxruntime, as ratios.
 
-README: `python bench/runtimes.py --model_path outputs/laptop/best_model` exports the model four
-ways (with and without key-value cache, in 32 and in 8 bits) and prints, for scoring rows and for
-drawing 64 pictures, how many times as fast as torch each of them is.
+`python bench/runtimes.py --model_path outputs/laptop/best_model` exports the model four ways (with
+and without key-value cache, in 32 and in 8 bits) and prints, for scoring rows and for generating 64
+images, how many times as fast as torch each of them is.
 
 Every round times torch and each export in turn, the order reversed from round to round, so that
-whatever else the machine does meets them all. A ratio is that of one round's times; what is told
-is the median over rounds, with the sign test's interval. Seconds are not told: they would be this
-machine's, at this moment.
+other load on the machine affects all alike. A ratio is that of one round's times; the table holds
+medians over rounds, with the sign test's interval.
 """
 
 import argparse
@@ -36,8 +35,8 @@ BASE = "torch"
 
 
 def exports(directory: Path, folder: Path) -> dict[str, Path]:
-    """Name -> directory of four exports in `folder`; those already there are taken as they are."""
-    made = {}
+    """Name -> directory of four exports in `folder`; those that exist are kept."""
+    paths = {}
     for name, cache in (("with cache", True), ("without cache", False)):
         stem = name.replace(" ", "_")
         whole, small = folder / stem, folder / f"{stem}_int8"
@@ -46,21 +45,21 @@ def exports(directory: Path, folder: Path) -> dict[str, Path]:
         if not (small / GRAPH).is_file():
             shutil.copytree(whole, small, ignore=shutil.ignore_patterns(GRAPH + "*"))
             quantise(whole / GRAPH, small / GRAPH)
-        made |= {f"onnxruntime, fp32, {name}": whole, f"onnxruntime, int8, {name}": small}
-    return made
+        paths |= {f"onnxruntime, fp32, {name}": whole, f"onnxruntime, int8, {name}": small}
+    return paths
 
 
 def times_as_fast(tasks: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, Estimate]:
     """How many times as fast as `BASE` each task is: median over rounds of paired ratios."""
     for task in tasks.values():
         task()
-    taken: dict[str, list[float]] = {name: [] for name in tasks}
+    times: dict[str, list[float]] = {name: [] for name in tasks}
     for turn in range(rounds):
         for name in list(tasks) if turn % 2 else list(reversed(tasks)):
             started = time.perf_counter()
             tasks[name]()
-            taken[name].append(time.perf_counter() - started)
-    ratios = {name: np.divide(taken[BASE], seconds) for name, seconds in taken.items()}
+            times[name].append(time.perf_counter() - started)
+    ratios = {name: np.divide(times[BASE], seconds) for name, seconds in times.items()}
     return {name: median(ratio, "times as fast") for name, ratio in ratios.items() if name != BASE}
 
 
@@ -68,31 +67,31 @@ def compare(directory: Path, folder: Path, rows: int, length: int, rounds: int) 
     """Task -> runtime -> how many times as fast as torch."""
     vocab, rng = read_vocab(directory / "vocab.json"), np.random.default_rng(0)
     base = load_lm(directory).cpu()
-    fit_attention(base, length)  # torch, too, at its best
+    fit_attention(base, length)  # the fastest torch, too
     models = {BASE: base}
     models |= {name: load_onnx(path) for name, path in exports(directory, folder).items()}
     ids = rng.integers(0, len(vocab), (rows, length)).tolist()
-    labels = [picture % 10 for picture in range(64)]
+    labels = [image % 10 for image in range(64)]
     config = SampleConfig(temperature=0.9, top_p=0.95)
     guided = replace(config, guidance=1.5)
     kinds: dict[str, Callable] = {
         f"score {rows} rows of {length} tokens": lambda model: score_tokens(model, ids),
-        "draw 64 pictures": lambda model: draw(model, vocab, labels, 16, config),
-        "draw 64 pictures, guided": lambda model: draw(model, vocab, labels, 16, guided),
+        "generate 64 images": lambda model: draw(model, vocab, labels, 16, config),
+        "generate 64 images, guided": lambda model: draw(model, vocab, labels, 16, guided),
     }
     return {
-        what: times_as_fast({name: lambda m=m, d=do: d(m) for name, m in models.items()}, rounds)
-        for what, do in kinds.items()
+        task: times_as_fast({name: lambda m=m, r=run: r(m) for name, m in models.items()}, rounds)
+        for task, run in kinds.items()
     }
 
 
-def table(found: Mapping[str, Mapping[str, Estimate]], threads: int) -> str:
-    """Markdown: a row an export, a column a task."""
-    first = next(iter(found.values()))
-    rows = [(name, *(measured[name].format() for measured in found.values())) for name in first]
+def table(results: Mapping[str, Mapping[str, Estimate]], threads: int) -> str:
+    """Markdown: a row per export, a column per task."""
+    first = next(iter(results.values()))
+    rows = [(name, *(measured[name].format() for measured in results.values())) for name in first]
     n = next(iter(first.values())).n
     return (
-        f"{markdown_table(('times as fast as torch', *found), rows)}\n\n"
+        f"{markdown_table(('times as fast as torch', *results), rows)}\n\n"
         f"Median of n = {n} rounds, 95 % interval of the sign test; {threads} thread(s)."
     )
 
@@ -100,17 +99,21 @@ def table(found: Mapping[str, Mapping[str, Estimate]], threads: int) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model_path", type=Path, default=Path("outputs/laptop/best_model"))
-    parser.add_argument("--exports", type=Path, help="keep the four exports here, or find them")
+    parser.add_argument(
+        "--exports", type=Path, help="keep the four exports here, or use those there"
+    )
     parser.add_argument("--rows", type=int, default=128)
     parser.add_argument("--length", type=int, default=22)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--threads", type=int, default=1)
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
-    with TemporaryDirectory() as aside:
-        folder = asked.exports or Path(aside)
-        found = compare(asked.model_path, folder, asked.rows, asked.length, asked.rounds)
-    print(table(found, asked.threads))
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    with TemporaryDirectory() as temporary:
+        folder = arguments.exports or Path(temporary)
+        results = compare(
+            arguments.model_path, folder, arguments.rows, arguments.length, arguments.rounds
+        )
+    print(table(results, arguments.threads))
 
 
 if __name__ == "__main__":
