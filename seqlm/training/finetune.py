@@ -153,16 +153,11 @@ def train_from(
 ) -> tuple[dict, dict]:
     """Go on training `options.model_path` on `corpus`, and save models in `config.output_dir`.
 
-    Args:
-        options: the model to start from, and LoRA's rank and alpha; nothing else is read.
-        config: how to train.
-        corpus: what to learn, replayed rows included; its vocabulary begins with the model's.
-        old: rows whose val split is measured, too, at every evaluation, and nothing else.
-        classifies: train a classifier, and not a language model.
-
-    Returns the record of `train`, and "parameters" of the model, how many of them were "trained",
-    and "lora" ({"rank", "alpha"}, or None). Raises ConfigError when rows are too long, or peft is
-    not installed and LoRA is asked for; DataError when there is no model to start from, or a
+    Of `options` only the model and LoRA's rank and alpha are read. `corpus` holds replayed rows,
+    too, and its vocabulary begins with the model's; of `old` the val split is measured at every
+    evaluation. Returns the record of `train`, and "parameters" of the model, how many of them were
+    "trained", and "lora" ({"rank", "alpha"}, or None). Raises ConfigError when rows are too long,
+    or LoRA is asked for without peft; DataError when there is no model to start from, or a
     classifier finds no labels or a single class.
     """
     model = start_model(options.model_path, corpus, classifies, config.seed)
@@ -248,23 +243,20 @@ def _card_note(settings: Mapping, mixture: str) -> str:
     note = f"; fine-tuned from {settings['from']}"
     if settings["lora"]:
         note += f" by LoRA of rank {settings['lora']['rank']} ({settings['trained']:,} parameters)"
-    return note + (f"; {mixture}" if mixture else "")
+    return f"{note}; {mixture}" if mixture else note
 
 
 def _report_text(settings: Mapping, mixture: str) -> str:
     new, lora = settings["new_tokens"], settings["lora"]
     by = f" by LoRA of rank {lora['rank']}" if lora else ""
-    sentences = [
+    text = (
         f"It started from {settings['from']}; {settings['trained']:,} of "
         f"{settings['parameters']:,} parameters were trained{by}."
-    ]
+    )
     if new:
         tokens = f"{len(new):,} tokens were" if len(new) > 1 else "1 token was"
         span = f"from {new[0]} to {new[-1]}" if len(new) > 1 else new[0]
-        sentences.append(f"{tokens} appended to its vocabulary, {span}.")
+        text += f" {tokens} appended to its vocabulary, {span}."
     if mixture:
-        sentences.append(
-            f"To forget less, {mixture}; the baselines have learned from the new ones alone."
-        )
-    sentences.append("Both models were measured on the same rows.")
-    return " ".join(sentences)
+        text += f" To forget less, {mixture}; the baselines have learned from the new ones alone."
+    return f"{text} Both models were measured on the same rows."

@@ -37,17 +37,10 @@ def train_model(
 ) -> dict:
     """Train `model` on `rows`; write best_model/, final_model/ and training.json to output_dir.
 
-    Args:
-        model: a language model or a classifier.
-        tokenizer: saved beside the model.
-        rows: the training rows.
-        metric: what is measured at every evaluation, and chooses the best model.
-        config: how to train.
-        log: takes progress, a line at a time.
-
-    A run of the same settings that was killed goes on from its newest checkpoint, and one that is
-    finished is not run again (`resume=False` starts anew). Returns the record that is also in
-    training.json: history, evaluations, best step, seconds, precision, versions.
+    `model` is a language model or a classifier; `log` takes progress, a line at a time. A run of
+    the same settings that was killed goes on from its newest checkpoint, and one that is finished
+    is not run again (`resume=False` starts anew). Returns the record that is also in training.json:
+    history, evaluations, best step, seconds, precision, versions.
     """
     directory = Path(config.output_dir)
     utils.check_folder(directory)
@@ -205,17 +198,17 @@ def _log_eta(trainer: MeasuringTrainer, record: dict, checkpoint: Path | None) -
     per_pass = times.get(precision["chosen"], min(times.values()))
     seconds = per_pass * arguments.gradient_accumulation_steps * (steps - done)
     timed = ", ".join(f"{name} {passed * 1000:,.0f} ms" for name, passed in times.items())
-    trainer.log_line(
-        f"{record['parameters']:,} parameters, {record['rows']:,} rows, {steps:,} steps"
-    )
-    trainer.log_line(f"a pass over one batch takes {timed}; training in {precision['chosen']}")
+    lines = [
+        f"{record['parameters']:,} parameters, {record['rows']:,} rows, {steps:,} steps",
+        f"a pass over one batch takes {timed}; training in {precision['chosen']}",
+        f"this will take about {utils.format_duration(seconds)}, and evaluation a little on top",
+    ]
     if precision["asked"] == "auto" and "bf16" not in times:
-        trainer.log_line("bf16 was not tried: this processor has no instructions for it")
-    trainer.log_line(
-        f"this will take about {utils.format_duration(seconds)}, and evaluation a little on top"
-    )
+        lines.insert(2, "bf16 was not tried: this processor has no instructions for it")
     if checkpoint is not None:
-        trainer.log_line(f"picking up the interrupted run at step {done:,}")
+        lines.append(f"picking up the interrupted run at step {done:,}")
+    for line in lines:
+        trainer.log_line(line)
 
 
 def _stopped_by(trainer: MeasuringTrainer, config: TrainConfig) -> str | None:

@@ -31,6 +31,8 @@ from seqlm.training.finetune import finetune_model
 from seqlm.training.measure import evaluate_lm
 from seqlm.training.replay import warn_of_shared, with_replay
 from seqlm.training.runs import save_model_cards, train_language_model
+from seqlm.training.train import run_identity
+from seqlm.training.trainer import Rows, ValidationMetric
 from seqlm.utils import read_json, write_json
 
 QUICK = {"batch_size": 16, "evals": 1, "patience": 0, "precision": "fp32"}
@@ -470,6 +472,18 @@ def lora_run(started, mine, tmp_path):
         tmp_path / "out", max_steps=12, learning_rate=1e-2, **(QUICK | {"evals": 6})
     )
     return files_of(mine), options, config
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+def test_another_alpha_of_lora_makes_it_another_run(tiny, vocab, tmp_path):
+    from seqlm.models.lora import add_lora
+
+    def identity(alpha):
+        model = add_lora(build_lm(tiny, vocab), 2, alpha, len(vocab), tmp_path, seed=1)
+        metric = ValidationMetric("code_nll", None, [])
+        return run_identity(model, build_tokenizer(vocab), Rows([[2, 3]]), metric, TrainConfig())
+
+    assert identity(8.0) == identity(8.0) != identity(16.0)
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # of peft, which a user would call so
