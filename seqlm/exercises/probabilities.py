@@ -58,15 +58,13 @@ def check_nucleus(function: Answer) -> str:
     kept = set(np.flatnonzero(answer > 0).tolist())
     if kept == {1}:
         return (
-            "Too few: the token that takes the sum past top_p belongs in, too. 0.45 alone does not "
-            "hold 0.7."
+            "Too few: the token that takes the sum past top_p belongs in, too; 0.45 is below 0.7."
         )
     if kept == set():
         return "Nothing is kept: no single token has 0.7. The sum counts, not each."
     if kept != {1, 3}:
         return (
-            "The two likeliest already hold 0.75; sort by probability, likeliest first, before "
-            "adding up."
+            "The two likeliest already hold 0.75; sort by probability, likeliest first, then add."
         )
     if not math.isclose(answer.sum(), 1, abs_tol=1e-6):
         return "The right tokens, but they must sum to 1 again: divide by their sum."
