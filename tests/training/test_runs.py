@@ -195,7 +195,7 @@ def test_only_the_first_of_several_processes_says_the_first_loss(tmp_path, monke
 
     files = files_of(tmp_path, sentences())
     corpus = load_corpus(files)
-    monkeypatch.setattr(tasks, "train", lambda *_, **__: {})
+    monkeypatch.setattr(tasks, "train_model", lambda *_, **__: {})
     said = []
     tasks.train_lm(corpus, SIZE, config_of(tmp_path / "out"), said.append)
     assert len(said) == 1 and "before training" in said[0]
