@@ -124,8 +124,7 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, Any]]:
                         yield line, json.loads(text)
     except (ValueError, RecursionError) as error:  # a text that is not UTF-8 is a ValueError, too
         raise DataError(
-            f"{path}:{line}: not valid JSON in UTF-8 ({error!s:.90}); write one whole object on "
-            "each line"
+            f"{path}:{line}: not valid JSON in UTF-8 ({error!s:.90}); write one object per line"
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise DataError(f"{path}:{line}: the gzip file is damaged ({error}); pack anew") from error
@@ -145,10 +144,7 @@ def _checked(row: Any, n_classes: int, line: int) -> Record:
     if not tokens:
         raise DataError("tokens: there is not one token in it; leave the row out")
     if PAD in tokens:
-        raise DataError(
-            f"tokens: {PAD} stands in the row; take it out, padding is added when rows are put "
-            "into batches"
-        )
+        raise DataError(f"tokens: {PAD} stands in the row; remove it, batches are padded later")
     if label is not None:
         _check_label(label, n_classes, tokens)
     if meta is not None:
@@ -158,37 +154,27 @@ def _checked(row: Any, n_classes: int, line: int) -> Record:
 
 def _check_label(label: Any, n_classes: int, tokens: tuple[str, ...]) -> None:
     if type(label) is not int:
-        raise DataError(
-            f"label: {json.dumps(label):.40} is not a whole number; write one like 3, or leave the "
-            "field out"
-        )
+        raise DataError(f"label: {json.dumps(label):.40} is not a whole number; write one like 3")
     if label < 0 or (n_classes and label >= n_classes):
         last = f"0 to {n_classes - 1}" if n_classes else "0 up"
         raise DataError(f"label: {label} is out of range; classes go from {last}")
     for token in dict.fromkeys(tokens):
         if class_of(token) not in (None, label):
-            raise DataError(
-                f"label: it says {label}, but the row holds {token}; fix one of the two"
-            )
+            raise DataError(f"label: it is {label}, but the row holds {token}; fix one of them")
 
 
 def _check_meta(meta: Any) -> None:
     if not isinstance(meta, dict):
         raise DataError(f"meta: {json_name(meta)} where an object is wanted")
     if meta.get("split") not in (None, *SPLITS):
-        raise DataError(
-            f"meta.split: {meta['split']!r} is none of train, val, test; use one of them"
-        )
+        raise DataError(f"meta.split: {meta['split']!r} is none of train, val, test; use one")
     if isinstance(meta.get("source_id"), (list, dict)):
         raise DataError("meta.source_id: text or a number is wanted, so that it compares")
 
 
 def _repaired(record: Record, known: Mapping[str, str]) -> Record:
     if record.label is None:
-        raise DataError(
-            "label: it is missing, so the class token cannot be put back; add the label or leave "
-            "the row out"
-        )
+        raise DataError("label: it is missing, so the class cannot be put back; add the label")
     token = class_token(record.label)
     if token not in known:
         raise DataError(f"label: the vocabulary has no {token} to put back; add it")
@@ -213,10 +199,8 @@ def _known_tokens(
         return tuple(token or UNK for token in result)
     unknown = list(dict.fromkeys(t for t in tokens if t not in known))
     more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
-    raise DataError(
-        f"tokens: unknown token {unknown[0]!r}{more}; add it to the vocabulary, "
-        f"or read it as {UNK} with --allow_unknown"
-    )
+    fix = f"add it to the vocabulary, or read it as {UNK} with --allow_unknown"
+    raise DataError(f"tokens: unknown token {unknown[0]!r}{more}; {fix}")
 
 
 def _missing_class(path: str | Path, lacking: list[int], n_rows: int) -> str:

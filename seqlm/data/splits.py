@@ -61,10 +61,8 @@ def _check_filled(splits: Mapping[str, list[Record]], own: bool, test_size: floa
         return
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in splits.items())
     if own:
-        raise DataError(
-            f"meta.split leaves {empty} empty ({counts}); mark some rows as {empty}, or take "
-            "meta.split out of every row to have them divided"
-        )
+        fix = f"mark some rows as {empty}, or take meta.split out of every row"
+        raise DataError(f"meta.split leaves {empty} empty ({counts}); {fix}")
     raise DataError(
         f"there are too few different rows to fill {empty} ({counts}; rows of one source or with "
         "the same codes stay together); bring more rows"

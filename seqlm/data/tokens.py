@@ -148,8 +148,8 @@ def reading_prompt(tokens: Sequence[str]) -> Tokens:
     end = tokens.index(IMG_END) if IMG_END in tokens else -1
     if end < 0 or tokens[end + 1 : end + 2] != (CLS,):
         raise DataError(
-            f"a sentence can be classified only if it holds '{IMG_END} {CLS}' (the read layout); "
-            f"this one ends in '{' '.join(tokens[-4:])}'"
+            f"a row can be classified only if it holds '{IMG_END} {CLS}' (the read layout); this "
+            f"one ends in '{' '.join(tokens[-4:])}'"
         )
     prompt = tokens[: end + 2]
     leaked = [token for token in prompt if class_of(token) is not None]

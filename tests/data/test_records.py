@@ -183,7 +183,7 @@ GOOD = read_row(1, 2)
         (GOOD | {"label": float("nan")}, "label: NaN is not a whole number"),
         (GOOD | {"label": 3}, "label: 3 is out of range; classes go from 0 to 2"),
         (GOOD | {"label": -1}, "label: -1 is out of range"),
-        (GOOD | {"label": 2}, "label: it says 2, but the row holds <CLS_1>"),
+        (GOOD | {"label": 2}, "label: it is 2, but the row holds <CLS_1>"),
         (GOOD | {"meta": []}, "meta: list where an object is wanted"),
         (GOOD | {"meta": {"split": "valid"}}, "meta.split: 'valid' is none of train, val, test"),
         (GOOD | {"meta": {"split": ["val"]}}, "meta.split: ['val'] is none of"),

@@ -481,7 +481,7 @@ MISTAKES = [
     ("/classify", {"rows": []}, "rows: List should have at least 1 item"),
     ("/classify", {"rows": [ROW] * 257}, "rows: List should have at most 256 items"),
     ("/classify", {"rows": [ROW, "<IMG> <NOPE> </IMG> <CLS>"]}, "rows.1: '<NOPE>' is not in"),
-    ("/classify", {"rows": [ROW, ROW, "<IMG> <Z_001>"]}, "rows.2: a sentence can be classified"),
+    ("/classify", {"rows": [ROW, ROW, "<IMG> <Z_001>"]}, "rows.2: a row can be classified"),
     ("/classify", {"rows": ["<CLS> <CLS_3> <IMG> </IMG> <CLS>"]}, "rows.0: <CLS_3> stands before"),
     ("/classify", {"rows": [LONG]}, "rows.0: 64 tokens up to its last <CLS>"),
 ]
