@@ -1,5 +1,8 @@
 """The pipeline's own rules: what is refused before anything runs, and what counts as changed."""
 
+import ast
+import importlib
+
 import nbformat
 import pytest
 
@@ -148,3 +151,15 @@ def test_a_fresh_clone_runs_all_but_the_laboratory(tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline, "_run", lambda *stage: 0.0)
     done = pipeline.run_pipeline(Workspace("laptop", tmp_path), log=lambda line: None)
     assert done == {n: "ran" for n, about in read_notebooks().items() if about.part != "laboratory"}
+
+
+@pytest.mark.parametrize("notebook", read_notebooks().values(), ids=lambda notebook: notebook.name)
+def test_every_name_that_a_notebook_imports_from_the_package_exists(notebook):
+    cells = nbformat.read(notebook.path, as_version=4).cells
+    source = "\n".join(cell.source for cell in cells if cell.cell_type == "code")
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "seqlm":
+            module = importlib.import_module(node.module)
+            for alias in node.names:
+                if not hasattr(module, alias.name):
+                    importlib.import_module(f"{node.module}.{alias.name}")
