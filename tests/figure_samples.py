@@ -88,7 +88,7 @@ RUNS = {
 # --- methods and their differences ----------------------------------------------------------------
 
 READ, STARTED, SCRATCH = (
-    "language model at `<CLS>`", "fine-tuned classifier",
+    "class token of the language model", "fine-tuned classifier",
     "classifier from scratch",
 )  # fmt: skip
 EMPTY_BIN = {"low": 0.0, "high": 0.1, "n": 0, "confidence": None, "accuracy": None}

@@ -93,7 +93,7 @@ def values(number_of_notebook: str) -> dict:
         },
         "classify_sequences": {
             "methods": {
-                "language model at `<CLS>`": classes(0.975),
+                "class token of the language model": classes(0.975),
                 "fine-tuned classifier": classes(0.985),
                 "classifier from scratch": classes(0.955),
             },
@@ -103,7 +103,7 @@ def values(number_of_notebook: str) -> dict:
                 "RBF-SVM on pixels": classes(0.993),
             },
             "val_accuracy": {
-                "language model at `<CLS>`": share(0.978, 180),
+                "class token of the language model": share(0.978, 180),
                 "fine-tuned classifier": share(0.983, 180),
                 "classifier from scratch": share(0.95, 180),
             },

@@ -29,7 +29,7 @@ CHINESE = {
     "fine-tuned classifier and Bayes' rule": "微调分类器与贝叶斯法则",
     "fine-tuned classifier": "微调分类器",
     "classifier from scratch": "从零训练的分类器",
-    "language model at `<CLS>`": "语言模型在 `<CLS>` 处",
+    "class token of the language model": "语言模型的类别词元",
     "Bayes' rule": "贝叶斯法则",
     " (chosen on val)": "（在验证集上选定）",
     "RBF-SVM on pixels": "像素上的 RBF-SVM",

@@ -150,7 +150,9 @@ def test_a_row_that_does_not_fit_is_refused_before_anything_runs(
 @pytest.mark.parametrize("train", [train_lm, train_classifier])
 def test_other_val_rows_make_it_another_run(corpus, tiny, train, tmp_path, monkeypatch):
     keys = []
-    monkeypatch.setattr(tasks, "train_model", lambda m, t, rows, metric, *_: keys.append(metric.key))
+    monkeypatch.setattr(
+        tasks, "train_model", lambda m, t, rows, metric, *_: keys.append(metric.key)
+    )
     config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
     fewer = Corpus(corpus.vocab, {**corpus.splits, "val": corpus.splits["val"][:-4]})
     for some in (corpus, fewer, corpus):
