@@ -53,7 +53,10 @@ class _SleepingLoop(BatchedLoop):
 
 
 class Endpoint(litserve.LitAPI):
-    """One kind of request to the model in `directory`: a path, and workers of its own."""
+    """One kind of request to the model in `directory`: a path, and workers of its own.
+
+    `check` returns a request that the model can answer, and raises DataError for any other.
+    """
 
     request_type: type[schemas.StrictRequest]
 
@@ -68,10 +71,6 @@ class Endpoint(litserve.LitAPI):
         # Ctrl-C reaches every process of a terminal; the first of them stops the others in order.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.model = load_model(self.directory, device)
-
-    def check(self, request):
-        """The request itself. Raises DataError when the model cannot answer it."""
-        raise NotImplementedError
 
     @property
     def decode_request(self):

@@ -43,13 +43,10 @@ class OnnxModel:
         return bool(self._past)
 
     def eval(self) -> "OnnxModel":
-        """Does nothing: there is no training mode."""
+        """Does nothing: an exported model has no training mode."""
         return self
 
-    def train(self, mode: bool = True) -> "OnnxModel":
-        """For `score_tokens`, which restores the mode. Raises SeqlmError for True."""
-        if mode:
-            raise SeqlmError("an exported model cannot be trained; train the one it came from")
+    def train(self, mode: bool) -> "OnnxModel":
         return self
 
     def run(
@@ -83,8 +80,6 @@ class OnnxModel:
         return logits, present
 
     def _check(self, input_ids: np.ndarray, past: Sequence[np.ndarray] | None) -> None:
-        if input_ids.ndim != 2 or not input_ids.size:
-            raise DataError(f"rows of ids (B, T) are needed, not an array of {input_ids.shape}")
         unknown = input_ids[(input_ids < 0) | (input_ids >= self.config.vocab_size)]
         if unknown.size:
             raise DataError(
@@ -107,8 +102,8 @@ class OnnxModel:
         return SimpleNamespace(logits=torch.from_numpy(logits), past_key_values=present)
 
 
-def load_onnx(directory: Path, threads: int | None = None) -> OnnxModel:
-    """The model that `seqlm export` wrote; `threads` None takes as many as torch does.
+def load_onnx(directory: Path) -> OnnxModel:
+    """The model that `seqlm export` wrote, with as many threads as torch.
 
     Raises DataError when `directory` holds no whole export, SeqlmError without onnxruntime.
     """
@@ -119,7 +114,7 @@ def load_onnx(directory: Path, threads: int | None = None) -> OnnxModel:
     except ImportError as error:
         raise SeqlmError(f"onnxruntime is not installed; get it with: {INSTALL}") from error
     settings = onnxruntime.SessionOptions()
-    settings.intra_op_num_threads = threads or torch.get_num_threads()
+    settings.intra_op_num_threads = torch.get_num_threads()
     settings.log_severity_level = 3  # errors; they come as exceptions, too
     try:
         session = onnxruntime.InferenceSession(graph, settings, providers=["CPUExecutionProvider"])

@@ -69,10 +69,9 @@ def quantisation_loss(
 def quantise(source: Path, target: Path) -> None:
     """Write the graph at `source` with its weight matrices in 8 bits to `target`.
 
-    Dynamic quantisation: each column of a weight matrix has a fixed scale of its own; a matrix of
-    activations gets one scale for the whole batch, so an answer depends a little on what else is
-    in the batch. Embeddings, the output layer that shares theirs, norms and attention stay as they
-    are.
+    Dynamic quantisation: each column of a weight matrix has a fixed scale; a matrix of activations
+    has one for the whole batch, so an answer depends a little on what else is in the batch.
+    Embeddings, the output layer that shares theirs, norms and attention are not changed.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 

@@ -151,8 +151,8 @@ def generate_steps(
 def _batch_steps(decoder, streams, config, steps, stop_id) -> Iterator[Sequence[int | None]]:
     """The ids chosen at each step for the rows of one batch; None for a row that has ended."""
     if config.strategy == "beam":
-        rows = beam_search(decoder, len(streams), config.num_beams, steps, stop_id)
-        yield from zip_longest(*rows)
+        beams = config.num_beams
+        yield from zip_longest(*beam_search(decoder, len(streams), beams, steps, stop_id))
         return
     uniform = np.stack([np.random.default_rng(list(seeds)).random(steps) for seeds in streams])
     ended = np.zeros(len(streams), dtype=bool)
@@ -176,7 +176,7 @@ def generate(model, prompts: Sequence[Sequence[int]], config: SampleConfig, **se
 
 
 def check_prompt(n_positions: int, prompt: Sequence, new: int | None = None) -> None:
-    """Raises DataError when `prompt` and `new` tokens after it (None: one or more) do not fit."""
+    """Raises DataError when `prompt` and `new` tokens (None: one or more) do not fit the model."""
     if not len(prompt):
         raise DataError("the prompt is empty; give at least one token, such as <IMG>")
     if len(prompt) > n_positions:

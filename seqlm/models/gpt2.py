@@ -109,8 +109,8 @@ def _load(kind, directory: Path, name: str, device: str | None) -> PreTrainedMod
     architectures = check_model_directory(directory).architectures or []
     if kind.__name__ not in architectures:
         raise DataError(f"{directory}: holds {architectures}, not {name}")
-    model = fix_loss_reduction(load_weights(kind, directory))
-    return model.to(device or default_device()).eval()
+    model = load_weights(kind, directory).to(device or default_device())
+    return fix_loss_reduction(model).eval()
 
 
 def is_classifier(model: PreTrainedModel | GPT2Config | Path) -> bool:

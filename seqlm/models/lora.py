@@ -19,7 +19,6 @@ from seqlm.utils import write_text
 
 WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "adapter"
-_LINEAR = ["c_attn", "c_proj", "c_fc"]  # every matrix of a block
 
 
 class LoraModel(PeftModel):
@@ -56,7 +55,7 @@ def add_lora(
     config = LoraConfig(
         r=rank,
         lora_alpha=alpha,
-        target_modules=_LINEAR,
+        target_modules=["c_attn", "c_proj", "c_fc"],  # every matrix of a block
         fan_in_fan_out=True,  # GPT-2 holds its matrices as (in, out)
         modules_to_save=["score"] if is_classifier(model) else None,
         trainable_token_indices=dict.fromkeys(layers, new) if new else None,

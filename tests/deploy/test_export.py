@@ -237,7 +237,7 @@ def test_int8_is_smaller_and_its_loss_is_measured(in_int8, cached, lm, corpus):
     loss = in_int8.loss
     assert loss == quantisation_loss(corpus, lm, directory, "val")
     assert loss.nll.low <= loss.nll.value <= loss.nll.high and abs(loss.nll.value) < 0.1
-    assert loss.nll.value != 0 and loss.classes.n == len(corpus.labelled("val"))
+    assert loss.nll.value != 0 and loss.classes.difference.n == len(corpus.labelled("val"))
     assert str(loss) in (directory / "README.md").read_text(encoding="utf-8")
     assert list(directory.iterdir()) and not list(directory.glob("*int8*"))
 
@@ -390,15 +390,11 @@ def test_what_the_model_cannot_read_is_refused_in_a_sentence(kind, request):
         ([[66]], "the id 66 is not among the model's 66 tokens"),
         ([[-1, 3]], "the id -1 is not"),
         (np.zeros((1, 65)), "65 tokens do not fit the model's 64 positions"),
-        (np.zeros((0, 3)), "rows of ids"),
-        ([1, 2], "rows of ids"),
     ]:
         with pytest.raises(DataError, match=told):
             model.run(ids)
     with pytest.raises(DataError, match="65 tokens do not fit"):
         model.run(np.zeros((1, 5)), past)
-    with pytest.raises(SeqlmError, match="cannot be trained"):
-        model.train()
 
 
 def test_a_card_says_where_the_loss_of_int8_was_not_measured(lm):
