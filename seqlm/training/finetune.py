@@ -68,11 +68,11 @@ def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfi
     data = _load_data(files, options, config)
     record, about = train_from(options, config, data.mixed, data.old, data.classifies)
     if processes().is_main_process:
-        _save(data, files, options, Path(config.output_dir), record, about)
+        _save(data, files, options, config.output_dir, record, about)
 
 
 def _check(options: FinetuneConfig, config: TrainConfig) -> None:
-    start, out = Path(options.model_path).resolve(), Path(config.output_dir).resolve()
+    start, out = options.model_path.resolve(), config.output_dir.resolve()
     replaced = [out / name for name in (*MODELS, "checkpoints")]
     if out == start or start in out.parents or {start, *start.parents} & set(replaced):
         raise ConfigError(
@@ -96,7 +96,7 @@ def _check(options: FinetuneConfig, config: TrainConfig) -> None:
 
 def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> FinetuneData:
     """Read all that is learned and measured, and check what can be checked before training."""
-    start = Path(options.model_path)
+    start = options.model_path
     classifies = options.task == "classifier" or is_classifier(start)
     known = read_vocab(start / "vocab.json")
     length = runs.trained_length(start, config.max_length)
@@ -105,7 +105,7 @@ def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -
     runs.warn_of_other_splits(new, files, start)
     mixed, old = new, None
     if options.old_data_path is not None:
-        old_files = replace(files, data_path=Path(options.old_data_path))
+        old_files = replace(files, data_path=options.old_data_path)
         old = load_corpus(old_files, length, known)
         runs.warn_of_other_splits(old, old_files, start)
         warn_of_shared(new, old, evaluation_split(old), options.replay > 0)
@@ -171,7 +171,7 @@ def train_from(
     rows, metric = train_rows(corpus, classifies), validation_metric(corpus, classifies, old)
     record = train_model(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
     if lora and processes().is_main_process:
-        _save_adapters(model, Path(config.output_dir))
+        _save_adapters(model, config.output_dir)
     return record, {"parameters": parameters, "trained": trained, "lora": lora}
 
 
@@ -207,7 +207,7 @@ def _save(
     about: Mapping,
 ) -> None:
     """Save what any run saves, about the new rows alone, and what fine-tuning changed."""
-    start = Path(options.model_path)
+    start = options.model_path
     changes = measure_changes(start, directory / "best_model", data.new, data.old)
     settings = dict(about) | {
         "from": "/".join(start.resolve().parts[-2:]),
@@ -220,7 +220,7 @@ def _save(
     if data.replayed:
         mixture = (
             f"it learned from {settings['rows']['new']:,} new rows and {data.replayed:,} replayed "
-            f"rows of {Path(options.old_data_path).name}"
+            f"rows of {options.old_data_path.name}"
         )
     codebook = start / CODEBOOK
     runs.save_run(

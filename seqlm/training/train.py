@@ -42,7 +42,7 @@ def train_model(
     is not run again (`resume=False` starts anew). Returns the record that is also in training.json:
     history, evaluations, best step, seconds, precision, versions.
     """
-    directory = Path(config.output_dir)
+    directory = config.output_dir
     utils.check_folder(directory)
     check_length(model, max(map(len, rows.ids)))
     identity = run_identity(model, tokenizer, rows, metric, config)
@@ -122,7 +122,7 @@ def _is_whole(state: Path) -> bool:
 
 def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     """The Trainer; and precision, values before training, and plan, which a resumed run keeps."""
-    directory, collate = Path(config.output_dir), collator(tokenizer.pad_token_id)
+    directory, collate = config.output_dir, collator(tokenizer.pad_token_id)
     model.to(default_device())
     fit_attention(model, max(map(len, rows.ids)))
     size = min(config.batch_size, len(rows))
@@ -157,7 +157,7 @@ def _arguments(
     similar = max(lengths) <= 1.1 * min(lengths)
     evaluate_every = max(1, math.ceil(plan["steps"] / plan["evals"]))
     return TrainingArguments(
-        output_dir=str(Path(config.output_dir) / "checkpoints"),
+        output_dir=str(config.output_dir / "checkpoints"),
         per_device_train_batch_size=config.batch_size,
         gradient_accumulation_steps=config.grad_accumulation,
         num_train_epochs=config.num_epochs,

@@ -58,7 +58,7 @@ def test_a_classifiers_card_and_report_hold_its_baselines(tmp_path):
     assert f"classifies more rows correctly than the best baseline, {SVM}" in text
 
 
-def test_a_classifier_that_does_not_beat_a_rival_is_said_so(tmp_path):
+def test_a_classifier_that_does_not_beat_a_baseline_says_so(tmp_path):
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     text = report(tmp_path, held, classifier(0.7, 0.9))
     assert f"does not beat the best baseline, {SVM}" in text and "no GPT is needed" in text

@@ -144,7 +144,7 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
     assert all("old_code_nll" in line for line in evals), "the curve of forgetting"
 
 
-def test_floors_are_fitted_on_the_new_rows_alone(plain, mine):
+def test_baselines_are_fitted_on_the_new_rows_alone(plain, mine):
     held = json.loads((plain[1] / "metrics.json").read_text())["values"]
     model = plain[1] / "best_model"
     alone = load_corpus(files_of(mine), 64, vocabulary_of(load_tokenizer(model)))

@@ -1,4 +1,4 @@
-"""What a run measures and leaves: lengths, divisions, rivals, splits with nothing in them."""
+"""What a run measures and saves: lengths, divisions, baselines, splits with nothing in them."""
 
 import json
 import warnings
@@ -131,8 +131,10 @@ def test_rows_that_bring_their_own_split_are_divided_alike_under_any_seed(
         evaluated(replace(own, split_seed=7), trained[1] / "best_model", capsys)
 
 
-def test_a_classifier_is_measured_beside_rivals_that_learned_from_the_train_rows(tmp_path, capsys):
-    """The train rows are mostly of class 1, the test rows of class 0: a rival fitted on test
+def test_a_classifier_is_measured_beside_baselines_that_learned_from_the_train_rows(
+    tmp_path, capsys
+):
+    """The train rows are mostly of class 1, the test rows of class 0: a baseline fitted on test
     labels would name more than half of them right."""
 
     def rows():
@@ -158,7 +160,9 @@ def test_a_classifier_is_measured_beside_rivals_that_learned_from_the_train_rows
         assert f"baseline: {name} | {found['value']:.1%}" in card
 
 
-def test_of_many_train_rows_the_rivals_see_a_few_of_every_class_and_say_so(tmp_path, monkeypatch):
+def test_of_many_train_rows_the_baselines_see_a_few_of_every_class_and_say_so(
+    tmp_path, monkeypatch
+):
     records = [*sentences(200)]
     rare = next(record for record in records if record.label == 0)
     files = files_of(tmp_path, [rare, *(r for r in records if r.label == 1)])

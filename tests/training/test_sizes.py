@@ -159,7 +159,7 @@ def kept_for_backward(config, rows, length, precision) -> int:
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize(("rows", "length"), [(16, 32), (4, 256)])
-def test_the_memory_foretold_is_near_what_a_step_keeps(precision, rows, length):
+def test_the_estimated_memory_is_near_what_a_step_keeps(precision, rows, length):
     size = ModelConfig(n_layer=3, n_head=4, n_embd=96)
     config = gpt2_config(size, default_vocab())
     shown = sizes.training_bytes(TrainingStep(config, rows, 1, length, precision))

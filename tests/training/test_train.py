@@ -405,7 +405,7 @@ def test_a_killed_run_has_only_the_time_that_is_left(tmp_path, monkeypatch):
 
 
 def scripted(values, states):
-    """A ruler that reads its answers from a list, and remembers the weights it was shown."""
+    """A metric that reads its answers from a list, and remembers the weights it was shown."""
     answers = iter(values)
 
     def measure(model):
