@@ -1,5 +1,5 @@
-# `make` alone says what there is to do. Every target makes .venv when it is missing, and installs
-# anew when pyproject.toml or constraints.txt has changed since.
+# `make` alone lists the targets. Every target makes .venv when it is missing, and installs again
+# when pyproject.toml or constraints.txt has changed.
 #
 # On Linux the ordinary package index serves torch with several GB of CUDA libraries. For the small
 # CPU build, set PIP_EXTRA_INDEX_URL to the CPU index that pytorch.org names under "Get started"
@@ -24,7 +24,7 @@ PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 .PHONY: help install report laboratory test test-fast test-avx2 lint lab app clean
 
 help: ## list these targets
-	@echo "seqlm: a small GPT that reads and draws handwritten digits."
+	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
 	@echo
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z0-9-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' Makefile
 
@@ -33,7 +33,7 @@ install: $(STAMP) ## make .venv with all that the project needs
 report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|original|gpu)
 	$(BIN)/seqlm report --profile $(PROFILE)
 
-laboratory: $(STAMP) ## the long experiments too (an hour and more)
+laboratory: $(STAMP) ## the same and the long experiments (about 15 minutes more)
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
 test: lint ## check the style, then run every test

@@ -1,1 +1,1 @@
-"""A laptop-sized GPT that you can see: digits become sentences, and sentences digits."""
+"""A small GPT-2 for a laptop: train it on token sequences, measure it, generate with it."""

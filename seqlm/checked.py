@@ -1,4 +1,4 @@
-"""Frozen dataclasses whose fields pydantic checks: type, bounds, one sentence if wrong."""
+"""Frozen dataclasses whose fields pydantic checks; a wrong value raises one plain sentence."""
 
 from dataclasses import asdict
 from inspect import signature

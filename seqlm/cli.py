@@ -34,8 +34,8 @@ def build_parser() -> ArgumentParser:
     top = ArgumentParser(
         prog="seqlm",
         version=version("seqlm"),
-        description="A laptop-sized GPT that you can see: it reads and draws handwritten digits, "
-        "and learns from any token sequences you bring. Start with `seqlm report`.",
+        description="A small GPT-2 for a laptop: it classifies and generates handwritten digits, "
+        "and trains on your own token sequences. Start with `seqlm report`.",
     )
     subparsers = top.add_subcommands(metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
@@ -114,7 +114,7 @@ def main(words: Sequence[str] | None = None) -> int:
         print(f"seqlm {name}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        after = "; the same command goes on from its newest checkpoint, if any"
+        after = "; run the same command again to continue from the newest checkpoint, if any"
         print(f"\nstopped{after if name in RESUMING else ''}", file=sys.stderr)
         return 130
     except BrokenPipeError:

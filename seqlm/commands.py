@@ -1,4 +1,4 @@
-"""The commands of `seqlm`, one function each: its parameters are its flags, its docstring the help.
+"""The commands of `seqlm`: one function each, its parameters are the flags, its docstring the help.
 
 The fields of a parameter from config.py are flags of their own. Each function imports what it
 needs, so that `seqlm --help` loads no library for training.
@@ -15,7 +15,7 @@ BEST_MODEL = Path("outputs/best_model")
 
 
 def build(settings: config.DataConfig, output_dir: Path = Path("data/digits")) -> None:
-    """Turn handwritten digits into token sequences: data set, vocabulary and code book.
+    """Turn handwritten digits into token sequences: data set, vocabulary and codebook.
 
     Args:
         output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz.
@@ -61,7 +61,7 @@ def _log_overridden(model: config.ModelConfig) -> None:
     preset = config.SIZES.get(model.size, {})
     other = [f"{k} {getattr(model, k)}" for k, v in preset.items() if getattr(model, k) != v]
     if other:
-        print(f"size {model.size}, but with {', '.join(other)} as asked for", file=sys.stderr)
+        print(f"size {model.size}, but with {', '.join(other)} as set", file=sys.stderr)
 
 
 def sizes(
@@ -70,11 +70,11 @@ def sizes(
     vocab_path: Path | None = None,
     json: bool = False,
 ) -> None:
-    """Time the three sizes on this machine, before you choose one to train.
+    """Time the three model sizes on this machine, to choose one before training.
 
     Args:
-        data_path: JSON lines, one row a line; without it, the digits as `seqlm build` makes them.
-        vocab_path: JSON, token -> id.
+        data_path: JSON Lines file; without it, the digits as `seqlm build` makes them.
+        vocab_path: JSON file that maps each token to its id.
         json: print JSON instead of a table.
     """
     from seqlm.training.sizes import show_sizes
@@ -90,14 +90,14 @@ def evaluate(
     json: bool = False,
     max_length: int = 1024,
 ) -> None:
-    """Measure a trained language model: perplexity with intervals, beside the baselines.
+    """Measure a trained language model and its baselines: perplexity with intervals.
 
     Args:
         model_path: directory of a trained language model.
         split: which rows to measure.
-        baselines: also measure what a model must beat, fitted on the train rows.
+        baselines: also measure the baselines, fitted on the train rows.
         json: print JSON instead of a table.
-        max_length: longer rows lose codes from the left.
+        max_length: most tokens in a row; longer rows lose codes from the left.
     """
     from seqlm.training.runs import evaluate_model
 
@@ -108,7 +108,7 @@ def evaluate(
 def finetune(
     files: config.DataFiles, start: config.FinetuneConfig, training: config.TrainConfig
 ) -> None:
-    """Go on training a saved model on other data; new tokens are appended, old ids stay."""
+    """Continue training a saved model on other data; new tokens are appended, old ids stay."""
     from seqlm.training.finetune import finetune_model
 
     finetune_model(files, start, training)
@@ -128,20 +128,20 @@ def infer(
     batch_size: int = 256,
     json: bool = False,
 ) -> None:
-    """Ask a trained model: next tokens, new sequences, classes.
+    """Use a trained model: next tokens, new sequences, classes.
 
     Args:
         model_path: directory of a trained model, or of an exported one.
         runtime: torch, or onnx for what `seqlm export` wrote.
         mode: interactive (next-token tables), generate (new sequences), classify (rows to JSONL).
-        prompt: generate: the tokens to go on from, separated by spaces.
-        label: generate: draw this class; stands for the prompt "<CLS> <CLS_k> <IMG>".
-        n: generate: how many sequences.
-        output: generate: also write rows to this .jsonl, or their pictures to this .png.
-        top: interactive: how many next tokens to show.
+        prompt: generate: the tokens to continue, separated by spaces.
+        label: generate: draw this class; short for the prompt "<CLS> <CLS_k> <IMG>".
+        n: generate: number of sequences.
+        output: generate: also write rows to this .jsonl file, or images to this .png file.
+        top: interactive: number of next tokens to show.
         data_path: classify: a JSONL file of rows, or - for standard input.
-        batch_size: classify: rows asked and answered at a time.
-        json: answer in JSON, an object a line (classify always does).
+        batch_size: classify: rows per batch.
+        json: print JSON, one object per line (classify always does).
     """
     from seqlm.deploy import infer
 
@@ -165,12 +165,11 @@ def export(
 
     Args:
         model_path: directory of a trained language model or classifier.
-        output_dir: folder for the graph and all that belongs to it; an earlier export is replaced.
-        format: onnx.
-        cache: a language model takes and gives keys and values, so that generation reads each
-            token once.
+        output_dir: folder for the graph and its files; an earlier export is replaced.
+        format: file format of the export.
+        cache: language models: add a key-value cache, so that generation reads each token once.
         int8: weights in 8 bits.
-        data_path: with int8: rows (JSONL) to measure on their val split what that costs.
+        data_path: with int8: rows (JSONL) whose val split shows what int8 costs.
     """
     from seqlm.data.corpus import load_corpus
     from seqlm.deploy.export import export_model
@@ -184,7 +183,7 @@ def export(
 
 
 def serve(settings: config.ServeConfig) -> None:
-    """Answer over HTTP what infer answers at the terminal, for many at once."""
+    """Serve a trained model over HTTP, to many clients at once."""
     try:
         from seqlm.deploy.server import serve_model
     except ModuleNotFoundError as error:
@@ -203,9 +202,9 @@ def report(
     """Run the notebooks in order, rebuild every figure, and write the report.
 
     Args:
-        profile: smoke (a minute or two), laptop (what README shows), original (the user's
+        profile: smoke (a quick check), laptop (README's numbers), original (the first
             hyperparameters), gpu.
-        force: run every notebook, also where nothing changed.
+        force: run every notebook, even if nothing changed.
         laboratory: also run the long notebooks: fine-tuning, competing models, few labels.
     """
     from seqlm.pipeline import export_report, run_pipeline
@@ -221,7 +220,7 @@ COMMANDS = {
     f.__name__: f
     for f in (build, train, classify, sizes, evaluate, finetune, infer, export, serve, report)
 }
-# Defaults of their own: a trained model is fine-tuned gently, and not for long.
+# Defaults of single commands; fine-tuning uses a lower rate and fewer epochs.
 DEFAULTS = {
     "classify": {"output_dir": Path("outputs/classifier")},
     "finetune": {"output_dir": Path("outputs/finetuned"), "learning_rate": 2e-5, "num_epochs": 5.0},
@@ -229,5 +228,5 @@ DEFAULTS = {
 }
 # Their `files` are read with the model's own vocabulary: another's ids would mean other tokens.
 WITH_MODEL_VOCABULARY = ("evaluate", "finetune")
-# Interrupted, the same command goes on from its newest checkpoint.
+# After an interruption the same command continues from its newest checkpoint.
 RESUMING = ("train", "classify", "finetune", "report")

@@ -1,7 +1,7 @@
-"""Every setting of a run, as frozen dataclasses: one field, one line, its bounds beside it.
+"""Every setting of a run, as frozen dataclasses with the bounds of each field.
 
-The command line, the YAML profiles and the notebooks all fill these in; nothing else in the
-package invents a default.
+The command line, the profiles and the notebooks fill these in. Defaults are set here; those of a
+single command are in `commands.DEFAULTS`.
 """
 
 from pathlib import Path
@@ -36,17 +36,17 @@ class DataConfig:
     """How the digits become token sequences.
 
     Attributes:
-        source: "digits" ships with scikit-learn (8x8); "mnist" (28x28) is fetched when asked for.
-        n_images: use only the first so many images; None uses all.
-        n_codes: entries in the code book.
+        source: "digits" ships with scikit-learn (8x8); "mnist" (28x28) is downloaded once.
+        n_images: use only the first `n_images` images; None uses all.
+        n_codes: entries in the codebook.
         patch: side of a square patch, in pixels; it must divide the image's sides.
         copies: augmented copies of every training image, beside the original.
         rotate: largest rotation of a copy, in degrees, either way.
         shift: largest shift of a copy, in pixels, either way.
         scale: largest stretch of a copy along each axis, as a fraction.
         shear: largest shear of a copy, as a slope.
-        free_fraction: share of the draw rows in which the class is withheld.
-        seed: seed of augmentation, k-means and withheld classes.
+        free_fraction: share of the draw rows that do not show their class, for guidance.
+        seed: seed of augmentation, k-means and hidden classes.
     """
 
     source: Literal["digits", "mnist"] = "digits"
@@ -67,12 +67,12 @@ class DataFiles:
     """Sequences to learn from or to measure on, in the format of data/README.md.
 
     Attributes:
-        data_path: JSON lines, one row a line, with "tokens" and, where there is one, a "label".
-        vocab_path: JSON, token -> id.
-        test_size: share of the rows that is measured once, at the end, if the rows name no split.
-        val_size: share of the rows that chooses the best checkpoint, if the rows name no split.
-        split_seed: seed of that split.
-        repair_tail: put the class token in where a row's tail lacks it, from the row's label.
+        data_path: JSON Lines file, one row per line, with "tokens" and, if known, a "label".
+        vocab_path: JSON file that maps each token to its id.
+        test_size: share of test rows, measured once at the end, unless the rows name their split.
+        val_size: share of val rows, which choose the best checkpoint, unless rows name their split.
+        split_seed: seed of the split.
+        repair_tail: insert the class token, from the row's label, where the tail of a row lacks it.
         allow_unknown: read tokens that are not in the vocabulary as <UNK> instead of refusing.
     """
 
@@ -87,30 +87,30 @@ class DataFiles:
 
 @checked_dataclass
 class ModelConfig:
-    """A GPT-2, in GPT-2's own names. What is None is as GPT-2 has it, unless it says otherwise.
+    """A GPT-2 with GPT-2's own names; None means GPT-2's own value, unless stated otherwise.
 
     Attributes:
-        size: n_layer, n_head and n_embd in a word, where they are None: nano is 3, 4 and 96;
-            original, the default, 6, 8 and 384; large 12, 12 and 768, as GPT-2 small. `seqlm sizes`
-            times them.
+        size: sets n_layer, n_head and n_embd where they are None: nano to 3, 4 and 96;
+            original, the default, to 6, 8 and 384; large to 12, 12 and 768, as in GPT-2 small.
+            `seqlm sizes` times all three.
         n_layer: transformer blocks.
         n_head: attention heads in a block; must divide n_embd.
-        n_embd: width.
+        n_embd: width of the embeddings and of each block.
         n_positions: longest sequence the model can see, in tokens.
-        dropout: dropout on embeddings and on what each block adds.
+        dropout: dropout on embeddings and on the outputs of attention and MLP.
         attn_pdrop: dropout on attention weights; above 0 it costs most of the speed.
-        resid_pdrop: dropout on what each block adds; None: as `dropout`.
+        resid_pdrop: dropout on the outputs of attention and MLP; None: as `dropout`.
         embd_pdrop: dropout on embeddings; None: as `dropout`.
         n_inner: width inside each block's MLP; None: 4 n_embd.
-        activation_function: of the MLP, by transformers' name for it; None: gelu_pytorch_tanh.
+        activation_function: of the MLP, by its name in transformers; None: gelu_pytorch_tanh.
         layer_norm_epsilon: keeps layer norms from dividing by zero; None: 1e-5.
-        initializer_range: standard deviation of the first random weights; None: 0.02.
-        scale_attn_weights: divide attention scores by the root of a head's width; None: true.
-        scale_attn_by_inverse_layer_idx: divide them by the number of the block, too; None: false.
-        reorder_and_upcast_attn: take attention in fp32, where it is not fused; None: false.
-        tie_word_embeddings: one embedding for input and output; None: true.
+        initializer_range: standard deviation of the initial random weights; None: 0.02.
+        scale_attn_weights: divide attention scores by the root of the head width; None: true.
+        scale_attn_by_inverse_layer_idx: also divide them by the number of the block; None: false.
+        reorder_and_upcast_attn: compute attention in fp32 where it is not fused; None: false.
+        tie_word_embeddings: use one embedding for input and output; None: true.
         summary_type: this and the next four are for GPT2DoubleHeadsModel, which seqlm does not
-            train; they are kept in config.json.
+            train; they are only saved in config.json.
         summary_use_proj: as above.
         summary_activation: as above.
         summary_proj_to_labels: as above.
@@ -165,24 +165,24 @@ class TrainConfig:
     """One training run, of the language model or of a classifier.
 
     Attributes:
-        output_dir: where best_model/, final_model/ and the checkpoints go.
+        output_dir: folder for best_model/, final_model/ and the checkpoints.
         batch_size: rows per forward pass, on each device.
         grad_accumulation: forward passes per optimizer step.
         num_epochs: passes over the training rows.
-        learning_rate: peak of the schedule.
-        weight_decay: AdamW's, on matrices only.
-        warmup_ratio: share of the steps in which the learning rate climbs.
-        schedule: how it comes down afterwards.
+        learning_rate: peak of the learning-rate schedule.
+        weight_decay: AdamW's weight decay, on matrices only.
+        warmup_ratio: share of the steps in which the learning rate rises.
+        schedule: shape of the learning rate after the warmup.
         max_grad_norm: gradients are clipped to this norm.
-        max_length: longer rows lose codes from the left.
-        max_steps: stop after so many optimizer steps; -1 goes by num_epochs.
-        max_seconds: stop after this many seconds, keeping the best checkpoint; the schedule is
-            planned to end with them. None: no limit.
-        evals: how often to evaluate on val, evenly over the run.
-        patience: stop after so many evaluations without a better one; 0 never stops early.
+        max_length: most tokens in a row; longer rows lose codes from the left.
+        max_steps: stop after this many optimizer steps; -1 follows num_epochs.
+        max_seconds: stop after this many seconds and keep the best checkpoint; the schedule is
+            planned to end then. None: no limit.
+        evals: number of evaluations on val, evenly over the run.
+        patience: stop after this many evaluations without improvement; 0 never stops early.
         precision: "auto" times bf16 against fp32 on this machine and takes the faster.
         seed: seed of weights, order of rows and dropout.
-        resume: pick up the newest checkpoint of an interrupted run of the same settings.
+        resume: continue an interrupted run of the same settings from its newest checkpoint.
     """
 
     output_dir: FilePath = Path("outputs")
@@ -209,16 +209,16 @@ class SampleConfig:
     """How the next token is chosen.
 
     Attributes:
-        strategy: "sample" draws at random, "greedy" always takes the likeliest token, "beam" looks
-            for the likeliest whole sequence; the last two ignore temperature, top_k and top_p.
+        strategy: "sample" draws at random, "greedy" always takes the most probable token, "beam"
+            searches for the most probable sequence; the last two ignore temperature, top_k and
+            top_p.
         temperature: below 1 sharpens the probabilities, above 1 flattens them.
-        top_k: keep only the k likeliest tokens; 0 keeps all.
-        top_p: keep the smallest set of tokens that holds this much probability (the nucleus).
-        guidance: how far to go from the free towards the class-given prediction; 1 is just there.
-        max_new_tokens: stop after so many, if nothing else stopped it before; None: as many as fit
-            the model's n_positions.
+        top_k: keep only the k most probable tokens; 0 keeps all.
+        top_p: keep the smallest set of tokens with this total probability (the nucleus).
+        guidance: strength of classifier-free guidance; 1 is the model itself, 0 ignores the class.
+        max_new_tokens: most new tokens of a sequence; None: as many as fit the model's n_positions.
         seed: the same seed gives the same samples.
-        num_beams: beam: how many sequences are kept at a time.
+        num_beams: beam: number of sequences kept at each step.
     """
 
     strategy: Strategy = "sample"
@@ -237,14 +237,14 @@ class FinetuneConfig:
 
     Attributes:
         model_path: directory of the trained model to start from; it stays as it is.
-        vocab_path: tokens that may be new, appended in their order; without it those of the data.
-        task: lm or classifier; without it, whatever the model is.
-        grow: take in tokens that the model lacks; false refuses them.
-        lora_rank: train small matrices of this rank, at most n_embd, in place of all weights; 0
-            trains all weights.
-        lora_alpha: their product is scaled by lora_alpha / lora_rank.
-        old_data_path: rows of what the model knew before, to measure what it forgets.
-        replay: share of the training rows that is drawn from the old ones, to forget less.
+        vocab_path: tokens that may be new, appended in this order; without it, those of the data.
+        task: lm or classifier; without it, the model's own.
+        grow: append tokens that the model lacks; false refuses them.
+        lora_rank: LoRA: train small matrices of this rank, at most n_embd, instead of the
+            weights; 0 trains all weights.
+        lora_alpha: LoRA: the product of the matrices is scaled by lora_alpha / lora_rank.
+        old_data_path: rows of the kind it was trained on before, to measure what it forgets.
+        replay: share of the training rows that are old rows, so that the model forgets less.
     """
 
     model_path: FilePath = Path("outputs/best_model")
@@ -264,11 +264,11 @@ class ServeConfig:
     Attributes:
         model_path: directory of a trained language model, or of a classifier.
         classifier_path: a classifier that answers /classify in place of the language model.
-        host: 127.0.0.1 is for this machine alone; 0.0.0.0 and :: are for all who can reach it, who
-            must then know the key in the environment variable LIT_SERVER_API_KEY.
-        port: where to listen.
-        workers: processes for each kind of question, and on each GPU if there is one.
-        timeout: seconds that a request may wait for its turn; then it is answered with 504.
+        host: 127.0.0.1 serves this machine only; 0.0.0.0 and :: serve other machines, too, which
+            must send the key of the environment variable LIT_SERVER_API_KEY.
+        port: port of the server.
+        workers: processes per endpoint, and per GPU if there is one.
+        timeout: seconds that a request may wait; after that it gets status 504.
     """
 
     model_path: FilePath = Path("outputs/best_model")

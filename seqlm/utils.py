@@ -1,4 +1,4 @@
-"""Files written whole or not at all, JSON, hashes, fingerprints of code, durations, versions."""
+"""Atomic files, JSON, hashes, fingerprints of code, durations, versions."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def read_json(path: str | Path, *, pairs_hook: Callable[[list], Any] | None = No
     """
     text = read_text(path)
     if not text.strip():
-        raise DataError(f"{path}: the file is empty; JSON is wanted")
+        raise DataError(f"{path}: the file is empty; it must contain JSON")
     try:
         return json.loads(text, object_pairs_hook=pairs_hook)
     except json.JSONDecodeError as error:

@@ -1,4 +1,4 @@
-"""The notebooks, where a profile's files lie, and how a notebook reads and writes them."""
+"""The notebooks, the folders of a profile, and how a notebook reads and writes its files."""
 
 import base64
 import html

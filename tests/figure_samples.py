@@ -42,7 +42,7 @@ from seqlm.plots.summary import plot_summary
 from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
 from seqlm.plots.training import plot_finetuning_process, plot_training_process
 
-# --- images and the code book ---------------------------------------------------------------------
+# --- images and the codebook ---------------------------------------------------------------------
 
 DIGITS, LABELS = load_digits()
 BOOK = PatchCodebook.fit(DIGITS[:200], 40, 2)

@@ -171,7 +171,7 @@ def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
     assert main([name, *needed]) == 130
     said = capsys.readouterr().err
     if name in ("train", "classify", "finetune", "report"):
-        assert said == "\nstopped; the same command goes on from its newest checkpoint, if any\n"
+        assert said == "\nstopped; run the same command again to continue from the newest checkpoint, if any\n"
     else:
         assert said == "\nstopped\n"
 

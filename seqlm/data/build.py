@@ -1,4 +1,4 @@
-"""Build the data set: images become token rows, a vocabulary and a code book."""
+"""Build the data set: images become token rows, a vocabulary and a codebook."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -39,7 +39,7 @@ class Pictures:
 def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None) -> dict:
     """Write all files of a data set to `directory`; returns what it also writes to data.json.
 
-    The code book is fitted on training images alone, and only these are augmented, before they are
+    The codebook is fitted on training images alone, and only these are augmented, before they are
     encoded. An image whose codes equal those of a held-out one is left out.
     """
     directory = Path(directory)

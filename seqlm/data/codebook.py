@@ -1,4 +1,4 @@
-"""A code book of image patches: images become lists of codes, and come back."""
+"""The codebook of image patches: fit it by k-means, encode images as codes, decode them."""
 
 import zlib
 from dataclasses import dataclass
@@ -83,7 +83,7 @@ class PatchCodebook:
         """Images (N, H, W) -> codes (N, P) int64, row by row from the top left."""
         if images.shape[1:] != self.image_shape:
             raise DataError(
-                f"the code book is for {self.image_shape} images, these are {images.shape[1:]}"
+                f"the codebook is for {self.image_shape} images, these are {images.shape[1:]}"
             )
         if not len(images):
             return np.zeros((0, self.n_patches), dtype=np.int64)
@@ -99,21 +99,21 @@ class PatchCodebook:
         unknown = codes[(codes < 0) | (codes >= self.n_codes)]
         if unknown.size:
             raise DataError(
-                f"the code book has no code {unknown[0]}, only 0 to {self.n_codes - 1}; use the "
-                "code book that the codes were made with"
+                f"the codebook has no code {unknown[0]}, only 0 to {self.n_codes - 1}; use the "
+                "codebook that the codes were made with"
             )
         rows, columns = self.grid
         patches = self.centers[codes].reshape(len(codes), rows, columns, self.patch, self.patch)
         return patches.transpose(0, 1, 3, 2, 4).reshape(len(codes), *self.image_shape)
 
     def save(self, path: Path) -> None:
-        """Write the code book to `path` (.npz)."""
+        """Write the codebook to `path` (.npz)."""
         with atomic_path(path) as aside, open(aside, "wb") as file:
             np.savez(file, centers=self.centers, image_shape=self.image_shape, patch=self.patch)
 
     @classmethod
     def load(cls, path: Path) -> "PatchCodebook":
-        """Read what `save` wrote. Raises DataError when it is not there or not a code book."""
+        """Read what `save` wrote. Raises DataError when it is not there or not a codebook."""
         centers, (height, width), patch = load_arrays(path, "centers", "image_shape", "patch")
         return cls(centers, (int(height), int(width)), int(patch))
 

@@ -1,4 +1,4 @@
-"""Tokens and the vocabulary: codes and a class as a sequence of tokens, and back.
+"""Tokens, layouts and the vocabulary: codes and a class as a sequence of tokens, and back.
 
 One vocabulary, two layouts of the same image::
 

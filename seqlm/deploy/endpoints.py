@@ -92,7 +92,7 @@ class Endpoint(litserve.LitAPI):
 
 
 class NextTokenEndpoint(Endpoint):
-    """The likeliest next tokens, with their probabilities"""
+    """The most probable next tokens, with their probabilities"""
 
     request_type = schemas.NextTokenRequest
 
@@ -113,7 +113,7 @@ class NextTokenEndpoint(Endpoint):
 
 
 class GenerateEndpoint(Endpoint):
-    """Sentences that go on from a prompt"""
+    """Sequences that continue a prompt"""
 
     request_type = schemas.GenerateRequest
 
@@ -152,7 +152,7 @@ class GenerateEndpoint(Endpoint):
 
 
 class StreamEndpoint(GenerateEndpoint):
-    """The same sentences token by token: lines of JSON, the last of them the whole answer"""
+    """The same sequences token by token: lines of JSON, the last one the whole answer"""
 
     def __init__(self, path: str, directory: Path):
         super().__init__(path, directory)
@@ -176,7 +176,7 @@ class StreamEndpoint(GenerateEndpoint):
 
 
 class ClassifyEndpoint(Endpoint):
-    """Class probabilities of each row, from a classifier or read off a language model"""
+    """Class probabilities of each row, from a classifier or a language model"""
 
     request_type = schemas.ClassifyRequest
 

@@ -175,7 +175,7 @@ def _write_output(directory: Path, rows: list[Record], output: Path) -> None:
     if missing:
         raise ConfigError(
             f"output: {output} cannot be drawn: {missing} of {len(rows)} sentences hold no whole "
-            "picture, or no code book lies beside the model; write .jsonl instead"
+            "picture, or no codebook lies beside the model; write .jsonl instead"
         )
     from seqlm.plots.images import plot_images
 

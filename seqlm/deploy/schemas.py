@@ -89,7 +89,7 @@ class ClassifyRequest(StrictRequest):
 
 
 class NextTokens(BaseModel):
-    """The likeliest first."""
+    """The most probable first."""
 
     table: list[NextToken]
 

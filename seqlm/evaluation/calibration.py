@@ -1,4 +1,4 @@
-"""Calibration: whether a classifier's probabilities agree with how often it is right."""
+"""Calibration: how well a classifier's probabilities agree with its accuracy."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""Classical classifiers to compare with: they see pixels or codes, but no sequence."""
+"""Classical classifiers on pixels or codes, as baselines."""
 
 from collections.abc import Sequence
 

@@ -1,4 +1,4 @@
-"""Generated images: are they what was asked, like real ones, diverse, and not mere copies?
+"""Quality of generated images: requested class, likeness to real images, diversity, near copies.
 
 Every distance between images here is Euclidean, over pixels in 0..1.
 """
@@ -40,7 +40,7 @@ def real_vs_generated_auc(real: np.ndarray, generated: np.ndarray, seed: int = 4
     """How well a random forest distinguishes generated images from real ones: ROC AUC.
 
     0.5: not at all; 1: always. Scores are cross-validated over five folds. Give `real` through the
-    same code book as `generated`, both (N, H, W), else the forest learns to see the code book.
+    same codebook as `generated`, both (N, H, W), else the forest learns to see the codebook.
     Source: D. Lopez-Paz and M. Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017. The
     interval resamples the images of either side, with the forests kept. Raises DataError when
     either has fewer than five.
@@ -120,7 +120,7 @@ def near_copies(
 
     A near copy is at most a threshold away from its nearest training image: the distance within
     which 5 % of the `training` images have their nearest neighbour. `images` are generated, `real`
-    held out, `copies` augmented and searched, too; all (N, H, W), through one code book.
+    held out, `copies` augmented and searched, too; all (N, H, W), through one codebook.
 
     Returns, for a metrics file: the "threshold", the share of near copies among generated ("drawn")
     and held-out ("real") images with Wilson's intervals, their "difference" with Newcombe's, "p" of

@@ -1,4 +1,4 @@
-"""Is a difference real? Two models on the same tokens, or on the same images."""
+"""Is the difference of two models real? Paired tests on the same tokens or images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""BLEU and ROUGE of completions against the one true sentence, with tokens split at white space.
+"""BLEU and ROUGE of completions against the true sequence, with tokens split at white space.
 
 The libraries' own tokenizers are made for prose and break ``<Z_017>`` into parts.
 """

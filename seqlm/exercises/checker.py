@@ -1,4 +1,4 @@
-"""The frame of every checker: it prints one friendly line about an answer, never a traceback."""
+"""What all checkers share: print one friendly line about an answer, never a traceback."""
 
 import math
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""Checkers of the exercises on tokens: code book, labels, a classifier's input, embeddings."""
+"""Checkers of the exercises on tokens: codebook, labels, a classifier's input, embeddings."""
 
 import numpy as np
 

@@ -1,9 +1,9 @@
 """Accuracy by number of labels: classifiers from scratch, from a language model, and SVMs.
 
-Two mistakes would make few labels more. A language model that read ``<CLS_3>`` after every three
-has seen all labels, so the one used here is trained on `without_labels`, others are refused. And
-choosing a checkpoint on val would use the labels of val, so every classifier is trained for a fixed
-number of steps, and the last checkpoint is taken.
+Two mistakes would use more labels than are counted. A language model that read ``<CLS_3>`` after
+every three has seen all labels; so the one used here is trained on `without_labels`, and others are
+refused. Choosing a checkpoint on val would use the labels of val; so every classifier is trained
+for a fixed number of steps, and the last checkpoint is used.
 """
 
 import json

@@ -1,6 +1,6 @@
 """Synthetic data with known entropy, to validate the evaluation.
 
-Nobody knows the entropy of real data. That of a Markov source can be computed, so it is a lower
+The entropy of real data is unknown. That of a Markov source can be computed, so it is a lower
 bound on the expected NLL of every model: a good model comes close to it, and an evaluation that
 reports less, by more than chance, is wrong.
 """

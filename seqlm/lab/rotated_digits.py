@@ -28,7 +28,7 @@ def rotate_images(images: np.ndarray) -> np.ndarray:
 def write_rotated_digits(data: Path, path: Path, copies: int) -> dict:
     """Rotate the images of the data set in `data`, and write their rows to `path`.
 
-    The data set's own code book encodes them. Training images get `copies` augmented images; a
+    The data set's own codebook encodes them. Training images get `copies` augmented images; a
     training image with the codes of a val or test image, rotated or upright, is left out. The class
     is withheld in as many draw rows as in the data set. Returns "psnr" (dB on val images, upright
     and turned), "psnr_pictures" (their number), "sentences" (rows written) and "left_out". Raises
@@ -37,7 +37,7 @@ def write_rotated_digits(data: Path, path: Path, copies: int) -> dict:
     data = Path(data)
     book, pictures = PatchCodebook.load(data / CODEBOOK), load_pictures(data)
     if pictures.images.shape[1] != pictures.images.shape[2]:
-        raise DataError(f"{data}: its images are not square, so the code book cannot encode them")
+        raise DataError(f"{data}: its images are not square, so the codebook cannot encode them")
     config = replace(DataConfig(**read_json(data / ABOUT)["config"]), copies=copies)
     records, left_out = _make_rows(pictures, book, config)
     write_records(path, records)

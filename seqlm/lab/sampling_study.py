@@ -42,7 +42,7 @@ def sweep_sampling(
         values: field of SampleConfig -> its values, such as `SWEPT_VALUES`.
         labels: (N,) classes to generate, each at least twice, because diversity is within a class.
         seed: of the generated images, and of the random forests.
-        real: real images (M, H, W) through the code book; only with them is
+        real: real images (M, H, W) through the codebook; only with them is
             "real_vs_generated_auc" measured, which takes longer than generating.
 
     Returns for each setting {"setting": the value, "classified_as_asked", "diversity",

@@ -1,4 +1,4 @@
-"""GPT-2, small, from scratch: build, load and check language models and classifiers."""
+"""Build, load and check small GPT-2 language models and classifiers."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""New tokens and classes for a trained model: its vocabulary, embedding and head grow.
+"""Append tokens and classes to a trained model: its vocabulary, embedding and head grow.
 
 Everything is appended: old tokens keep their ids, and old weights do not change.
 """

@@ -1,4 +1,4 @@
-"""What a model expected at each position of an image, and its attention weights."""
+"""Trace one image: candidates and surprisal at each position, and the attention weights."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A trained model with its codebook and test images, and every question the playground asks it."""
+"""A trained model with its codebook and test images, as the playground uses it."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field

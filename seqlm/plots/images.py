@@ -1,4 +1,4 @@
-"""Figures of images: digits, the code book, augmented and generated images, completions."""
+"""Figures of images: digits, the codebook, augmented and generated images, completions."""
 
 from collections.abc import Sequence
 
@@ -54,7 +54,7 @@ def plot_codebook(book: PatchCodebook) -> Figure:
     for code, center in enumerate(book.centers):
         y, x = (gap + cell * place for place in divmod(code, columns))
         sheet[y : y + patch, x : x + patch] = center.reshape(patch, patch)
-    heading = f"The code book: n = {book.n_codes} patches of {patch}x{patch} pixels, by number"
+    heading = f"The codebook: n = {book.n_codes} patches of {patch}x{patch} pixels, by number"
     figure = canvas(max(0.95, 0.45 + 8.2 * rows / columns), heading)
     ax = figure.add_subplot()
     ax.set_facecolor("#cfe0ee")  # neither paper nor ink, so that white patches have an edge
@@ -70,7 +70,7 @@ def plot_codebook(book: PatchCodebook) -> Figure:
     ink = book.centers.mean(axis=1).clip(0, 1)
     return finish(
         figure,
-        f"The n = {book.n_codes} patches of the code book, {patch} by {patch} pixels each, in rows "
+        f"The n = {book.n_codes} patches of the codebook, {patch} by {patch} pixels each, in rows "
         f"of {columns}, from light (code 0, mean ink {ink[0]:.0%}) to dark (code "
         f"{book.n_codes - 1}, {ink[-1]:.0%}). Between 10% and 90% ink: "
         f"{np.mean((ink > 0.1) & (ink < 0.9)):.0%} of the codes.",

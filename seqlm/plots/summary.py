@@ -1,4 +1,4 @@
-"""The figure that sums up a run: language model, classification and generation on one page."""
+"""The figure that summarizes a run: language model, classification and generation on one page."""
 
 from collections.abc import Mapping
 

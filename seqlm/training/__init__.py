@@ -1,6 +1,6 @@
 """Train models on a corpus, evaluate them, save them.
 
-One command, one walk; `seqlm train` goes through these modules, each entered once::
+`seqlm train` calls these functions in this order::
 
     runs.train_language_model    the whole command, in the order below
       data.corpus.load_corpus    read, check, split and tokenize the rows -> Corpus

@@ -1,4 +1,4 @@
-"""Go on training a saved model on other data, all weights or by LoRA, with or without replay."""
+"""Fine-tune a saved model on other data: all weights or LoRA, with or without replay."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,7 @@
-"""What fine-tuning gains on new rows and forgets of old ones: one model before, one after.
+"""Measure what fine-tuning gains on new rows and loses on old ones.
 
-Both models answer for the same tokens and rows, so the difference is paired, and its interval is
-far narrower than those of the two numbers.
+Both models are measured on the same tokens and rows. So the difference is paired, and its interval
+is far narrower than those of the two numbers.
 """
 
 from collections.abc import Mapping

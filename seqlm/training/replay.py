@@ -1,4 +1,4 @@
-"""Replay: old rows among the new ones, so that less is forgotten, and a check for leaks."""
+"""Replay: mix old rows into the new ones, so that the model forgets less; check for leaks."""
 
 import warnings
 from dataclasses import replace

@@ -123,7 +123,7 @@ def save_model_cards(
     note: str = "",
     file: str | None = None,
 ) -> None:
-    """Put a model card, and the code book if there is one, into both models of a run.
+    """Put a model card, and the codebook if there is one, into both models of a run.
 
     `values` was measured on test; without it the card has the numbers on val. `file` is the name of
     a user's own data, and `note` goes on with the sentence about the data.

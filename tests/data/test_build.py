@@ -214,7 +214,7 @@ def test_every_class_is_in_every_split(records):
         assert sorted(counts) == list(range(10))
 
 
-# ---------------------------------------------------------------- the code book
+# ---------------------------------------------------------------- the codebook
 
 
 def build_with(monkeypatch, directory, change):

@@ -1,4 +1,4 @@
-"""Pictures become codes and come back as near as the code book allows."""
+"""Pictures become codes and come back as near as the codebook allows."""
 
 import numpy as np
 import pytest

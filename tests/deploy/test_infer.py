@@ -175,7 +175,7 @@ def test_images_are_written_as_one_grid_where_there_is_a_codebook(tmp_path, caps
     directory = saved(build_lm(tiny, names, seed=3), names, tmp_path / "lm", 64)
     whole = " ".join(["<CLS>", "<CLS_3>", "<IMG>", *[code_token(1)] * 16, "</IMG>"])
     way = SampleConfig(max_new_tokens=1)
-    with pytest.raises(ConfigError, match="no code book lies beside"):
+    with pytest.raises(ConfigError, match="no codebook lies beside"):
         generate_rows(directory, whole, None, 2, way, tmp_path / "grid.png")
     book.save(directory / "codebook.npz")
     generate_rows(directory, whole, None, 2, way, tmp_path / "grid.png")
@@ -216,8 +216,8 @@ def test_help_says_what_beams_are(capsys):
     with pytest.raises(SystemExit):
         main(["infer", "--help"])
     told = " ".join(capsys.readouterr().out.split())
-    assert '"beam" looks for the likeliest whole sequence' in told
-    assert "beam: how many sequences are kept at a time" in told
+    assert '"beam" searches for the most probable sequence' in told
+    assert "beam: number of sequences kept at each step" in told
 
 
 @pytest.mark.parametrize("size", [1, 2, 7, 100])
