@@ -45,7 +45,7 @@ test-fast: $(STAMP) ## the short tests only: no notebooks, browsers, servers or 
 # Two variables that oneDNN and torch read: a newer processor then computes as one with AVX2 only.
 test-avx2: $(STAMP) ## the numeric tests once more, as on a processor without AVX-512 and bf16
 	DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest --numprocesses 2 \
-		--dist loadfile -m "not slow and not browser and not subprocess" \
+		--dist loadfile -m "not browser and not subprocess" \
 		tests/data tests/models tests/evaluation tests/training
 
 lint: $(STAMP) ## check the style of code and notebooks

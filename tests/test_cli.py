@@ -15,6 +15,8 @@ import yaml
 from seqlm import cli
 from seqlm.cli import main
 
+pytestmark = pytest.mark.subprocess
+
 ROOT = Path(__file__).parents[1]
 TINY = "--n_layer 1 --n_head 2 --n_embd 16 --n_positions 64 --batch_size 16 --precision fp32"
 

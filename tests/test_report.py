@@ -12,6 +12,8 @@ from seqlm.evaluation.tables import OURS
 from seqlm.utils import read_json, write_text
 from seqlm.workspace import notebooks_folder, read_notebooks
 
+pytestmark = pytest.mark.slow
+
 NATS = "nats per token"
 LSTM = {"a": "LSTM", "b": OURS, "difference": number(0.4, NATS), "real": True}
 MEAN = {"a": "plain | mean", "b": OURS, "difference": number(0.01, NATS, width=2), "real": False}

@@ -169,7 +169,7 @@ def drawing_shows(visitor: Visitor, player: Player, label: int | None = 7, **cha
     expect(visitor.page.get_by_text(caption).first).to_be_visible()
 
 
-# --- draw ------------------------------------------------------------------------------------------
+# --- draw ---
 
 
 def test_it_begins_with_a_seven_and_names_the_model(visitor, player):

@@ -37,6 +37,8 @@ from seqlm.models.generation import (
 )
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
+
 RE = re.M | re.S
 ROOM = 24  # new tokens; the model has 64 positions
 

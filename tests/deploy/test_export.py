@@ -34,6 +34,8 @@ from seqlm.evaluation.scores import class_probabilities, classifier_probabilitie
 from seqlm.models.generation import draw, generate, next_token_probabilities
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 

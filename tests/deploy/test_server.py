@@ -42,6 +42,8 @@ from seqlm.evaluation.scores import class_probabilities, classifier_probabilitie
 from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
+pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
+
 KEY = "a key of eleven words that nobody will guess in a hurry"
 PROMPT = "<CLS> <CLS_3> <IMG>"
 ROW = "<IMG> <Z_001> <Z_002> </IMG> <CLS>"

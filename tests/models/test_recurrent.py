@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from samples import sharpened
 from torch.nn.functional import cross_entropy, gelu, layer_norm
 
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
@@ -35,14 +36,6 @@ def rows_of_many_lengths(n=24, seed=0) -> list[list[int]]:
         [VOCAB[token] for token in read_layout(rng.integers(0, 12, length), i % 3)]
         for i, length in enumerate(lengths)
     ]
-
-
-def sharpened(model):
-    """Larger weights, so that what a token sees makes a difference well above rounding."""
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(4)
-    return model.eval()
 
 
 def torch_logits(model, ids) -> torch.Tensor:

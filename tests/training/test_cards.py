@@ -12,6 +12,8 @@ from samples import classes, number, record, share, values
 from seqlm.cli import main
 from seqlm.training.cards import model_card, write_report
 
+pytestmark = pytest.mark.slow
+
 
 def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
     card = model_card(record(), values("evaluate"), 516, "1,257 digits")

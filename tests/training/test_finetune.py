@@ -35,6 +35,8 @@ from seqlm.training.train import run_identity
 from seqlm.training.trainer import Rows, ValidationMetric
 from seqlm.utils import read_json, write_json
 
+pytestmark = pytest.mark.slow
+
 QUICK = {"batch_size": 16, "evals": 1, "patience": 0, "precision": "fp32"}
 
 

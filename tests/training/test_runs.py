@@ -18,6 +18,8 @@ from seqlm.models.gpt2 import build_lm, load_lm
 from seqlm.training import measure, runs, tasks
 from seqlm.utils import write_json
 
+pytestmark = pytest.mark.slow
+
 SIZE = ModelConfig(n_layer=1, n_head=2, n_embd=16, n_positions=64)
 VOCAB = default_vocab(30, 2)
 

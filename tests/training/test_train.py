@@ -25,6 +25,8 @@ from seqlm.training.timing import plan_steps
 from seqlm.training.train import newest_checkpoint, train_model
 from seqlm.training.trainer import Rows, ValidationMetric, collator
 
+pytestmark = pytest.mark.slow
+
 VOCAB = default_vocab(12, 3)
 TOKENIZER = build_tokenizer(VOCAB)
 PAD = VOCAB["<PAD>"]
