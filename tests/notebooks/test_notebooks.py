@@ -86,10 +86,8 @@ def test_the_long_notebooks_are_not_run_unasked_and_old_numbers_of_theirs_are_pu
     done = pipeline.run_pipeline(ws, log=said.append)
     kept = dict.fromkeys(set(NOTEBOOKS) - {"competing_models"}, "kept")
     assert done == {**kept, "report": "ran"}
-    assert (
-        not ws.metrics_path("competing_models").exists()
-        and "competing_models: out of date" in said[-3]
-    )
+    assert not ws.metrics_path("competing_models").exists()
+    assert any(line.startswith("competing_models: out of date") for line in said)
     assert read_json(ws.outputs / "metrics" / "competing_models.old.json")["seed"] == 99
     assert not (ws.figures / "competing_models.png").exists()
     done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
