@@ -22,7 +22,7 @@ from traitlets.config import Config
 
 from seqlm import workspace
 from seqlm.errors import ConfigError, PipelineError, SeqlmError
-from seqlm.evaluation.tables import readme_table
+from seqlm.evaluation.tables import readme_estimates
 from seqlm.utils import (
     atomic_path,
     format_duration,
@@ -266,25 +266,34 @@ def publish(ws: Workspace) -> list[Path]:
 
 
 def write_readme_results(ws: Workspace) -> list[Path]:
-    """Put the results between the two marks in README.md and README.zh-CN.md, where they are.
+    """Put value, interval and n into the eight rows between the marks in both READMEs.
 
-    Raises SeqlmError when only one of the marks is there, or they stand in the wrong order.
+    Raises SeqlmError when one of the marks, or one of the rows, is not where it should be.
     """
     values = {name: ws.metrics(name)["values"] for name in workspace.read_notebooks()
               if ws.metrics_path(name).is_file()}  # fmt: skip
+    cells = [
+        f"| {e.format_value()} | {e.format_interval().replace(' to ', '–')} | {e.n:,} |"
+        if e
+        else "| – | – | – |"
+        for e in readme_estimates(values)
+    ]
     written = []
-    for name, language in (("README.md", "en"), ("README.zh-CN.md", "zh")):
+    for name in ("README.md", "README.zh-CN.md"):
         path = ws.root / name
         text = read_text(path) if path.is_file() else ""
         if OPEN not in text and CLOSE not in text:
             continue
-        places = re.fullmatch(f"(.*){OPEN}(.*){CLOSE}(.*)", text, re.DOTALL)
-        if not places or text.count(OPEN) + text.count(CLOSE) > 2:
+        places = re.fullmatch(f"(.*{OPEN})(.*)({CLOSE}.*)", text, re.DOTALL)
+        lines = places[2].strip().splitlines() if places else []
+        if text.count(OPEN) + text.count(CLOSE) > 2 or len(lines) != 2 + len(cells):
             raise SeqlmError(
-                f"{path}: the results go between '{OPEN}' and '{CLOSE}', each once and in that "
-                "order; add these two lines where the table should stand"
+                f"{path}: expected '{OPEN}', a table of {len(cells)} rows and '{CLOSE}', each "
+                "once and in that order; restore them from the project's README"
             )
-        table = readme_table(values, language)
-        write_text(path, f"{places[1]}{OPEN}\n\n{table}\n\n{CLOSE}{places[3]}")
+        labels = ["|".join(line.split("|")[:3]) for line in lines[2:]]
+        rows = [label + numbers for label, numbers in zip(labels, cells, strict=True)]
+        table = "\n".join([*lines[:2], *rows])
+        write_text(path, f"{places[1]}\n\n{table}\n\n{places[3]}")
         written.append(path)
     return written

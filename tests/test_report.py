@@ -48,6 +48,7 @@ LABORATORY = {
         "curves": {name: {"1": {"mean": share(0.5, 180)}} for name in ("fine-tuned", "SVM")}
     },
 }
+TABLE = "| 指标 | Model |||n|\n|---|---|--:|--:|--:|\n" + "| 准确率 | **ours** | 1% | ? | 7 |\n" * 8
 
 
 class Tags(HTMLParser):
@@ -79,7 +80,9 @@ def whole(tmp_path_factory):
     for name, measured in LABORATORY.items():
         ws.save_metrics(name, {"seed": 1}, measured, 1.0)
     for name in ("README.md", "README.zh-CN.md"):
-        write_text(ws.root / name, "# Top\n\n<!-- results -->\n1%\n<!-- /results -->\n\nBottom.\n")
+        write_text(
+            ws.root / name, f"# Top\n\n<!-- results -->\n{TABLE}<!-- /results -->\n\nBottom.\n"
+        )
     return build(ws)
 
 
@@ -214,18 +217,37 @@ def test_figures_of_an_earlier_run_are_removed_and_nothing_else(whole):
         (ws.published / name).unlink()
 
 
-def test_readmes_get_their_results_between_the_marks_and_keep_the_rest(whole):
+def test_readmes_get_their_numbers_between_the_marks_and_keep_the_rest(whole):
     ws = whole[0]
-    for name, word in (("README.md", "Metric"), ("README.zh-CN.md", "指标")):
+    for name in ("README.md", "README.zh-CN.md"):
         text = (ws.root / name).read_text()
         assert text.startswith("# Top\n\n<!-- results -->\n") and text.endswith("-->\n\nBottom.\n")
-        assert "1%\n<!--" not in text and word in text and "| 3.41 |" in text
+        assert "| 指标 | Model |||n|\n" in text and "| 1% |" not in text
+        assert (
+            len(re.findall(r"\| 准确率 \| \*\*ours\*\* \| [\d.%]+ \| \S+–\S+ \| \d+ \|", text)) == 8
+        )
+        assert "| **ours** | 3.41 | 3.37–3.45 | 360 |" in text
     pipeline.write_readme_results(ws)
     assert (ws.root / name).read_text() == text
 
 
-@pytest.mark.parametrize("text", ["<!-- results -->", "<!-- /results -->\n<!-- results -->"])
-def test_a_readme_whose_marks_are_wrong_is_refused(tmp_path, text):
+def test_a_row_of_readme_that_was_not_measured_has_dashes(tmp_path):
+    ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
+    write_text(tmp_path / "README.md", f"<!-- results -->\n{TABLE}<!-- /results -->")
+    assert pipeline.write_readme_results(ws) == [tmp_path / "README.md"]
+    assert (tmp_path / "README.md").read_text().count("| **ours** | – | – | – |\n") == 6
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<!-- results -->",
+        "<!-- /results -->\n<!-- results -->",
+        "<!-- results -->\n<!-- /results -->",
+        f"<!-- results -->\n{TABLE}| one | more | 1 | 1 | 1 |\n<!-- /results -->",
+    ],
+)
+def test_a_readme_whose_marks_or_rows_are_wrong_is_refused(tmp_path, text):
     ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
     readme = tmp_path / "README.md"
     write_text(readme, text)

@@ -53,13 +53,8 @@ def _check_same_tokens(ours: TokenScores, theirs: TokenScores) -> None:
 class Comparison:
     """Two classifiers a and b on the same images (see `mcnemar`).
 
-    Of many comparisons at once put the p-values through `holm` first.
-
-    Attributes:
-        difference: accuracy of a minus accuracy of b.
-        only_a: images that only a classifies correctly.
-        only_b: images that only b classifies correctly.
-        p_value: probability of a difference at least as large, were both equally good.
+    `difference` is a's accuracy minus b's. They differ where its interval excludes zero; of many
+    comparisons at once put the p-values through `holm`.
     """
 
     difference: Estimate
@@ -71,12 +66,13 @@ class Comparison:
         gap = self.difference.map(lambda share: 100 * share, "percentage points")
         interval = f"95 % interval {gap.low:z.1f} to {gap.high:z.1f}"
         interval = interval if gap.has_interval else "interval unknown"
-        verdict = "which is more than chance" if self.p_value < 0.05 else "which may be chance"
+        verdict = "are not distinguishable" if gap.low <= 0 <= gap.high else "differ"
         p = "p < 0.001" if self.p_value < 0.001 else f"p = {self.p_value:.3f}"
         return (
             f"The first alone is right on {self.only_a:,} of {gap.n:,} images, the second alone "
             f"on {self.only_b:,}: accuracy of the first minus that of the second is "
-            f"{gap.value:z.1f} {gap.unit} ({interval}), {verdict} (exact McNemar test, {p})."
+            f"{gap.value:z.1f} {gap.unit} ({interval}; exact McNemar test: {p}), "
+            f"so the two {verdict}."
         )
 
 

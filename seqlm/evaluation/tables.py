@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
-from seqlm.evaluation.estimates import Numbers, as_estimate, as_share
+from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 
 NLL = "NLL per code, nats (lower is better)"
@@ -11,31 +11,6 @@ AS_ASKED = "generated digits classified as asked"
 AUC = "real-vs-generated AUC (0.5: cannot be distinguished)"
 OURS = "our GPT"  # the language model's name among the models that notebook competing_models scores
 Row = tuple[str, str, Numbers]  # metric, model, estimate
-
-# README's words in Chinese; longer phrases come before those they contain.
-CHINESE = {
-    "Metric": "指标",
-    "Model": "模型",
-    "Value": "数值",
-    "95 % interval": "95 % 区间",
-    " to ": " 至 ",
-    NLL: "每码负对数似然，nat（越低越好）",
-    AUC: "真实与生成的 AUC（0.5：无法区分）",
-    AS_ASKED: "生成的数字被判为所要的类别",
-    "accuracy": "准确率",
-    "GPT, read layout": "GPT，读布局",
-    "best n-gram baseline": "最强 n-gram 基线",
-    " (n-grams by position)": "（按位置的 n-gram）",
-    "fine-tuned classifier and Bayes' rule": "微调分类器与贝叶斯法则",
-    "fine-tuned classifier": "微调分类器",
-    "classifier from scratch": "从零训练的分类器",
-    "class token of the language model": "语言模型的类别词元",
-    "Bayes' rule": "贝叶斯法则",
-    " (chosen on val)": "（在验证集上选定）",
-    "RBF-SVM on pixels": "像素上的 RBF-SVM",
-    "default settings": "默认设置",
-    "temperature 1": "温度 1",
-}
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence], align: str = "") -> str:
@@ -126,37 +101,26 @@ def traps_table(traps: Iterable[Mapping]) -> str:
     return markdown_table(("Mistake", "Metric", "Reported", "Correct", "Cause"), rows)
 
 
-def readme_table(values: Mapping[str, Mapping], language: str = "en") -> str:
-    """README's eight rows; `values` as in `results_table`, `language` "en" or "zh".
-
-    A row that was not measured is left out.
-    """
-    lm, classes, generated, others = (
-        values.get(name, {})
-        for name in ("evaluate", "classify_sequences", "sample", "competing_models")
-    )
-    ngrams, method = lm.get("best_baseline", ""), classes.get("best_method", "")
-    best, svm = f"best n-gram baseline ({baseline_name(ngrams)})", "RBF-SVM on pixels"
-    default, plain = "default settings", "temperature 1"
+def readme_estimates(values: Mapping[str, Mapping]) -> list[Estimate | None]:
+    """The estimates of README's eight rows, None where not measured; as in `results_table`."""
+    lm, classes = values.get("evaluate", {}), values.get("classify_sequences", {})
     places = (
-        (NLL, "**GPT, read layout**", lm, ("read", "code", "nll")),
-        (NLL, "LSTM", others, ("sequence_models", "LSTM", "nll")),
-        (NLL, best, lm, ("baselines", ngrams, "code", "nll")),
-        ("accuracy", f"**{method}** (chosen on val)", classes, ("methods", method, "accuracy")),
-        ("accuracy", svm, classes, ("baselines", svm, "accuracy")),
-        (AS_ASKED, f"**{default}**", generated, ("drawn", "default", "accuracy")),
-        (AS_ASKED, plain, generated, ("drawn", "plain (temperature 1)", "accuracy")),
-        (AUC, default, generated, ("real_vs_generated_auc", "default")),
+        ("evaluate", "read", "code", "nll"),
+        ("competing_models", "sequence_models", "LSTM", "nll"),
+        ("evaluate", "baselines", lm.get("best_baseline"), "code", "nll"),
+        ("classify_sequences", "methods", classes.get("best_method"), "accuracy"),
+        ("classify_sequences", "baselines", "RBF-SVM on pixels", "accuracy"),
+        ("sample", "drawn", "default", "accuracy"),
+        ("sample", "drawn", "plain (temperature 1)", "accuracy"),
+        ("sample", "real_vs_generated_auc", "default"),
     )
-    rows = []
-    for metric, model, place, keys in places:
+    estimates = []
+    for keys in places:
+        place: Mapping = values
         for key in keys:
             place = place.get(key, {})
-        rows += [(metric, model, place)] if place else []
-    table = estimates_table(rows)
-    for english, chinese in CHINESE.items() if language == "zh" else ():
-        table = table.replace(english, chinese)
-    return table
+        estimates.append(as_estimate(place) if place else None)
+    return estimates
 
 
 def _lm_rows(values: Mapping, sequence_models: Mapping[str, Mapping] | None = None) -> list[Row]:

@@ -2,32 +2,31 @@
 
 from collections.abc import Mapping
 
-from seqlm.evaluation.estimates import as_estimate
 from seqlm.evaluation.significance import paired_difference
 from seqlm.training.forgetting import SplitScores
 
 
 def compare_scores(a: str, ours: SplitScores, b: str, theirs: SplitScores) -> dict:
-    """How many nats per code `a` needs more than `b` on the same rows; "real" beyond chance."""
+    """How many nats per code `a` needs more than `b` on the same rows; "real": distinguishable."""
     difference = paired_difference(ours.codes, theirs.codes, ours.sources)
-    real = difference.has_interval and not difference.low <= 0 <= difference.high
-    return {"a": a, "b": b, "difference": difference.to_json(), "real": bool(real)}
+    real = not difference.low <= 0 <= difference.high
+    return {"a": a, "b": b, "difference": difference.to_json(), "real": real}
 
 
 def describe_ranking(scores: Mapping[str, SplitScores], rows: str) -> str:
-    """Which model needs the fewest nats per code on the same `rows`, and beyond chance or not.
+    """Which model needs the fewest nats per code on the same `rows`, in one sentence.
 
     `scores` holds at least two models by name. The numbers are paired differences: the lowest minus
     each of the others, with 95 % intervals.
     """
     best = min(scores, key=lambda name: scores[name].codes.nll.mean())
-    others = {
-        name: compare_scores(best, scores[best], name, scores[name])
-        for name in scores
+    ours = scores[best]
+    gaps = {
+        name: paired_difference(ours.codes, theirs.codes, ours.sources)
+        for name, theirs in scores.items()
         if name != best
     }
-    gaps = {name: as_estimate(compared["difference"]) for name, compared in others.items()}
-    alike = [name for name, compared in others.items() if not compared["real"]]
+    alike = [name for name, gap in gaps.items() if gap.low <= 0 <= gap.high]
     chance = ", not distinguishable"
     numbers = "; ".join(
         f"{name} {gap.value:z.2f} ({gap.format_interval()}{chance * (name in alike)})"

@@ -10,7 +10,7 @@ from seqlm.evaluation.tables import (
     OURS,
     escape_markdown,
     markdown_table,
-    readme_table,
+    readme_estimates,
     results_table,
     run_table,
 )
@@ -84,21 +84,18 @@ def test_a_run_shows_the_classifier_beside_its_baselines_or_the_language_model()
     assert "| **GPT, read layout** | 3.41 |" in run_table({"read": measured(3.41)})
 
 
-@pytest.mark.parametrize(
-    ("language", "words"),
-    [
-        ("en", ["Metric", "**GPT, read layout**", "best n-gram baseline (n-grams by position)"]),
-        ("zh", ["指标", "**GPT，读布局**", "最强 n-gram 基线（按位置的 n-gram）", " 至 "]),
-    ],
-)
-def test_readmes_table_has_eight_rows_in_either_language(language, words):
-    table = readme_table(all_values(), language)
-    assert len(table.splitlines()) == 2 + 8
-    for word in words:
-        assert word in table
-    assert len({len(line) for line in lines_of(table)}) == 1
+def test_readme_has_eight_estimates_of_our_models_and_their_baselines():
+    language_models = [estimate.value for estimate in readme_estimates(all_values())[:3]]
+    assert language_models == pytest.approx([3.41, 2.87, 3.93])
+    units = [estimate.unit for estimate in readme_estimates(all_values())]
+    assert units == ["nats per token"] * 3 + ["share"] * 4 + ["area"]
 
 
-def test_readmes_table_leaves_out_what_was_not_measured():
-    table = readme_table({"evaluate": values("evaluate")})
-    assert len(table.splitlines()) == 2 + 2 and "LSTM" not in table
+def test_readme_has_none_where_nothing_was_measured():
+    estimates = readme_estimates({"evaluate": values("evaluate")})
+    assert [estimate and estimate.value for estimate in estimates] == [
+        3.41,
+        None,
+        3.93,
+        *[None] * 5,
+    ]
