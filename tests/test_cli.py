@@ -173,7 +173,8 @@ def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
     assert main([name, *needed]) == 130
     said = capsys.readouterr().err
     if name in ("train", "classify", "finetune", "report"):
-        assert said == "\nstopped; run the same command again to continue from the newest checkpoint, if any\n"
+        again = "run the same command again to continue from the newest checkpoint, if any"
+        assert said == f"\nstopped; {again}\n"
     else:
         assert said == "\nstopped\n"
 
@@ -230,9 +231,9 @@ def test_torchrun_trains_in_two_processes_and_writes_once(built, tmp_path):
 
 def test_a_run_that_replaces_another_says_so(built, tmp_path, capsys):
     assert main(train_words(built, tmp_path / "r")) == 0
-    assert "takes its place" not in capsys.readouterr().out
+    assert "replaces it" not in capsys.readouterr().out
     assert main(train_words(built, tmp_path / "r", "--seed", "7")) == 0
-    assert "holds a run of other settings; this one takes its place" in capsys.readouterr().out
+    assert "contains a run with other settings; this run replaces it" in capsys.readouterr().out
 
 
 def test_an_output_folder_that_cannot_be_is_refused_before_any_work(built, tmp_path, capsys):

@@ -55,8 +55,8 @@ class PatchCodebook:
         different = len(np.unique(patches, axis=0))
         if different < n_codes:
             raise ConfigError(
-                f"n_codes: {n_codes} codes asked for, but the images hold only {different} "
-                "different patches; ask for fewer codes or larger patches"
+                f"n_codes: {n_codes} codes wanted, but the images have only {different} "
+                "different patches; choose fewer codes or larger patches"
             )
         with threadpool_limits(1):  # sums taken by more threads end in other codes
             centers = KMeans(n_codes, n_init=1, random_state=seed).fit(patches).cluster_centers_

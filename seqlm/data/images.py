@@ -41,7 +41,7 @@ def load_mnist(cache: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
         table = fetch_openml("mnist_784", version=1, as_frame=False, data_home=cache)
     except OSError as error:
         raise DataError(
-            f"MNIST could not be fetched from OpenML ({error}); connect to the internet once, "
+            f"MNIST could not be downloaded from OpenML ({error}); connect to the internet once, "
             "or use --source digits, which needs none"
         ) from error
     images = table.data.reshape(-1, 28, 28).astype(np.float32) / 255

@@ -102,7 +102,7 @@ def read_records(
             tokens = _known_tokens(record.tokens, known, allow_unknown)
         records.append(replace(record, tokens=tokens))
     if not records:
-        raise DataError(f"{path}: there is no row in it; write one JSON object a line")
+        raise DataError(f"{path}: the file has no rows; write one JSON object per line")
     if lacking:
         warnings.warn(_missing_class(path, lacking, len(records)), DataWarning, stacklevel=2)
     return records
@@ -127,7 +127,9 @@ def read_rows(path: str | Path) -> Iterator[tuple[int, Any]]:
             f"{path}:{line}: not valid JSON in UTF-8 ({error!s:.90}); write one object per line"
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(f"{path}:{line}: the gzip file is damaged ({error}); pack anew") from error
+        raise DataError(
+            f"{path}:{line}: the gzip file is damaged ({error}); compress it again"
+        ) from error
     except OSError as error:
         raise DataError(why_unreadable(path, error)) from error
 
@@ -139,10 +141,12 @@ def _checked(row: Any, n_classes: int, line: int) -> Record:
         raise DataError("tokens: the field is missing; every row needs it")
     text, label, meta = row["tokens"], row.get("label"), row.get("meta")
     if not isinstance(text, str):
-        raise DataError(f"tokens: {json_name(text)} where text is wanted; join the tokens")
+        raise DataError(
+            f"tokens: expected text, got {json_name(text)}; join the tokens with spaces"
+        )
     tokens = tuple(text.split())
     if not tokens:
-        raise DataError("tokens: there is not one token in it; leave the row out")
+        raise DataError("tokens: there are no tokens; remove the row")
     if PAD in tokens:
         raise DataError(f"tokens: {PAD} stands in the row; remove it, batches are padded later")
     if label is not None:
@@ -165,19 +169,19 @@ def _check_label(label: Any, n_classes: int, tokens: tuple[str, ...]) -> None:
 
 def _check_meta(meta: Any) -> None:
     if not isinstance(meta, dict):
-        raise DataError(f"meta: {json_name(meta)} where an object is wanted")
+        raise DataError(f"meta: expected an object, got {json_name(meta)}")
     if meta.get("split") not in (None, *SPLITS):
         raise DataError(f"meta.split: {meta['split']!r} is none of train, val, test; use one")
     if isinstance(meta.get("source_id"), (list, dict)):
-        raise DataError("meta.source_id: text or a number is wanted, so that it compares")
+        raise DataError("meta.source_id: expected text or a number")
 
 
 def _repaired(record: Record, known: Mapping[str, str]) -> Record:
     if record.label is None:
-        raise DataError("label: it is missing, so the class cannot be put back; add the label")
+        raise DataError("label: it is missing, so the class token cannot be added; add the label")
     token = class_token(record.label)
     if token not in known:
-        raise DataError(f"label: the vocabulary has no {token} to put back; add it")
+        raise DataError(f"label: the vocabulary has no {token} for it; add it")
     head = record.tokens[: record.tokens.index(IMG_END) + 1]
     meta = record.meta | {"repaired_tail": True}
     return replace(record, tokens=(*head, CLS, token, EOS), meta=meta)

@@ -88,7 +88,7 @@ def load_tokenizer(directory: str | Path) -> PreTrainedTokenizerFast:
     """Load what `save_tokenizer` wrote. Raises DataError when the directory holds no tokenizer."""
     directory = Path(directory)
     if not directory.is_dir():
-        raise DataError(f"{directory}: there is no such model directory; check the path")
+        raise DataError(f"{directory}: this model directory does not exist; check the path")
     for name in ("tokenizer.json", "tokenizer_config.json"):
         if not (directory / name).is_file():
             raise DataError(

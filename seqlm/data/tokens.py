@@ -70,7 +70,9 @@ def read_vocab(path: str | Path) -> dict[str, int]:
     """
     entries = read_json(path, pairs_hook=tuple)  # a dict would hide a token that is there twice
     if not isinstance(entries, tuple):
-        raise DataError(f"{path}: a {json_name(entries)} where an object of token: id is wanted")
+        raise DataError(
+            f"{path}: expected an object that maps tokens to ids, got {json_name(entries)}"
+        )
     problem = _vocab_problem(entries)
     if problem:
         raise DataError(f"{path}: {problem}")
@@ -85,7 +87,7 @@ def _vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
             why = "is empty or holds white space, and rows are split at white space; rename it"
             return f"token {token!r} {why}"
         if counts[token] > 1:
-            return f"token {token!r} stands there twice; keep one of the two"
+            return f"token {token!r} is listed twice; remove one of the two"
         if type(index) is not int or index < 0:
             wrong = json.dumps(index)
             return f"token {token!r} has the id {wrong}; give it a whole number from 0 up"
@@ -155,8 +157,8 @@ def reading_prompt(tokens: Sequence[str]) -> Tokens:
     leaked = [token for token in prompt if class_of(token) is not None]
     if leaked:
         raise DataError(
-            f"{leaked[0]} stands before the picture's final {CLS}: the answer would be in the "
-            "question; use the read layout for classification"
+            f"{leaked[0]} comes before the last {CLS}, so the input would contain the answer; use "
+            "the read layout for classification"
         )
     return prompt
 
@@ -182,7 +184,7 @@ def codes_of(tokens: Sequence[str]) -> np.ndarray:
     body = body[: body.index(IMG_END)] if IMG_END in body else body
     wrong = [token for token in body if not re.fullmatch(r"<Z_\d+>", token)]
     if wrong:
-        raise DataError(f"{wrong[0]!r} stands inside the image, where only <Z_k> may stand")
+        raise DataError(f"{wrong[0]!r} is inside the image, where only <Z_k> is allowed")
     return np.array([int(token[3:-1]) for token in body], dtype=np.int64)
 
 

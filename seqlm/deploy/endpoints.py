@@ -122,9 +122,8 @@ class GenerateEndpoint(Endpoint):
         needed = request.n * sentence_bytes(self.config, request.tokens, request.config())
         if needed > MEMORY:
             raise DataError(
-                f"n: the memory for as many and as long sentences as this may come to "
-                f"{needed / GIB:.1f} GiB, and {MEMORY / GIB:.1f} are allowed; lower n, "
-                "max_new_tokens or num_beams"
+                f"n: these sequences may need {needed / GIB:.1f} GiB of memory, and "
+                f"{MEMORY / GIB:.1f} are allowed; lower n, max_new_tokens or num_beams"
             )
         return request
 

@@ -106,13 +106,13 @@ def check_output(directory: Path, output_dir: Path) -> None:
     source = Path(os.path.realpath(directory))
     if target == source or target in source.parents:
         raise ConfigError(
-            f"output_dir: {output_dir} holds the model itself; name a folder of its own"
+            f"output_dir: {output_dir} contains the model itself; choose another folder"
         )
     names = {entry.name for entry in target.iterdir()} if target.is_dir() else set()
     if names - _WRITTEN:
         raise ConfigError(
-            f"output_dir: {output_dir} holds {min(names - _WRITTEN)}, which no export wrote and "
-            "which would be lost; name a folder of its own"
+            f"output_dir: {output_dir} contains {min(names - _WRITTEN)}, which is not "
+            "part of an export and would be deleted; choose another folder"
         )
 
 

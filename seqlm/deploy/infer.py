@@ -64,7 +64,7 @@ def interact(
     if at_terminal:
         _set_up_readline(vocab)
         print("Tokens, separated by spaces, for example: <CLS> <CLS_3> <IMG>")
-        print("Tab completes a token, the arrow keys bring earlier lines back, quit leaves.")
+        print("Tab completes a token, the arrow keys recall earlier lines, quit ends.")
     for line in _lines(at_terminal):
         tokens = line.split()
         try:
@@ -174,8 +174,8 @@ def _write_output(directory: Path, rows: list[Record], output: Path) -> None:
     missing = sum(image is None for image in images)
     if missing:
         raise ConfigError(
-            f"output: {output} cannot be drawn: {missing} of {len(rows)} sentences hold no whole "
-            "picture, or no codebook lies beside the model; write .jsonl instead"
+            f"output: {output} cannot be drawn: {missing} of {len(rows)} sequences have no "
+            "complete image, or the model directory has no codebook; write .jsonl instead"
         )
     from seqlm.plots.images import plot_images
 

@@ -98,7 +98,7 @@ def serve_model(config: ServeConfig) -> None:
         )
     except (EOFError, ConnectionError) as error:  # LitServe's own processes have gone
         raise SeqlmError(
-            "a worker ended unasked, so the server stopped; perhaps memory ran short: serve with "
+            "a worker stopped unexpectedly, so the server stopped; if memory ran out, serve with "
             "fewer workers, or a smaller model"
         ) from error
 
@@ -116,7 +116,7 @@ def _check_settings(config: ServeConfig) -> None:
             trial.bind((config.host, config.port))
         except OSError as error:
             raise ConfigError(
-                f"port: {config.port} of {config.host} cannot be had ({error.strerror}); choose "
+                f"port: {config.port} of {config.host} is not available ({error.strerror}); choose "
                 "another"
             ) from error
 

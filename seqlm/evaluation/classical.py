@@ -42,8 +42,8 @@ def codes_at_places(rows: Rows, kinds: np.ndarray) -> np.ndarray:
     lengths = {len(row) for row in codes}
     if len(lengths) > 1:
         raise DataError(
-            f"rows hold between {min(lengths)} and {max(lengths)} codes; a place means the same "
-            "only where all rows hold the same number"
+            f"rows have between {min(lengths)} and {max(lengths)} codes; positions can be compared "
+            "only if all rows have the same number"
         )
     return np.array(codes, dtype=np.int64).reshape(len(codes), -1 if codes else 0)
 

@@ -16,7 +16,7 @@ def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Estimate:
     """The mean over classes of 2PR / (P + R), each class counting alike; bootstrap over images."""
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if not len(labels):
-        raise DataError("macro F1 of nothing is not a number: there are no images")
+        raise DataError("macro F1 needs at least one image")
     classes = np.unique(labels)
 
     def statistic(truth, guess, axis=-1):

@@ -111,7 +111,7 @@ def proportion(hits: np.ndarray) -> Estimate:
     """
     hits = np.asarray(hits, dtype=bool)
     if not len(hits):
-        raise DataError("a share of nothing is not a number: there are no cases")
+        raise DataError("a share needs at least one case")
     interval = stats.binomtest(int(hits.sum()), len(hits)).proportion_ci(CONFIDENCE, "wilson")
     ends = float(interval.low), float(interval.high)
     return Estimate(float(hits.mean()), *ends, len(hits), "share")

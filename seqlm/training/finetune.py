@@ -76,7 +76,7 @@ def _check(options: FinetuneConfig, config: TrainConfig) -> None:
     replaced = [out / name for name in (*MODELS, "checkpoints")]
     if out == start or start in out.parents or {start, *start.parents} & set(replaced):
         raise ConfigError(
-            f"output_dir: {config.output_dir} is where the model to start from lies "
+            f"output_dir: {config.output_dir} contains the model to start from "
             f"({options.model_path}), and training would replace it; choose another folder"
         )
     width = check_model_directory(start).n_embd

@@ -48,10 +48,10 @@ def train_model(
     identity = run_identity(model, tokenizer, rows, metric, config)
     earlier = _earlier_record(directory, identity) if config.resume else {}
     if earlier.get("finished"):
-        log(f"{directory}: already trained with these very settings (--resume false trains anew)")
+        log(f"{directory}: already trained with the same settings (--resume false trains again)")
         return earlier
     if config.resume and not earlier and (directory / RECORD).is_file():
-        log(f"{directory}: holds a run of other settings; this one takes its place")
+        log(f"{directory}: contains a run with other settings; this run replaces it")
     checkpoint = newest_checkpoint(directory) if earlier else None
 
     trainer, plan = _prepare(model, tokenizer, rows, metric, config, earlier, log)

@@ -65,7 +65,9 @@ def test_mnist_out_of_reach_is_said_in_one_sentence(monkeypatch):
         raise URLError("no route to host")
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    with pytest.raises(DataError, match="could not be fetched.*connect to the internet") as caught:
+    with pytest.raises(
+        DataError, match="could not be downloaded.*connect to the internet"
+    ) as caught:
         load_mnist()
     assert "\n" not in str(caught.value)
 

@@ -86,10 +86,10 @@ def test_a_vocabulary_that_breaks_the_contract_is_refused(tmp_path, change, word
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ('{"<PAD>": 0, "<PAD>": 1}', "token '<PAD>' stands there twice"),
+        ('{"<PAD>": 0, "<PAD>": 1}', "token '<PAD>' is listed twice"),
         ('{"<PAD>": 0, "<UNK>": 1}', "structural token '<IMG>' is missing"),
         ("{}", "structural token '<PAD>' is missing"),
-        ('["<PAD>"]', "a list where an object"),
+        ('["<PAD>"]', "expected an object that maps tokens to ids, got list"),
         ("", "the file is empty"),
         ("{", "not valid JSON"),
     ],
@@ -172,9 +172,9 @@ GOOD = read_row(1, 2)
         ("[" * 100_000, "not valid JSON in UTF-8"),
         ("1" * 5000, "not valid JSON"),
         ({"label": 1}, "tokens: the field is missing"),
-        (GOOD | {"tokens": ["<IMG>"]}, "tokens: list where text is wanted"),
-        (GOOD | {"tokens": None}, "tokens: null where text is wanted"),
-        (GOOD | {"tokens": "  "}, "tokens: there is not one token in it"),
+        (GOOD | {"tokens": ["<IMG>"]}, "tokens: expected text, got list"),
+        (GOOD | {"tokens": None}, "tokens: expected text, got null"),
+        (GOOD | {"tokens": "  "}, "tokens: there are no tokens"),
         (GOOD | {"tokens": "<IMG> <Z_512> <Z_513>"}, "tokens: unknown token '<Z_512>' (and 1 more"),
         (GOOD | {"tokens": "<IMG> <PAD>"}, "tokens: <PAD> stands in the row"),
         (GOOD | {"label": True}, "label: true is not a whole number"),
@@ -184,10 +184,10 @@ GOOD = read_row(1, 2)
         (GOOD | {"label": 3}, "label: 3 is out of range; classes go from 0 to 2"),
         (GOOD | {"label": -1}, "label: -1 is out of range"),
         (GOOD | {"label": 2}, "label: it is 2, but the row holds <CLS_1>"),
-        (GOOD | {"meta": []}, "meta: list where an object is wanted"),
+        (GOOD | {"meta": []}, "meta: expected an object, got list"),
         (GOOD | {"meta": {"split": "valid"}}, "meta.split: 'valid' is none of train, val, test"),
         (GOOD | {"meta": {"split": ["val"]}}, "meta.split: ['val'] is none of"),
-        (GOOD | {"meta": {"source_id": [1]}}, "meta.source_id: text or a number"),
+        (GOOD | {"meta": {"source_id": [1]}}, "meta.source_id: expected text or a number"),
     ],
 )
 def test_a_bad_row_is_refused_by_file_line_and_field(tmp_path, row, words):
@@ -210,7 +210,7 @@ def test_text_that_is_not_utf8_is_refused_by_its_line(tmp_path):
 def test_an_empty_file_is_refused(tmp_path, content):
     path = tmp_path / "rows.jsonl"
     path.write_text(content, encoding="utf-8")
-    with pytest.raises(DataError, match="there is no row in it"):
+    with pytest.raises(DataError, match="the file has no rows"):
         read_records(path, VOCAB)
 
 

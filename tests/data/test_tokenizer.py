@@ -137,7 +137,7 @@ def test_the_vocabulary_comes_in_the_order_of_ids():
 
 
 def test_loading_says_what_is_not_a_model_directory(tmp_path):
-    with pytest.raises(DataError, match="no such model directory"):
+    with pytest.raises(DataError, match="this model directory does not exist"):
         load_tokenizer(tmp_path / "gone")
     with pytest.raises(DataError, match=r"tokenizer\.json is missing"):
         load_tokenizer(tmp_path)

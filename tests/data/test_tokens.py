@@ -184,7 +184,7 @@ def test_what_cannot_be_classified_is_refused(tokens):
     "tokens", [(CLS, class_token(3), *PICTURE, CLS, EOS), (IMG, class_token(3), IMG_END, CLS)]
 )
 def test_a_question_that_gives_its_answer_away_is_refused(tokens):
-    with pytest.raises(DataError, match="<CLS_3> stands before") as caught:
+    with pytest.raises(DataError, match="<CLS_3> comes before") as caught:
         reading_prompt(tokens)
     one_sentence(caught)
 

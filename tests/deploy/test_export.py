@@ -327,10 +327,10 @@ def test_what_torch_cannot_trace_gets_a_sentence(lm, folder, monkeypatch):
 
 def test_no_export_replaces_the_model_or_a_folder_of_something_else(lm, folder, tmp_path):
     for output in (lm, lm.parent):
-        with pytest.raises(ConfigError, match="holds the model itself"):
+        with pytest.raises(ConfigError, match="contains the model itself"):
             export_model(lm, output)
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match=r"holds thesis\.tex, which no export wrote"):
+    with pytest.raises(ConfigError, match=r"contains thesis\.tex, which is not part of an export"):
         export_model(lm, tmp_path)
     assert (tmp_path / "thesis.tex").exists() and (lm / "model.safetensors").exists()
     check_output(lm, tmp_path / "new")

@@ -175,12 +175,12 @@ def test_images_are_written_as_one_grid_where_there_is_a_codebook(tmp_path, caps
     directory = saved(build_lm(tiny, names, seed=3), names, tmp_path / "lm", 64)
     whole = " ".join(["<CLS>", "<CLS_3>", "<IMG>", *[code_token(1)] * 16, "</IMG>"])
     way = SampleConfig(max_new_tokens=1)
-    with pytest.raises(ConfigError, match="no codebook lies beside"):
+    with pytest.raises(ConfigError, match="the model directory has no codebook"):
         generate_rows(directory, whole, None, 2, way, tmp_path / "grid.png")
     book.save(directory / "codebook.npz")
     generate_rows(directory, whole, None, 2, way, tmp_path / "grid.png")
     assert (tmp_path / "grid.png").read_bytes().startswith(b"\x89PNG")
-    with pytest.raises(ConfigError, match="2 of 2 sentences hold no whole picture"):
+    with pytest.raises(ConfigError, match="2 of 2 sequences have no complete image"):
         generate_rows(directory, "<IMG>", None, 2, way, tmp_path / "none.png")
     assert not (tmp_path / "none.png").exists()
 

@@ -347,7 +347,7 @@ def test_a_request_that_could_need_too_much_memory_is_refused(worker, monkeypatc
     monkeypatch.setattr(endpoint.config, "n_embd", 768)
     monkeypatch.setattr(endpoint.config, "n_positions", 1024)  # now it is the smallest GPT-2
     large = {"tokens": PROMPT, "strategy": "beam", "num_beams": 64}
-    said = r"^n: the memory for as many .* may come to 9\.0 GiB, and 4\.0 are allowed; lower n, "
+    said = r"^n: these sequences may need 9\.0 GiB of memory, and 4\.0 are allowed; lower n, "
     for asked in (large, {"tokens": PROMPT, "n": 64}):
         with pytest.raises(DataError, match=said):
             endpoint.check(endpoint.request_type(**asked))
@@ -484,7 +484,7 @@ MISTAKES = [
     ("/classify", {"rows": [ROW] * 257}, "rows: List should have at most 256 items"),
     ("/classify", {"rows": [ROW, "<IMG> <NOPE> </IMG> <CLS>"]}, "rows.1: '<NOPE>' is not in"),
     ("/classify", {"rows": [ROW, ROW, "<IMG> <Z_001>"]}, "rows.2: a row can be classified"),
-    ("/classify", {"rows": ["<CLS> <CLS_3> <IMG> </IMG> <CLS>"]}, "rows.0: <CLS_3> stands before"),
+    ("/classify", {"rows": ["<CLS> <CLS_3> <IMG> </IMG> <CLS>"]}, "rows.0: <CLS_3> comes before"),
     ("/classify", {"rows": [LONG]}, "rows.0: 64 tokens up to its last <CLS>"),
 ]
 
@@ -628,7 +628,7 @@ REFUSALS = [
     ("--host 0.0.0.0", "LIT_SERVER_API_KEY"),
     ("--host ::", "LIT_SERVER_API_KEY"),
     ("--port 80", "port: must be between 1024 and 65535, got 80"),
-    ("--port TAKEN", "cannot be had (Address already in use)"),
+    ("--port TAKEN", "is not available (Address already in use)"),
     ("--workers 0", "workers: must be between 1 and 64, got 0"),
     ("--timeout 0", "timeout: must be between 1 and 86400, got 0"),
     ("--model_path nowhere", "nowhere: no model here"),
@@ -703,4 +703,4 @@ def test_a_worker_that_is_lost_ends_the_server_with_a_sentence(lm):
     assert lm.process.wait(60) == 2
     assert gone(lm)
     said = lm.log.read_text()
-    assert "seqlm serve: a worker ended unasked" in said and "Traceback" not in said
+    assert "seqlm serve: a worker stopped unexpectedly" in said and "Traceback" not in said

@@ -54,7 +54,7 @@ def test_the_bootstrap_of_macro_f1_resamples_label_and_guess_together():
 
 
 def test_macro_f1_of_nothing_is_refused():
-    with pytest.raises(DataError, match="F1 of nothing"):
+    with pytest.raises(DataError, match="F1 needs"):
         macro_f1(np.array([]), np.array([]))
 
 

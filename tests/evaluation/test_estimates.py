@@ -73,7 +73,7 @@ def test_wilsons_interval_has_width_even_when_nothing_went_wrong():
 
 
 def test_a_share_of_nothing_is_refused():
-    with pytest.raises(DataError, match="share of nothing"):
+    with pytest.raises(DataError, match="a share needs"):
         proportion(np.array([], dtype=bool))
 
 

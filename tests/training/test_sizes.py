@@ -110,7 +110,7 @@ def test_training_tells_parameters_and_seconds_first(built, tmp_path, capsys):
     before, _ = said.out.split("step 1 ·")
     assert f"{parameters:,} parameters, " in before
     assert re.search(r"this will take about \d+ s, ", before)
-    assert said.err.startswith("size nano, but with n_layer 1 as asked for\n")
+    assert said.err.startswith("size nano, but with n_layer 1 as set\n")
 
 
 # ---------------------------------------------------------------- what each weighs
