@@ -21,7 +21,7 @@ class ConfigError(SeqlmError):
 
 
 class DataWarning(UserWarning):
-    """The data can be read, but some of it does not mean what its owner probably thinks."""
+    """The data can be read, but some of it is probably not what its owner meant."""
 
 
 class PipelineError(Exception):

@@ -49,7 +49,7 @@ def load_mnist(cache: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_images(config: DataConfig, cache: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """The images (N, H, W) and labels (N,) that `config` asks for."""
+    """The images (N, H, W) and labels (N,) that `config` names."""
     images, labels = load_mnist(cache) if config.source == "mnist" else load_digits()
     return images[: config.n_images], labels[: config.n_images]
 

@@ -218,7 +218,7 @@ def _missing_class(path: str | Path, lacking: list[int], n_rows: int) -> str:
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:
-    """Write one JSON object a line, gzipped when the name ends in .gz; all rows or none."""
+    """Write one JSON object per line, gzipped when the name ends in .gz; all rows or none."""
     with atomic_path(path) as aside:
         open_text = gzip.open if str(path).endswith(".gz") else open
         with open_text(aside, "wt", encoding="utf-8", newline="\n") as stream:

@@ -2,11 +2,11 @@
 
 One vocabulary, two layouts of the same image::
 
-    read   <IMG> <Z_017> … <Z_203> </IMG> <CLS> <CLS_3> <EOS>    the class is asked for
-    draw   <CLS> <CLS_3> <IMG> <Z_017> … <Z_203> </IMG> <EOS>    the class is given
+    read   <IMG> <Z_017> … <Z_203> </IMG> <CLS> <CLS_3> <EOS>    to classify
+    draw   <CLS> <CLS_3> <IMG> <Z_017> … <Z_203> </IMG> <EOS>    to generate
 
-In some draw rows the class is withheld (``<CLS> <CLS> <IMG> …``), so that the same model also
-learns to draw without a class, which guided sampling needs.
+In some draw rows the class is hidden (``<CLS> <CLS> <IMG> …``), so that the same model also learns
+to generate without a class, which guidance needs.
 """
 
 import json
@@ -32,7 +32,7 @@ Tokens = tuple[str, ...]
 
 
 def code_token(code: int) -> str:
-    """The name of code-book entry `code`: 17 -> ``<Z_017>``."""
+    """The name of codebook entry `code`: 17 -> ``<Z_017>``."""
     return f"<Z_{code:03d}>"
 
 
@@ -127,24 +127,24 @@ def class_ids(vocab: dict[str, int]) -> list[int]:
 
 
 def read_layout(codes: Iterable[int], label: int) -> Tokens:
-    """`codes` (P,) and their class as a sentence to be read: the class comes last."""
+    """`codes` (P,) and their class in the read layout: the class comes last."""
     return (IMG, *map(code_token, codes), IMG_END, CLS, class_token(label), EOS)
 
 
 def draw_layout(codes: Iterable[int], label: int | None) -> Tokens:
-    """`codes` (P,) as a sentence to be drawn: the class comes first; None withholds it."""
+    """`codes` (P,) in the draw layout: the class comes first; None hides it."""
     return (*drawing_prompt(label), *map(code_token, codes), IMG_END, EOS)
 
 
 def drawing_prompt(label: int | None) -> Tokens:
-    """What the model is given before it draws; None asks for a drawing of any class."""
+    """The prompt of the draw layout; None lets the model choose the class."""
     return (CLS, CLS if label is None else class_token(label), IMG)
 
 
 def reading_prompt(tokens: Sequence[str]) -> Tokens:
-    """`tokens` up to and including the ``<CLS>`` that follows the picture: no class in it.
+    """`tokens` up to and including the ``<CLS>`` after the image: a classifier's input.
 
-    Raises DataError when there is no ``</IMG> <CLS>``, or when a class token stands before it.
+    Raises DataError when there is no ``</IMG> <CLS>``, or when a class token comes before it.
     """
     tokens = tuple(tokens)
     end = tokens.index(IMG_END) if IMG_END in tokens else -1

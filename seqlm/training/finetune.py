@@ -56,7 +56,7 @@ class FinetuneData:
 
 
 def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> None:
-    """Go on training the model in `options.model_path` on `files`; save what `seqlm train` saves.
+    """Fine-tune the model in `options.model_path` on `files`; save what `seqlm train` saves.
 
     The vocabulary is the model's own, grown by what `options` allows; `files.vocab_path` is not
     read. metrics.json and report.md also compare the model before and after on the new rows, and on
@@ -151,7 +151,7 @@ def train_from(
     old: Corpus | None = None,
     classifies: bool = False,
 ) -> tuple[dict, dict]:
-    """Go on training `options.model_path` on `corpus`, and save models in `config.output_dir`.
+    """Fine-tune `options.model_path` on `corpus`, and save models in `config.output_dir`.
 
     Of `options` only the model and LoRA's rank and alpha are read. `corpus` holds replayed rows,
     too, and its vocabulary begins with the model's; of `old` the val split is measured at every

@@ -93,7 +93,7 @@ def _by_position(codes: TokenScores) -> list[float]:
 
 
 def evaluate_classifier(model, corpus: Corpus, split: str = "test") -> dict:
-    """Measure a classifier on one split, and baselines that see how often each code comes."""
+    """Measure a classifier on one split, and baselines that see how often each code occurs."""
     prompts, labels = corpus.to_classify(split)
     probabilities = classifier_probabilities(model, prompts)  # (N, C)
     n_classes = probabilities.shape[1]

@@ -220,7 +220,7 @@ def _stopped_by(trainer: MeasuringTrainer, config: TrainConfig) -> str | None:
 
 
 def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) -> None:
-    """A whole Hugging Face model directory, swapped in at once. Older contents go."""
+    """Write a Hugging Face model directory as a whole; it replaces an older one."""
     with utils.atomic_dir(directory) as aside:
         model.save_pretrained(aside)
         save_tokenizer(tokenizer, aside)
