@@ -28,13 +28,11 @@ docstring names the source.
 n counts independent draws. The tokens of one image depend on each other, and so do its two rows, so
 intervals resample images: rows with the same entry in `images`, or each row where that is None.
 They hold 95 %. Wilson: his score interval (`proportion`); top-k accuracy has it, too, where every
-image has only one such token. BCa: Efron's bootstrap with 2,000 resamples (`bootstrap_interval`);
+image has only one such token. BCa: Efron's bootstrap with 2,000 resamples (`bootstrap`);
 of two models the same images are drawn for both. exp: both ends of the NLL's, exponentiated. basic:
 the bootstrap mirrored at the value, for a number that chance drives up.
 
-`score_tokens` makes the table `TokenScores` of a model and its rows. `measure_tokens` and
-`measure_classes` gather the metrics of a metrics file. Images are measured elsewhere:
-`codebook.psnr`, 10 log10(1 / mean squared error) in dB; `image_quality.real_vs_generated_auc`, the
-area under the ROC curve of a forest that distinguishes generated images from real ones;
-`image_quality.nearest_training`, the distance to the nearest training image.
+`measure_tokens` and `measure_classes` gather the metrics of a metrics file. Images are measured by
+`codebook.psnr`, 10 log10(1 / mean squared error) in dB, and by functions such as
+`image_quality.real_vs_generated_auc`.
 """

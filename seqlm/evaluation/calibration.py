@@ -22,9 +22,8 @@ BINS = 10  # the calibration error sums up the bins that the reliability diagram
 def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
     """-(1/N) sum of ln p(true class), in nats per image; bootstrap over images.
 
-    `probabilities` (N, C), `labels` (N,). No probability counts as less than 1e-300. A proper
-    score: on average only the true probabilities make it least. Source: I. J. Good, Rational
-    Decisions, J. R. Statist. Soc. B 14 (1952). Raises DataError as `calibration_error`.
+    No probability counts as less than 1e-300. Source: I. J. Good, Rational Decisions, J. R.
+    Statist. Soc. B 14 (1952). Arguments and errors as in `calibration_error`.
     """
     probabilities, labels = _checked(probabilities, labels)
     of_label = probabilities[np.arange(len(labels)), labels]
@@ -34,16 +33,14 @@ def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Estimate:
     """Expected calibration error: how far confidence and accuracy of the top guess differ.
 
-    Images are put into `bins` of equal width by the probability of their likeliest class; the
-    error is sum over bins of n_b / N * |accuracy_b - mean confidence_b|. Source: C. Guo et al., On
-    Calibration of Modern Neural Networks, ICML 2017. `probabilities` (N, C), `labels` (N,).
+    sum over bins of n_b / N * |accuracy_b - mean confidence_b|, the bins of equal width.
+    `probabilities` (N, C), `labels` (N,). Source: C. Guo et al., On Calibration of Modern Neural
+    Networks, ICML 2017.
 
-    Chance drives each gap up, and so does resampling: the value is biased upwards, and percentile
-    or BCa intervals of a perfectly calibrated model never hold 0. So the bootstrap over images is
-    mirrored at the value (the basic bootstrap: A. C. Davison and D. V. Hinkley, Bootstrap Methods
-    and their Application, 1997, ch. 5), and the lower end is 0 where a perfectly calibrated model
-    would show as large an error (consistency resampling: J. Bröcker and L. A. Smith, Weather and
-    Forecasting 22, 2007). In simulations of 360 images it held the truth 85 to 96 times of 100.
+    Chance and resampling both drive it up, so the bootstrap over images is mirrored at the value
+    (basic bootstrap: A. C. Davison and D. V. Hinkley, Bootstrap Methods and their Application,
+    1997, ch. 5), and the lower end is 0 where a perfectly calibrated model would show as large an
+    error (consistency resampling: J. Bröcker and L. A. Smith, Weather and Forecasting 22, 2007).
 
     Raises DataError when there are no images, labels do not fit, or rows do not sum to 1.
     """
@@ -85,9 +82,8 @@ def _resampled(n: int, statistic: Callable[[int], np.ndarray]) -> np.ndarray:
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:
     """The reliability diagram: confidence and accuracy in each bin that holds an image.
 
-    Each is {"low", "high", "n", "confidence", "accuracy"}: the bin is (low, high], `confidence`
-    the mean probability of the likeliest class, `accuracy` an Estimate as JSON with Wilson's
-    interval. Sources and errors as in `calibration_error`.
+    Each is {"low", "high", "n", "confidence", "accuracy"}: the bin is (low, high], confidence a
+    mean, accuracy an Estimate as JSON. Arguments and errors as in `calibration_error`.
     """
     confidence, right, bin_of = _binned(probabilities, labels, bins)
     edges = _edges(bins)

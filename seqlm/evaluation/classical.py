@@ -35,8 +35,7 @@ def bag_of_codes(rows: Rows, kinds: np.ndarray) -> np.ndarray:
 def codes_at_places(rows: Rows, kinds: np.ndarray) -> np.ndarray:
     """The codes of each row in their order, numbered from 0. (N, P) int64.
 
-    `kinds` (V,) comes from `tokens.token_kinds`. Raises DataError when one row has more codes than
-    another: a place means the same in all of them only if all are as long.
+    Raises DataError when one row has more codes than another.
     """
     codes = _codes_in(rows, kinds)
     lengths = {len(row) for row in codes}
@@ -70,9 +69,8 @@ def classical_models(
         "bag"      counts of codes (N, K), `bag_of_codes`         dummy, logistic, svm, bayes
         "codes"    the code at each place (N, P), `codes_at_places`                    bayes
 
-    On larger images the SVM's gamma shrinks with `n_features`, because distances grow with it.
-    "bayes" on codes has `n_codes` frequencies for each place, because a test row may hold codes
-    that training has not shown there. Raises ConfigError for another kind.
+    The SVM's gamma shrinks with `n_features`, because distances grow with it. "bayes" on codes
+    counts `n_codes` at each place, seen in training or not. Raises ConfigError for another kind.
     """
     dummy = [DummyClassifier(strategy="most_frequent")]
     logistic = LogisticRegression(max_iter=2_000)

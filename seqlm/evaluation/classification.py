@@ -84,9 +84,8 @@ def product_of_experts(*experts: np.ndarray) -> np.ndarray:
 def draw_layout_rows(prompts: Rows, vocab: dict[str, int]) -> list[list[int]]:
     """Each prompt (``<IMG> … </IMG> <CLS>``) in the draw layout of every class. N * C rows of ids.
 
-    Row n * C + k holds ``<CLS> <CLS_k> <IMG>`` and the codes of prompt n, and ends with its last
-    code, so it is no longer than the prompt. Raises DataError when the vocabulary has no classes,
-    or a prompt has no codes between ``<IMG>`` and ``</IMG>``, or holds a class.
+    Row n * C + k holds ``<CLS> <CLS_k> <IMG>`` and the codes of prompt n. Raises DataError when the
+    vocabulary has no classes, or a prompt has no codes, or holds a class.
     """
     answers = class_ids(vocab)
     if not answers:
@@ -111,9 +110,8 @@ def bayes_class_probabilities(
     """p(class | codes) by Bayes' rule over the draw layout's likelihoods. (N, C), sums to 1.
 
     p(k | codes) is proportional to p(k) * product over i of p(code_i | <CLS> <CLS_k> <IMG> and the
-    codes before i). The language model is a generative classifier here: A. Y. Ng and M. I. Jordan,
-    On Discriminative vs. Generative Classifiers, NIPS 2001. `prompts` are those of
-    `scores.class_probabilities`; the model must know the draw layout, and each prompt costs C rows.
+    codes before i): A. Y. Ng and M. I. Jordan, On Discriminative vs. Generative Classifiers, NIPS
+    2001. `prompts` are those of `scores.class_probabilities`; each costs C rows in the draw layout.
     `prior` (C,) is p(k), uniform when it is None.
 
     Raises DataError for a prompt without codes, or a prior that is no distribution over C.

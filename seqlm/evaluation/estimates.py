@@ -37,7 +37,7 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether the interval has two ends; one image alone does not show how others vary."""
+        """Whether the interval has two ends; that of a single image has none."""
         return bool(np.isfinite([self.low, self.high]).all())
 
     @property
@@ -120,8 +120,7 @@ def proportion(hits: np.ndarray) -> Estimate:
 def median(values: Sequence[float], unit: str = "") -> Estimate:
     """The median of `values` (N,), with the interval of the sign test; unknown for N below 6.
 
-    How many of N values lie below the true median is binomial with p = 1/2; the interval ends at
-    the values on the ranks that hold 95 % of it.
+    How many of N values lie below the true median is binomial with p = 1/2.
     """
     ends = stats.quantile_test(values, p=0.5).confidence_interval(CONFIDENCE)
     low, high = np.nan_to_num(ends.low, nan=-np.inf), np.nan_to_num(ends.high, nan=np.inf)
@@ -129,20 +128,14 @@ def median(values: Sequence[float], unit: str = "") -> Estimate:
 
 
 def bootstrap(statistic: Callable, samples: tuple[np.ndarray, ...], unit: str) -> Estimate:
-    """`statistic` of `samples`, with the interval of `bootstrap_interval`."""
-    ends = bootstrap_interval(statistic, samples)
-    return Estimate(float(statistic(*samples)), *ends, len(samples[0]), unit)
+    """`statistic` of `samples`, with a BCa interval; their first axis is resampled together.
 
-
-def bootstrap_interval(statistic: Callable, samples: tuple[np.ndarray, ...]) -> tuple[float, float]:
-    """BCa bootstrap over the first axis of `samples`, resampled together.
-
-    Source: B. Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987). Where every image
-    gives the same value there is nothing to resample, and the interval is that value. A single
-    image has no interval: its ends are infinite.
+    A single image has no interval; where all give one value, the interval is that value. Source:
+    B. Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987).
     """
-    if len(samples[0]) < 2:
-        return UNKNOWN
+    value, n = float(statistic(*samples)), len(samples[0])
+    if n < 2:
+        return Estimate(value, *UNKNOWN, n, unit)
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore", stats.DegenerateDataWarning)
         result = stats.bootstrap(
@@ -151,7 +144,7 @@ def bootstrap_interval(statistic: Callable, samples: tuple[np.ndarray, ...]) -> 
             paired=True,
             vectorized=True,
             n_resamples=RESAMPLES,
-            batch=max(1, RESAMPLED_AT_ONCE // len(samples[0])),
+            batch=max(1, RESAMPLED_AT_ONCE // n),
             confidence_level=CONFIDENCE,
             method="BCa",
             rng=np.random.default_rng(0),
@@ -159,4 +152,4 @@ def bootstrap_interval(statistic: Callable, samples: tuple[np.ndarray, ...]) -> 
     low, high = result.confidence_interval
     if not np.isfinite([low, high]).all():  # where BCa fails, the plain percentiles do not
         low, high = np.quantile(result.bootstrap_distribution, ENDS)
-    return float(low), float(high)
+    return Estimate(value, float(low), float(high), n, unit)

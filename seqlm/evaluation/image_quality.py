@@ -29,21 +29,17 @@ ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 
 
 def train_digit_classifier(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
-    """The SVM on pixels that classifies generated digits; train it on original images alone.
-
-    Report its error on real test images beside its results.
-    """
+    """The SVM on pixels that classifies generated digits; train it on original images alone."""
     return fit_classical_models(images, labels)["svm"]
 
 
 def real_vs_generated_auc(real: np.ndarray, generated: np.ndarray, seed: int = 42) -> Estimate:
     """How well a random forest distinguishes generated images from real ones: ROC AUC.
 
-    0.5: not at all; 1: always. Scores are cross-validated over five folds. Give `real` through the
-    same codebook as `generated`, both (N, H, W), else the forest learns to see the codebook.
-    Source: D. Lopez-Paz and M. Oquab, Revisiting Classifier Two-Sample Tests, ICLR 2017. The
-    interval resamples the images of either side, with the forests kept. Raises DataError when
-    either has fewer than five.
+    0.5: not at all; 1: always. Cross-validated over five folds. Give `real` through the same
+    codebook as `generated`, both (N, H, W). Source: D. Lopez-Paz and M. Oquab, Revisiting
+    Classifier Two-Sample Tests, ICLR 2017. The interval resamples the images of either side, with
+    the forests kept. Raises DataError when either has fewer than five.
     """
     if min(len(real), len(generated)) < FOLDS:
         raise DataError(f"the real-vs-generated AUC needs at least {FOLDS} images of each")
@@ -65,10 +61,7 @@ def real_vs_generated_auc(real: np.ndarray, generated: np.ndarray, seed: int = 4
 
 
 def nearest_training(images: np.ndarray, training: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Index and distance of the nearest training image of each image (N, H, W); two arrays (N,).
-
-    A copy has distance 0.
-    """
+    """Index and distance of the nearest training image of each image (N, H, W); two arrays (N,)."""
     return pairwise_distances_argmin_min(_points(images), _points(training))
 
 
@@ -80,11 +73,10 @@ def _points(images: np.ndarray) -> np.ndarray:
 def diversity(images: np.ndarray, labels: np.ndarray) -> Estimate:
     """Mean distance between images of one class, then the mean over classes.
 
-    Within class c: 2 / (n_c (n_c - 1)) * sum of d(x_i, x_j), i < j, whose mean does not depend on
-    n_c (a U-statistic: W. Hoeffding, A Class of Statistics with Asymptotically Normal Distribution,
-    Annals of Mathematical Statistics 19, 1948). The interval resamples images within each class;
-    pairs of an image with itself do not count. Compare it with real images through the same code
-    book, and read it beside the accuracy of the digit classifier: wrong digits raise it.
+    Within class c: 2 / (n_c (n_c - 1)) * sum of d(x_i, x_j), i < j (a U-statistic: W. Hoeffding, A
+    Class of Statistics with Asymptotically Normal Distribution, Annals of Mathematical Statistics
+    19, 1948). The interval resamples images within each class; pairs of an image with itself do not
+    count. Wrong digits raise it, so read it beside the accuracy of the digit classifier.
 
     Raises DataError when a class has a single image, or `labels` (N,) does not match `images`.
     """
@@ -123,11 +115,8 @@ def near_copies(
     held out, `copies` augmented and searched, too; all (N, H, W), through one codebook.
 
     Returns, for a metrics file: the "threshold", the share of near copies among generated ("drawn")
-    and held-out ("real") images with Wilson's intervals, their "difference" with Newcombe's, "p" of
-    Fisher's exact test, and the "verdict": "more", "fewer" (no merit: bad images are far from
-    everything), or "no difference shown", which does not prove that there is none.
-
-    Raises DataError when there are fewer than two training images.
+    and held-out ("real") images, their "difference", "p" of Fisher's exact test, and the "verdict":
+    "more", "fewer" or "no difference shown". Raises DataError for fewer than two training images.
     """
     if len(training) < 2:
         raise DataError("near copies need at least two training images to set the threshold")

@@ -19,31 +19,22 @@ def ratio_of_sums(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.nd
 def owners(rows: np.ndarray, images: np.ndarray | None) -> np.ndarray:
     """The image of each of `rows` (M,), numbered from 0. (M,) int64; DataError when M is 0.
 
-    `images` (n_rows,) is the image of every row of the split; None takes each row for its own.
+    `images` (n_rows,) is the image of every row of the split; with None each row is an image.
     """
     if not len(rows):
         raise DataError("there are no tokens of this kind in the split, so there is no mean")
     return np.unique(rows if images is None else np.asarray(images)[rows], return_inverse=True)[1]
 
 
-def mean_over_tokens(
-    scores: TokenScores, values: np.ndarray, unit: str, images: np.ndarray | None = None
-) -> Estimate:
-    """sum of `values` (M,) / M, with an interval that resamples images (see `owners`).
-
-    Resampling tokens would give too narrow an interval.
-    """
-    return _mean(values, owners(scores.row, images), unit)
-
-
-def _mean(values: np.ndarray, owner: np.ndarray, unit: str) -> Estimate:
+def mean_over_tokens(values: np.ndarray, owner: np.ndarray, unit: str) -> Estimate:
+    """sum of `values` (M,) / M, with an interval that resamples their images, `owner` (M,)."""
     sums, counts = np.bincount(owner, weights=values), np.bincount(owner).astype(float)
     return bootstrap(ratio_of_sums, (sums, counts), unit)  # sums, counts: (images,)
 
 
 def nll(scores: TokenScores, images: np.ndarray | None = None) -> Estimate:
     """Negative log-likelihood: -(1/M) sum of ln p(token | before), in nats per token."""
-    return mean_over_tokens(scores, scores.nll, "nats per token", images)
+    return mean_over_tokens(scores.nll, owners(scores.row, images), "nats per token")
 
 
 def perplexity(nll_estimate: Estimate) -> Estimate:
@@ -59,14 +50,14 @@ def top_k_accuracy(scores: TokenScores, k: int, images: np.ndarray | None = None
     owner, hits = owners(scores.row, images), scores.rank < k
     if np.bincount(owner).max() == 1:
         return proportion(hits)
-    return _mean(hits.astype(float), owner, "share")
+    return mean_over_tokens(hits.astype(float), owner, "share")
 
 
 def bits_per_image(scores: TokenScores, images: np.ndarray | None = None) -> Estimate:
     """The sum of an image's NLL in bits, averaged over rows; the interval resamples images."""
     rows, inverse = np.unique(scores.row, return_inverse=True)
     bits = np.bincount(inverse, weights=scores.nll) / np.log(2)  # (rows,)
-    return _mean(bits, owners(rows, images), "bits per image")
+    return mean_over_tokens(bits, owners(rows, images), "bits per image")
 
 
 def measure_tokens(

@@ -149,13 +149,7 @@ class _Counts:
 
 @dataclass(frozen=True, eq=False)
 class NgramModel:
-    """A baseline that `fit_ngrams` fitted: a mixture of counts.
-
-    Attributes:
-        name: its key among the baselines.
-        description: what it knows, in one plain sentence.
-        weights: part -> its share in the mixture; they sum to 1.
-    """
+    """A baseline that `fit_ngrams` fitted: a mixture; `weights` maps each part to its share."""
 
     name: str
     description: str
@@ -170,8 +164,7 @@ class NgramModel:
     def score(self, rows: Rows) -> TokenScores:
         """The table that `scores.score_tokens` makes of a GPT, in the same order.
 
-        Counts often tie. Among tokens exactly as likely as the target its rank is drawn at random
-        (seeded), so the uniform baseline's top-1 accuracy is 1/V on average and not 1.
+        Among tokens exactly as likely as the target its rank is drawn at random (seeded).
         """
         tokens = _predicted_tokens(rows, self._counts.vocab_size)
         random = np.random.default_rng(0).random(len(tokens))
@@ -197,12 +190,10 @@ def fit_ngrams(
     """The baselines of `RECIPES`, weakest first; rows are lists of ids of any lengths.
 
     Counts come from `train_rows` alone. The weights of a mixture are those that make `val_rows`
-    likeliest: all their tokens, or, with `kinds` (V,) from `tokens.token_kinds`, their codes, so
-    that a baseline is as strong as it can be where it is measured. Source: F. Jelinek and
-    R. L. Mercer, Interpolated Estimation of Markov Source Parameters from Sparse Data (1980).
-
-    Raises DataError when either is empty, or holds an id outside 0..vocab_size-1, or when codes
-    are wanted and val has none.
+    likeliest: all their tokens, or, with `kinds` (V,) from `tokens.token_kinds`, their codes.
+    Source: F. Jelinek and R. L. Mercer, Interpolated Estimation of Markov Source Parameters from
+    Sparse Data (1980). Raises DataError when either is empty, or holds an id outside
+    0..vocab_size-1, or when codes are wanted and val has none.
     """
     counts, val = _Counts(train_rows, vocab_size), _predicted_tokens(val_rows, vocab_size)
     if kinds is not None:
@@ -225,9 +216,8 @@ def fit_ngrams(
 def mixture_weights(probabilities: np.ndarray) -> np.ndarray:
     """The weights (K,) under which a mixture of K models makes the tokens likeliest, by EM.
 
-    `probabilities` (M, K) is what each model gives each token. The likelihood has one peak, so
-    the equal weights that EM starts from do not matter. Source: A. P. Dempster, N. M. Laird and
-    D. B. Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, JRSS B 39 (1977).
+    `probabilities` (M, K) is what each model gives each token. Source: A. P. Dempster, N. M. Laird
+    and D. B. Rubin, Maximum Likelihood from Incomplete Data via the EM Algorithm, JRSS B 39 (1977).
     """
     weights = np.full(probabilities.shape[1], 1 / probabilities.shape[1])
     before = -np.inf

@@ -24,23 +24,14 @@ Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True, eq=False)
 class TokenScores:
-    """The predicted tokens of a whole split. All arrays are (M,).
-
-    Attributes:
-        row: the row that the token stands in.
-        position: its place in the row, counted from 0; the first token is never predicted.
-        target: its id.
-        nll: -ln p(token | all before it), in nats.
-        rank: how many other tokens the model finds likelier; 0 where its top guess is right.
-        n_rows: rows in the split.
-    """
+    """The predicted tokens of a whole split. All arrays are (M,)."""
 
     row: np.ndarray
-    position: np.ndarray
-    target: np.ndarray
-    nll: np.ndarray
-    rank: np.ndarray
-    n_rows: int
+    position: np.ndarray  # in the row, counted from 0; the first token is never predicted
+    target: np.ndarray  # id
+    nll: np.ndarray  # -ln p(token | all before it), in nats
+    rank: np.ndarray  # how many other tokens are likelier; 0 where the top guess is right
+    n_rows: int  # of the split
 
     def where(self, chosen: np.ndarray) -> "TokenScores":
         """Only the tokens that `chosen` keeps: a mask (M,) bool, or indices."""
@@ -55,8 +46,7 @@ class TokenScores:
 def batches(rows: Rows, batch_size: int | None = None, *, vocab_size: int = 1) -> list[np.ndarray]:
     """Indices of `rows`, grouped so that rows of like length share a batch.
 
-    Without a `batch_size`, the longer the rows and the larger the vocabulary, the fewer rows share
-    one. Raises DataError when there is no row, or one of fewer than two tokens.
+    Raises DataError when there is no row, or one of fewer than two tokens.
     """
     if not len(rows) or min(map(len, rows)) < 2:
         raise DataError("there is nothing to score: no rows, or a row of fewer than two tokens")
@@ -79,9 +69,8 @@ def pad(rows: Rows, fill: int = 0) -> torch.Tensor:
 def score_tokens(model, rows: Rows, batch_size: int | None = None) -> TokenScores:
     """Scores of every token but the first of every row, by a causal language model.
 
-    `rows` are lists of ids of any lengths. The result does not depend on `batch_size` nor on
-    padding, beyond rounding. A tie counts against the model: one that holds all tokens equally
-    likely (or whose logits are not numbers) has no right guess.
+    The result does not depend on `batch_size` nor on padding, beyond rounding. A tie counts against
+    the model, and so do logits that are not numbers.
     """
     was_training = model.training
     model.eval()
@@ -117,12 +106,7 @@ def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.nd
 
     A prompt ends in ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
     """
-
-    def class_logits(rows: Rows) -> torch.Tensor:  # (B, C)
-        logits = model(pad(rows).to(model.device), use_cache=False).logits  # (B, T, V)
-        return logits[range(len(rows)), [len(row) - 1 for row in rows]][:, list(class_ids)]
-
-    return _class_softmax(model, prompts, class_logits)
+    return _class_softmax(model, prompts, lambda rows: last_logits(model, rows)[:, list(class_ids)])
 
 
 def classifier_probabilities(model, prompts: Rows) -> np.ndarray:

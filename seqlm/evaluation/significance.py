@@ -17,9 +17,7 @@ def paired_ratio(
 ) -> Estimate:
     """Our summed NLL over theirs, on the same tokens; both resampled by the same images.
 
-    `images` as in `metrics.owners`. Pairing takes out what makes an image hard for both, so the
-    interval is far narrower than those of the two NLLs suggest. Raises DataError when the tokens
-    are not the same.
+    `images` as in `metrics.owners`. Raises DataError when the tokens are not the same.
     """
     _check_same_tokens(ours, theirs)
     owner = owners(ours.row, images)
@@ -35,7 +33,8 @@ def paired_difference(
     Arguments and errors as in `paired_ratio`.
     """
     _check_same_tokens(ours, theirs)
-    return mean_over_tokens(ours, ours.nll - theirs.nll, "nats per token", images)
+    gaps = ours.nll - theirs.nll
+    return mean_over_tokens(gaps, owners(ours.row, images), "nats per token")
 
 
 def _check_same_tokens(ours: TokenScores, theirs: TokenScores) -> None:
@@ -103,10 +102,9 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
 def holm(p_values: Sequence[float]) -> np.ndarray:
     """p-values (m,) of many comparisons at once -> adjusted (m,), in the same order.
 
-    The k-th smallest is multiplied by m - k + 1, capped at 1, and none falls below a smaller one;
-    so among comparisons of equals, one comes out below 0.05 in 5 % of cases at most. Source:
-    S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal of
-    Statistics 6 (1979). Raises DataError where a number is no probability.
+    The k-th smallest is multiplied by m - k + 1, capped at 1, and none falls below a smaller one.
+    Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal
+    of Statistics 6 (1979). Raises DataError where a number is no probability.
     """
     p = np.asarray(p_values, dtype=float)
     if not ((p >= 0) & (p <= 1)).all():

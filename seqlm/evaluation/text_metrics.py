@@ -50,8 +50,7 @@ def rouge(completions: Sentences, truths: Sentences) -> dict[str, Estimate]:
 
     ``rouge1`` and ``rouge2`` count common tokens and pairs, ``rougeL`` the longest common
     subsequence. Source: C.-Y. Lin, ROUGE, Text Summarization Branches Out, 2004, as rouge-score
-    counts it, without stemming. Time grows with the product of the two lengths: a pair of 784
-    tokens takes half a second. The intervals resample rows. Raises DataError as `bleu`.
+    counts it, without stemming. The intervals resample rows. Raises DataError as `bleu`.
     """
     from rouge_score.rouge_scorer import RougeScorer  # imports nltk, which takes seconds
 

@@ -88,11 +88,7 @@ def _zstd(data: bytes, past: bytes = b"") -> int:
 
 
 def _appended(size: Size, window: int | None = None) -> Learn:
-    """Cost of rows appended to the train rows, as many of these as fit the window too.
-
-    Where not all fit, it is the mean over stretches of them, because the size of one stretch
-    changes by tens of bytes with every added row.
-    """
+    """Cost of rows appended to as many train rows as fit the window; a mean over stretches."""
 
     def learn(past: bytes, room: int) -> Size:
         fits = len(past) if window is None else max(window // 2, window - room)
@@ -108,8 +104,7 @@ def _alone(size: Size) -> Learn:
     return lambda past, room: size
 
 
-# By default xz models a byte after the byte before; told that rows repeat every 16 bytes, it models
-# it by its position instead. Which serves better is chosen on val.
+# xz models a byte after the byte before, or by its position in 16 bytes; chosen on val.
 _XZ = {"": partial(_xz, lc=3, lp=0, pb=2), ", by position": partial(_xz, lc=0, lp=4, pb=4)}
 
 METHODS: dict[str, dict[str, Learn]] = {
@@ -128,16 +123,14 @@ def compressed_bits(
 ) -> dict[str, Estimate]:
     """Name -> bits per image of the test rows, for every compressor. Codes are (rows, P) int.
 
-    A compressor learns from the train rows: its cost is size(train + test) - size(train). Train
-    rows are shuffled, so that bz2, which forgets, sees a fair sample. "on test alone" sees no train
-    row. How codes become bytes is chosen for each on val, and part of its name. "fixed length" is P
-    log2(n_codes). The interval is that of `jackknife`; all rows must be different images.
-
+    A compressor learns from the train rows: its cost is size(train + test) - size(train); "on test
+    alone" sees none. How codes become bytes is chosen for each on val, and part of its name. "fixed
+    length" is P log2(n_codes). Intervals as in `jackknife`; all rows must be different images.
     Raises DataError for codes that are not (rows, P) integers from 0 below `n_codes`.
     """
     splits = {"train": train_codes, "val": val_codes, "test": test_codes}
     train, val, test = (_checked(name, codes, n_codes) for name, codes in splits.items())
-    train = np.random.default_rng(0).permutation(train)
+    train = np.random.default_rng(0).permutation(train)  # a fair sample for bz2, which forgets
     ranks = np.bincount(train.ravel(), minlength=n_codes).argsort(kind="stable")[::-1].argsort()
     fixed = test.shape[1] * float(np.log2(n_codes))
     results = {"fixed length": Estimate(fixed, fixed, fixed, len(test), UNIT)}
@@ -181,11 +174,10 @@ def _best_setting(
 def jackknife(cost: Callable[[np.ndarray], float], codes: np.ndarray) -> Estimate:
     """`cost` of codes (N, P), with an interval from leaving out one block of images at a time.
 
-    One image's share cannot be read off, because each image changes what its neighbours cost. With
-    g blocks and c_b the cost without block b, the variance is (g - 1) / g times the sum over b of
-    (c_b - mean c)^2, and the interval Student's with g - 1 degrees of freedom. A single image has
-    no interval. Source: J. W. Tukey, Bias and Confidence in Not-quite Large Samples, Ann. Math.
-    Stat. 29 (1958).
+    With g blocks and c_b the cost without block b, the variance is (g - 1) / g times the sum over b
+    of (c_b - mean c)^2, and the interval Student's with g - 1 degrees of freedom. A single image
+    has none. Source: J. W. Tukey, Bias and Confidence in Not-quite Large Samples, Ann. Math. Stat.
+    29 (1958).
     """
     n, blocks = len(codes), max(2, round(len(codes) / BLOCK))
     if n < 2:

@@ -1,9 +1,7 @@
 """Accuracy by number of labels: classifiers from scratch, from a language model, and SVMs.
 
-Two mistakes would use more labels than are counted. A language model that read ``<CLS_3>`` after
-every three has seen all labels; so the one used here is trained on `without_labels`, and others are
-refused. Choosing a checkpoint on val would use the labels of val; so every classifier is trained
-for a fixed number of steps, and the last checkpoint is used.
+No label is used that is not counted: the language model is trained on `without_labels`, and every
+classifier for a fixed number of steps, because choosing a checkpoint would use the labels of val.
 """
 
 import json
@@ -43,9 +41,8 @@ CLASSIFIERS = (FROM_LM, SCRATCH, SVM, SVM_AUGMENTED)
 def without_labels(corpus: Corpus) -> Corpus:
     """The same images in the same splits without their classes, one row per image.
 
-    Each row is ``<IMG> codes </IMG> <CLS>``, the input of a classifier. With an ``<EOS>`` after it
-    the model would learn to predict that at ``<CLS>``, where a classifier needs the image. The
-    vocabulary stays; rows of neither layout are left out.
+    Each row is ``<IMG> codes </IMG> <CLS>``, the input of a classifier. The vocabulary stays; rows
+    of neither layout are left out.
     """
     splits: dict[str, list[Record]] = {}
     for name, records in corpus.splits.items():
@@ -106,8 +103,7 @@ def mean_over_seeds(correct: np.ndarray) -> Estimate:
     The interval covers other seeds and other images, as crossed random effects: the variance of the
     mean is (MS_seeds + MS_images - MS_rest) / SN, at least that of either alone; Student's t on the
     log-odds has Satterthwaite's degrees of freedom (S. Hillis, Statistics in Medicine 26, 2007; F.
-    Satterthwaite, Biometrics Bulletin 2, 1946). In a simulation with five seeds it covered 92 %,
-    the bootstrap over seeds 86 %. With one seed, or constant answers, it is Wilson's over images.
+    Satterthwaite, Biometrics Bulletin 2, 1946). With one seed, or constant answers, it is Wilson's.
     """
     correct = np.asarray(correct, dtype=float)
     n_seeds, n = correct.shape
@@ -146,15 +142,13 @@ def learning_curve(
         lm_directory: a language model of `size` that was trained on `without_labels(corpus)`.
         results_path: JSON file of finished results, so that a killed run goes on. It starts anew
             when code, data, settings or the language model change.
-        config, scratch: of the classifier from the language model, and of the one from scratch;
-            `max_steps` and `precision` are fixed, the same for all numbers of labels.
+        config, scratch: of the classifier from the language model, and of the one from scratch.
         sizes: labelled images per class; None takes all.
-        seeds: each draws other images, weights and orders; all classifiers get the same images.
+        seeds: each draws other images, weights and orders.
 
     Returns ``{classifier: {"1" … "all": {"labelled", "runs", "mean", "right"}}}``: the number of
-    labelled images, an Estimate for each seed, their mean (`mean_over_seeds`), and for each seed a
-    text with a 1 for each test image classified correctly. Raises DataError or ConfigError, before
-    any training, for data or settings that make no fair comparison.
+    labelled images, an Estimate for each seed, their mean, and for each seed a text with a 1 for
+    each test image classified correctly. Raises DataError or ConfigError, before any training.
     """
     configs = {FROM_LM: config, SCRATCH: scratch}
     if any(each.max_steps < 1 or each.precision == "auto" for each in configs.values()):

@@ -1,8 +1,7 @@
 """Synthetic data with known entropy, to validate the evaluation.
 
-The entropy of real data is unknown. That of a Markov source can be computed, so it is a lower
-bound on the expected NLL of every model: a good model comes close to it, and an evaluation that
-reports less, by more than chance, is wrong.
+The entropy of a Markov source can be computed. It is a lower bound on the expected NLL of every
+model: an evaluation whose interval lies below it is wrong.
 """
 
 from collections.abc import Mapping, Sequence
@@ -28,12 +27,8 @@ MOST_CONTEXTS = 4_096  # the stationary distribution is solved for densely; more
 class MarkovSource:
     """Codes that depend on the last `order` codes only, in their stationary distribution.
 
-    Args:
-        transition: p(next | the last `order` codes, oldest first), (K, …, K) with order + 1 axes;
-            the last axis sums to 1.
-
-    Raises ConfigError when `transition` is no such table, or has several stationary distributions
-    and therefore no single entropy rate.
+    `transition` is p(next | the last `order` codes, oldest first), (K, …, K) with order + 1 axes.
+    Raises ConfigError when it is no such table, or has several stationary distributions.
     """
 
     def __init__(self, transition: np.ndarray):
@@ -112,9 +107,8 @@ class MarkovSource:
     def score(self, rows: Sequence[Sequence[int]], vocab: Mapping[str, int]) -> TokenScores:
         """Score rows of ids under the source itself, as `score_tokens` does under a model.
 
-        The result pairs with ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``. Rows cut from
-        the left are scored correctly too, because the source is stationary. Raises DataError for a
-        row whose codes are not consecutive codes of the source.
+        The result pairs with ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``. Rows may be
+        cut from the left. Raises DataError for codes that are not consecutive ones of the source.
         """
         row = np.repeat(np.arange(len(rows)), [len(ids) for ids in rows])
         position = np.arange(len(row)) - np.searchsorted(row, row)
@@ -152,9 +146,8 @@ class MarkovSource:
     ) -> DataFiles:
         """Write sequences.jsonl and vocab.json, with `n_rows` of "train", "val" and "test".
 
-        The source has no classes, so each row is ``<CLS> <CLS> <IMG> codes </IMG> <EOS>``, and the
-        vocabulary has no class tokens. `load_corpus` refuses an empty train or val split, and rows
-        that stand in two splits (leaving them out would change the distribution: take longer rows).
+        Each row is ``<CLS> <CLS> <IMG> codes </IMG> <EOS>``; the vocabulary has no class tokens.
+        `load_corpus` refuses rows that stand in two splits: take longer rows.
         """
         # Train comes last, so that val and test do not depend on its size.
         sides = [name for name in SPLITS[::-1] for _ in range(n_rows.get(name, 0))]

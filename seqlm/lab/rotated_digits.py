@@ -28,11 +28,10 @@ def rotate_images(images: np.ndarray) -> np.ndarray:
 def write_rotated_digits(data: Path, path: Path, copies: int) -> dict:
     """Rotate the images of the data set in `data`, and write their rows to `path`.
 
-    The data set's own codebook encodes them. Training images get `copies` augmented images; a
-    training image with the codes of a val or test image, rotated or upright, is left out. The class
-    is withheld in as many draw rows as in the data set. Returns "psnr" (dB on val images, upright
-    and turned), "psnr_pictures" (their number), "sentences" (rows written) and "left_out". Raises
-    DataError for images that are not square.
+    Training images get `copies` augmented images; a training image with the codes of a val or test
+    image, rotated or upright, is left out. Returns "psnr" (dB on val images, upright and turned),
+    "psnr_pictures" (their number), "sentences" (rows written) and "left_out". Raises DataError for
+    images that are not square.
     """
     data = Path(data)
     book, pictures = PatchCodebook.load(data / CODEBOOK), load_pictures(data)

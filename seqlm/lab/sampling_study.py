@@ -13,8 +13,7 @@ from seqlm.evaluation.estimates import proportion
 from seqlm.evaluation.image_quality import diversity, real_vs_generated_auc
 from seqlm.models.generation import draw
 
-# Each list holds the neutral value: temperature 1, top-k 0, top-p 1, guidance 1. So all curves have
-# one point in common.
+# Each holds the neutral value, which all curves share: temperature 1, top-k 0, top-p 1, guidance 1.
 SWEPT_VALUES: dict[str, tuple[float, ...]] = {
     "temperature": (0.5, 0.7, 0.85, 1.0, 1.15, 1.3, 1.5),
     "top_k": (2, 5, 10, 25, 100, 0),
@@ -38,12 +37,10 @@ def sweep_sampling(
     Other settings stay neutral, and every value uses the same random numbers.
 
     Args:
-        classifier: predicts the class of an image (`image_quality.train_digit_classifier`).
         values: field of SampleConfig -> its values, such as `SWEPT_VALUES`.
         labels: (N,) classes to generate, each at least twice, because diversity is within a class.
         seed: of the generated images, and of the random forests.
-        real: real images (M, H, W) through the codebook; only with them is
-            "real_vs_generated_auc" measured, which takes longer than generating.
+        real: real images (M, H, W) through the codebook; without them there is no AUC.
 
     Returns for each setting {"setting": the value, "classified_as_asked", "diversity",
     "real_vs_generated_auc"}, Estimates for a metrics file. Raises ConfigError for a setting or

@@ -20,13 +20,14 @@ from seqlm.data.tokens import KIND_CODE, PAD, codes_of, read_layout, shorten
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.metrics import nll, perplexity
 from seqlm.evaluation.scores import (
+    Rows,
     TokenScores,
     class_probabilities,
     classifier_probabilities,
     score_tokens,
 )
 from seqlm.lab import traps
-from seqlm.lab.traps import Rows, Trap
+from seqlm.lab.traps import Trap
 from seqlm.models.gpt2 import build_classifier, build_lm, default_device, fit_attention
 
 TRAIN_ROWS = 8_000  # more than these short trainings see
@@ -105,10 +106,7 @@ def train_with_class_in_input(corpus: Corpus, steps: int, seed: int) -> Trap:
 
 
 def train_with_label_cut_off(corpus: Corpus, max_length: int, steps: int, seed: int) -> Trap:
-    """The same rows cut from the right, and cut so that their class stays; one model for each.
-
-    This mistake makes a model look worse.
-    """
+    """The same rows cut from the right, and cut so that their class stays; one model for each."""
     cut = traps.truncate_right(_read_rows(corpus, "train"), max_length)
     shortened = _read_rows(corpus, "train", max_length)
     test = traps.prompts_with_class(_read_rows(corpus, "test", max_length), corpus.class_ids)
@@ -130,10 +128,7 @@ def train_with_label_cut_off(corpus: Corpus, max_length: int, steps: int, seed: 
 def fit_small_model(
     model, inputs: Rows, labels: Sequence, steps: int, seed: int, batch_size: int = BATCH
 ):
-    """Train on ``model(inputs, labels=labels).loss``, whatever the labels are; returns the model.
-
-    A minimal loop: rows drawn with replacement, AdamW, one learning-rate cycle.
-    """
+    """Train on ``model(inputs, labels=labels).loss``; returns the model."""
     model.to(default_device()).train()
     fit_attention(model, len(inputs[0]))
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
@@ -203,10 +198,7 @@ def measure_siblings(
 
 
 def measure_twins(corpus: Corpus, copies: int, seed: int) -> Trap:
-    """Classify by the nearest row, with rows split at random and with sources split.
-
-    One row per source is classified, because rows of one source are not independent.
-    """
+    """Classify by the nearest row, with rows split at random and with sources split."""
     records = first_copies(corpus, copies)
     sources = np.unique([record.source for record in records])
     drawn = set(np.random.default_rng(seed).permutation(sources)[: max(1, len(sources) // 5)])
@@ -278,8 +270,8 @@ def train_candidates(pictures: Pictures, many: int, n_images: int, seed: int) ->
 def measure_best_of_many(hits: np.ndarray, halvings: int, seed: int) -> Trap:
     """The best of many candidates on the half of test that selected it, and on the other half.
 
-    `hits` (C, N) bool. Both numbers are means over `halvings` random halvings of the same images.
-    These are not independent, so the means have no interval.
+    `hits` (C, N) bool. Both are means over `halvings` random halvings of the same images, which are
+    not independent, so there is no interval.
     """
     reported, true = traps.select_on_test(hits, halvings, seed)
     n, unknown = hits.shape[1], {"low": -np.inf, "high": np.inf, "unit": "share"}

@@ -14,30 +14,19 @@ from torch.nn.functional import cross_entropy
 from seqlm.data.records import Record
 from seqlm.evaluation.estimates import Estimate, bootstrap
 from seqlm.evaluation.metrics import ratio_of_sums
-from seqlm.evaluation.scores import TokenScores, batches
-
-Rows = Sequence[Sequence[int]]
+from seqlm.evaluation.scores import Rows, TokenScores, batches
 
 
 @dataclass(frozen=True)
 class Trap:
-    """One mistake: the metric it reports, and the correct one of the same model or method.
-
-    Attributes:
-        name: the mistake, in a few words.
-        quantity: what both numbers claim to measure.
-        reported: the number with the mistake.
-        true: the correct number.
-        cause: why they differ, in a sentence.
-        caught_by: the test in tests/ that catches the mistake.
-    """
+    """One mistake: the metric it reports, and the correct one of the same model or method."""
 
     name: str
-    quantity: str
+    quantity: str  # that both numbers claim to measure
     reported: Estimate
     true: Estimate
     cause: str
-    caught_by: str
+    caught_by: str  # the test that catches the mistake
 
     @property
     def flatters(self) -> bool:
@@ -64,8 +53,7 @@ class Trap:
 def pad_rows(rows: Rows, length: int, pad_id: int) -> list[list[int]]:
     """Pad rows to `length` and use them as their own labels.
 
-    Wrong: padding is predicted and counted like any token, and is the easiest of all. Its labels
-    must be -100, as `trainer.collator` has them.
+    Wrong: padding is predicted and counted like any token. Its labels must be -100.
     """
     return [[*row, *[pad_id] * (length - len(row))] for row in rows]
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from seqlm.errors import DataError
-from seqlm.evaluation.estimates import Estimate, as_estimate, bootstrap_interval, proportion
+from seqlm.evaluation.estimates import Estimate, as_estimate, bootstrap, proportion
 from seqlm.evaluation.metrics import nll, perplexity
 from seqlm.evaluation.scores import TokenScores
 from seqlm.utils import read_json, write_json
@@ -87,7 +87,7 @@ def test_a_number_below_zero_keeps_its_sign_and_nothing_has_none():
 
 def test_the_bootstrap_of_a_mean_equals_the_normal_interval_where_many_are_drawn():
     values = np.random.default_rng(0).normal(2.0, 1.0, 1_000)
-    low, high = bootstrap_interval(np.mean, (values,))
+    mean = bootstrap(np.mean, (values,), "")
     error = values.std() / np.sqrt(1_000)  # 0.03
-    assert low == pytest.approx(values.mean() - 1.96 * error, abs=0.008)
-    assert high == pytest.approx(values.mean() + 1.96 * error, abs=0.008)
+    assert mean.low == pytest.approx(values.mean() - 1.96 * error, abs=0.008)
+    assert mean.high == pytest.approx(values.mean() + 1.96 * error, abs=0.008)

@@ -19,7 +19,7 @@ from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
 from seqlm.evaluation.text_metrics import bleu, rouge
 
 # What makes an interval, and what the table calls it.
-WAYS = {"bootstrap_interval": "BCa", "proportion": "Wilson", "_resampled": "basic"}
+WAYS = {"bootstrap": "BCa", "proportion": "Wilson", "_resampled": "basic"}
 COLUMNS = ("quantity", "formula", "unit", "n", "interval", "function")
 
 RIGHT = np.arange(40) % 4 > 0

@@ -13,7 +13,7 @@ from seqlm.data.corpus import load_corpus
 from seqlm.data.records import describe, read_records
 from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout, read_vocab
 from seqlm.errors import ConfigError, DataError, DataWarning
-from seqlm.evaluation.metrics import mean_over_tokens
+from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.ngrams import fit_ngrams
 from seqlm.evaluation.scores import score_tokens
 from seqlm.evaluation.significance import paired_difference
@@ -247,7 +247,7 @@ def test_no_baseline_has_a_lower_nll_than_the_source(source, tmp_path):
     corpus = load_corpus(source.write(tmp_path, sizes, LENGTH, seed=3))
     rows = corpus.rows("test")
     truth = source.score(rows, corpus.vocab)
-    measured = mean_over_tokens(truth, truth.nll, "nats per token")
+    measured = nll(truth)
     assert measured.low < source.limit(LENGTH) < measured.high
     baselines = fit_ngrams(
         corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds
