@@ -5,6 +5,7 @@ of a --config file and a keyword in a notebook are the same thing, checked in on
 """
 
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -27,6 +28,11 @@ class _Subparser(ArgumentParser):
             for name, value in asdict(_part_of(cfg, ModelConfig)).items():
                 cfg[name] = value
         return super().dump(cfg, **options)
+
+    def _load_config_parser_mode(self, content, *rest, **named):
+        # A --config file may hold the old name of a setting, as _spelled_out accepts it as a flag.
+        content = re.sub(r"(?m)^floors(?=\s*:)", "baselines", content)
+        return super()._load_config_parser_mode(content, *rest, **named)
 
 
 def build_parser() -> ArgumentParser:

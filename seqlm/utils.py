@@ -80,22 +80,17 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
     aside.mkdir()
     try:
         yield aside
-        _swap_in(aside, target, old)
+        if target.exists():
+            os.rename(target, old)
+        try:
+            os.rename(aside, target)
+        except OSError:
+            if old.exists():
+                os.rename(old, target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-
-
-def _swap_in(aside: Path, target: Path, old: Path) -> None:
-    if not target.exists():
-        os.rename(aside, target)
-        return
-    os.rename(target, old)
-    try:
-        os.rename(aside, target)
-    except OSError:
-        os.rename(old, target)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -126,14 +121,10 @@ def _plain(value: Any, path: str, key: str) -> Any:
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, Mapping):
-        return {_plain_key(k): _plain(v, path, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
+        return {str(k): _plain(v, path, f"{key}.{k}".lstrip(".")) for k, v in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(v, path, f"{key}[{i}]") for i, v in enumerate(value)]
     raise SeqlmError(f"{path}: {key or 'value'}: a {type(value).__name__} cannot be put into JSON")
-
-
-def _plain_key(key: Any) -> str:
-    return key if isinstance(key, str) else str(key.item() if isinstance(key, np.generic) else key)
 
 
 def read_text(path: str | Path) -> str:

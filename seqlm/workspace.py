@@ -8,44 +8,25 @@ import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from seqlm import utils
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.tables import escape_markdown
-from seqlm.utils import (
-    PACKAGE,
-    atomic_path,
-    read_json,
-    read_text,
-    sha256_of,
-    versions,
-    write_json,
-    write_text,
-)
 
 PARTS = ("course", "laboratory", "report")  # in the order they run
 
 
 @dataclass(frozen=True)
 class Notebook:
-    """What a notebook's own metadata says about it, under "seqlm".
-
-    Attributes:
-        path: the notebook's file.
-        title: as in its heading.
-        number: its place within its part.
-        part: "course", "laboratory" (long ones, run only when asked for) or "report".
-        needs: names of the notebooks whose results it reads.
-        makes: files that prove it has run, below "data/" or "outputs/" of a profile.
-        minutes: how long it takes with the laptop profile on two cores.
-    """
+    """What a notebook's own metadata says about it, under "seqlm"."""
 
     path: Path
     title: str
-    number: int
-    part: str
-    needs: tuple[str, ...]
-    makes: tuple[str, ...]
-    minutes: float
+    number: int  # its place within its part
+    part: str  # one of PARTS; the laboratory's are long, and run only when asked for
+    needs: tuple[str, ...]  # names of the notebooks whose results it reads
+    makes: tuple[str, ...]  # files that prove it has run, below data/ or outputs/ of a profile
+    minutes: float  # with the laptop profile on two cores
 
     @property
     def name(self) -> str:
@@ -55,7 +36,7 @@ class Notebook:
 
 def notebooks_folder() -> Path:
     """Where the notebooks are: beside the package."""
-    folder = PACKAGE.parent / "notebooks"
+    folder = utils.PACKAGE.parent / "notebooks"
     if not folder.is_dir():
         raise ConfigError(
             f"{folder} is missing: the report runs the notebooks, which come with a checkout of "
@@ -72,7 +53,7 @@ def read_notebooks(folder: Path | None = None) -> dict[str, Notebook]:
     folder = folder or notebooks_folder()
     notebooks = []
     for path in [*folder.glob("*.ipynb"), *folder.glob("laboratory/*.ipynb")]:
-        about = read_json(path)["metadata"].get("seqlm", {})
+        about = utils.read_json(path)["metadata"].get("seqlm", {})
         try:
             notebooks.append(Notebook(path, **about))
         except TypeError as error:
@@ -100,15 +81,10 @@ def find_root(start: Path | None = None) -> Path:
 
 @dataclass(frozen=True)
 class Workspace:
-    """The folders of one profile.
+    """The folders of one profile."""
 
-    Attributes:
-        profile: "smoke", "laptop", "original" or "gpu".
-        root: the folder that holds data/, outputs/ and figures/.
-    """
-
-    profile: str = "laptop"
-    root: Path = field(default_factory=find_root)
+    profile: str = "laptop"  # one of PROFILES
+    root: Path = field(default_factory=find_root)  # holds data/, outputs/ and figures/
 
     def __post_init__(self):
         if self.profile not in PROFILES:
@@ -160,34 +136,31 @@ class Workspace:
     def metrics(self, name: str) -> dict:
         """What a notebook saved: notebook, parameters, seed, versions, data, seconds, values."""
         self.check_ran(name)
-        return read_json(self.metrics_path(name))
+        return utils.read_json(self.metrics_path(name))
 
     def save_metrics(self, name: str, parameters: dict, values: dict, seconds: float) -> Path:
         """Write what a notebook measured, with all that is needed to measure it again."""
         sequences = self.data / "sequences.jsonl"
-        path = self.metrics_path(name)
-        write_json(
-            path,
-            {
-                "notebook": name,
-                "parameters": parameters,
-                "seed": parameters.get("seed"),
-                "versions": versions(),
-                "data": sha256_of([sequences]) if sequences.is_file() else None,
-                "seconds": round(seconds, 1),
-                "values": values,
-            },
-        )
-        return path
+        metrics = {
+            "notebook": name,
+            "parameters": parameters,
+            "seed": parameters.get("seed"),
+            "versions": utils.versions(),
+            "data": utils.sha256_of([sequences]) if sequences.is_file() else None,
+            "seconds": round(seconds, 1),
+            "values": values,
+        }
+        utils.write_json(self.metrics_path(name), metrics)
+        return self.metrics_path(name)
 
     def save_figure(self, figure, name: str) -> bytes:
         """Write a figure with its alt text beside it; returns the PNG."""
         picture = io.BytesIO()
         # Without a fixed date and version the same picture would be another file each run.
         figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
-        with atomic_path(self.figures / f"{name}.png") as aside:
+        with utils.atomic_path(self.figures / f"{name}.png") as aside:
             aside.write_bytes(picture.getvalue())
-        write_text(self.figures / f"{name}.txt", figure.alt + "\n")
+        utils.write_text(self.figures / f"{name}.txt", figure.alt + "\n")
         return picture.getvalue()
 
     def show(self, figure, name: str) -> None:
@@ -205,7 +178,7 @@ class Workspace:
         from IPython.display import display
 
         path = self.figures / f"{name}.png"
-        alt, png = " ".join(read_text(path.with_suffix(".txt")).split()), path.read_bytes()
+        alt, png = " ".join(utils.read_text(path.with_suffix(".txt")).split()), path.read_bytes()
         width = int.from_bytes(png[16:20], "big") * 100 // 130  # from the PNG's own header
         caption = name.replace("_", " ").capitalize().replace("Nll", "NLL")
         source = f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -19,17 +19,11 @@ CODEBOOK, IMAGES = "codebook.npz", "images.npz"
 
 @dataclass(frozen=True, eq=False)
 class Pictures:
-    """The original images behind the rows.
+    """The original images behind the rows."""
 
-    Attributes:
-        images: (N, H, W) float32 in 0..1.
-        labels: (N,) int64.
-        split: (N,) str: "train", "val" or "test".
-    """
-
-    images: np.ndarray
-    labels: np.ndarray
-    split: np.ndarray
+    images: np.ndarray  # (N, H, W) float32 in 0..1
+    labels: np.ndarray  # (N,) int64
+    split: np.ndarray  # (N,) str: "train", "val" or "test"
 
     def of(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """Images and labels of one split."""
@@ -93,11 +87,8 @@ def _records(config, codes, labels, split, copies, train) -> tuple[list[Record],
             dropped += 1
             continue
         label = int(labels[index])
-        meta = {
-            "split": str(split[index]),
-            "source_id": f"{config.source}-{index:05d}",
-            "copy": int(copy),
-        }
+        source = f"{config.source}-{index:05d}"
+        meta = {"split": str(split[index]), "source_id": source, "copy": int(copy)}
         # Withheld only in training: held-out draw rows are all measured with their class.
         free = split[index] == "train" and rng.random() < config.free_fraction
         records.append(Record(read_layout(row, label), label, meta))

@@ -27,17 +27,11 @@ def load_arrays(path: Path, *names: str) -> list[np.ndarray]:
 
 @dataclass(frozen=True, eq=False)
 class PatchCodebook:
-    """Cuts an image into square patches and names each by the nearest of K typical patches.
+    """Cuts an image into square patches and names each by the nearest of K typical patches."""
 
-    Attributes:
-        centers: the typical patches, each flattened, darkest last. (K, patch * patch) float32
-        image_shape: (H, W) of the images, in pixels.
-        patch: side of a patch, in pixels.
-    """
-
-    centers: np.ndarray
-    image_shape: tuple[int, int]
-    patch: int
+    centers: np.ndarray  # the typical patches, flattened, darkest last. (K, patch * patch) float32
+    image_shape: tuple[int, int]  # (H, W) in pixels
+    patch: int  # side of a patch, in pixels
 
     @classmethod
     def fit(

@@ -18,19 +18,12 @@ from seqlm.errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Rows in three splits.
+    """Rows in three splits."""
 
-    Attributes:
-        vocab: token -> id.
-        splits: "train", "val" and "test" -> records.
-        max_length: the length that longer rows were cut to; None when none was.
-        path: the file of the rows, for messages.
-    """
-
-    vocab: dict[str, int]
-    splits: dict[str, list[Record]]
-    max_length: int | None = None
-    path: Path | None = None
+    vocab: dict[str, int]  # token -> id
+    splits: dict[str, list[Record]]  # "train", "val" and "test" -> records
+    max_length: int | None = None  # the length that longer rows were cut to
+    path: Path | None = None  # the file of the rows, for messages
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -115,8 +108,8 @@ def load_corpus(
 ) -> Corpus:
     """Read, check, shorten to `max_length` and split what `files` names.
 
-    `vocab` (token -> id) takes the place of `files.vocab_path`. Raises DataError, naming file, line
-    and fix, for anything that breaks the data contract.
+    `vocab` takes the place of `files.vocab_path`. Raises DataError for anything that breaks the
+    data contract.
     """
     vocab = read_vocab(files.vocab_path) if vocab is None else vocab
     records = read_records(

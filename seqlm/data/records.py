@@ -98,7 +98,9 @@ def read_records(
             elif lacks_class_token(record):
                 lacking.append(line)
             if max_length is not None and len(record.tokens) > max_length:
-                record = _shortened(record, max_length)
+                kept = shorten(record.tokens, max_length)
+                meta = record.meta | {"cut_codes": len(record.tokens) - len(kept)}
+                record = replace(record, tokens=kept, meta=meta)
             tokens = _known_tokens(record.tokens, known, allow_unknown)
         records.append(replace(record, tokens=tokens))
     if not records:
@@ -140,6 +142,7 @@ def _checked(row: Any, n_classes: int, line: int) -> Record:
     if "tokens" not in row:
         raise DataError("tokens: the field is missing; every row needs it")
     text, label, meta = row["tokens"], row.get("label"), row.get("meta")
+    meta = {} if meta is None else meta
     if not isinstance(text, str):
         raise DataError(
             f"tokens: expected text, got {json_name(text)}; join the tokens with spaces"
@@ -151,9 +154,13 @@ def _checked(row: Any, n_classes: int, line: int) -> Record:
         raise DataError(f"tokens: {PAD} stands in the row; remove it, batches are padded later")
     if label is not None:
         _check_label(label, n_classes, tokens)
-    if meta is not None:
-        _check_meta(meta)
-    return Record(tokens, label, meta or {}, line)
+    if not isinstance(meta, dict):
+        raise DataError(f"meta: expected an object, got {json_name(meta)}")
+    if meta.get("split") not in (None, *SPLITS):
+        raise DataError(f"meta.split: {meta['split']!r} is none of train, val, test; use one")
+    if isinstance(meta.get("source_id"), (list, dict)):
+        raise DataError("meta.source_id: expected text or a number")
+    return Record(tokens, label, meta, line)
 
 
 def _check_label(label: Any, n_classes: int, tokens: tuple[str, ...]) -> None:
@@ -167,15 +174,6 @@ def _check_label(label: Any, n_classes: int, tokens: tuple[str, ...]) -> None:
             raise DataError(f"label: it is {label}, but the row holds {token}; fix one of them")
 
 
-def _check_meta(meta: Any) -> None:
-    if not isinstance(meta, dict):
-        raise DataError(f"meta: expected an object, got {json_name(meta)}")
-    if meta.get("split") not in (None, *SPLITS):
-        raise DataError(f"meta.split: {meta['split']!r} is none of train, val, test; use one")
-    if isinstance(meta.get("source_id"), (list, dict)):
-        raise DataError("meta.source_id: expected text or a number")
-
-
 def _repaired(record: Record, known: Mapping[str, str]) -> Record:
     if record.label is None:
         raise DataError("label: it is missing, so the class token cannot be added; add the label")
@@ -185,12 +183,6 @@ def _repaired(record: Record, known: Mapping[str, str]) -> Record:
     head = record.tokens[: record.tokens.index(IMG_END) + 1]
     meta = record.meta | {"repaired_tail": True}
     return replace(record, tokens=(*head, CLS, token, EOS), meta=meta)
-
-
-def _shortened(record: Record, max_length: int) -> Record:
-    tokens = shorten(record.tokens, max_length)
-    meta = record.meta | {"cut_codes": len(record.tokens) - len(tokens)}
-    return replace(record, tokens=tokens, meta=meta)
 
 
 def _known_tokens(

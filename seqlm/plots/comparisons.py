@@ -22,10 +22,7 @@ def _look(highlighted: bool) -> dict:
 
 @styled
 def plot_baselines(
-    estimates: Mapping[str, Numbers],
-    heading: str,
-    unit: str,
-    highlighted: Sequence[str] | None = None,
+    estimates: Mapping[str, Numbers], heading: str, unit: str, highlighted: Sequence[str] = ()
 ) -> Figure:
     """Estimates with intervals, best on top; the `highlighted`, by default the first, stand out.
 
@@ -50,10 +47,10 @@ def _off_axis(estimates: Sequence[Estimate]) -> int | None:
 def draw_ranking(
     ax: Axes, estimates: Mapping[str, Numbers], highlighted: Sequence[str], label: str
 ) -> str:
-    """Estimates with 95 % intervals, one below the other, the best on top; returns them in words.
+    """What `plot_baselines` draws, in `ax`; returns the numbers in words.
 
-    Shares are better when high, everything else when low. The highlighted ones get a filled
-    diamond and a bold name. One that lies far off is an arrow at the edge, with its number.
+    Shares are better when high, everything else when low. One that lies far off is an arrow at the
+    edge, with its number.
     """
     numbers = [as_estimate(e) for e in estimates.values()]
     shares = all(e.unit == "share" for e in numbers)
@@ -81,18 +78,19 @@ def draw_ranking(
         right = min(right, 1.004)
         ax.xaxis.set_major_formatter(style.percent)
     ax.set(xlim=(left, right), ylim=(-0.6, len(names) - 0.4))
-    label = f"{label}  ·  {format_n(numbers)}, bars: 95 % intervals"
-    ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
+    ax.set_xlabel(
+        f"{label}  ·  {format_n(numbers)}, bars: 95 % intervals", fontsize=style.SMALL, loc="left"
+    )
     words = [f"{names[i]} {numbers[i].format()}" for i in reversed(order)]
     return f"{format_n(numbers)}, 95 % intervals, best first: {'; '.join(words)}."
 
 
 @styled
 def plot_comparisons(comparisons: Sequence[Mapping], heading: str) -> Figure:
-    """Differences between models, the first minus the second, with intervals around zero.
+    """Differences between models, the first minus the second, with 95 % intervals.
 
-    `comparisons` are {"a", "b", "difference": Estimate, "p_value", "real": bool}; those of one
-    unit share a panel. Differences whose interval excludes zero ("real") are filled.
+    `comparisons` are {"a", "b", "difference": Estimate, "p_value", "real": bool}, "real" where the
+    interval excludes zero; those of one unit share a panel.
     """
     rows = [{**c, "difference": as_estimate(c["difference"])} for c in comparisons]
     panels: dict[str, list[dict]] = {}

@@ -15,20 +15,15 @@ from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, percent, styled
 
-# --- a language model -----------------------------------------------------------------------------
-
 
 @styled
 def plot_nll_by_position(
-    model: Sequence[float],
-    baselines: Mapping[str, Sequence[float]],
-    grid: tuple[int, int],
-    n: int,
+    model: Sequence[float], baselines: Mapping[str, Sequence[float]], grid: tuple[int, int], n: int
 ) -> Figure:
     """NLL per code by position in the picture: lines against the baselines, and a map.
 
-    `model` and each of `baselines` (P,) are nats per code, row by row from the top left; `grid` is
-    (rows, columns) with rows * columns = P; `n` is the number of images.
+    `model` and each of `baselines` (P,) are nats, row by row from the top left; `grid` is (rows,
+    columns) of codes; `n` is the number of images.
     """
     nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
     figure = canvas(3.9, f"NLL per code by position (n = {n:,} images)")
@@ -113,9 +108,7 @@ def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figu
 
 @styled
 def plot_accuracy_by_class(
-    series: Mapping[str, Mapping[str, Numbers]],
-    heading: str = "Accuracy by class",
-    label: str = "accuracy",
+    series: Mapping[str, Mapping[str, Numbers]], heading="Accuracy by class", label="accuracy"
 ) -> Figure:
     """For each name of `series` the share of each class, with its interval."""
     classes = sorted({k for shares in series.values() for k in shares}, key=int)
@@ -197,9 +190,8 @@ def _draw_counts(ax: Axes, bins: Sequence[Mapping], colour: str, n_letters: int)
     upright = sum(len(f"{n:,}") for n in counts) <= n_letters
     widths = [b["high"] - b["low"] for b in bins]
     bars = ax.bar([b["low"] for b in bins], counts, widths, align="edge", fc=colour, ec="white")
-    ax.bar_label(
-        bars, fmt="{:,.0f}", fontsize=style.SMALL, rotation=0 if upright else 90, padding=2
-    )
+    turn = 0 if upright else 90
+    ax.bar_label(bars, fmt="{:,.0f}", fontsize=style.SMALL, rotation=turn, padding=2)
     most = max(counts, default=1) * (1.4 if upright else 1.8)
     ax.set(yticks=[], ylim=(0, max(ax.get_ylim()[1], most)))
     ax.xaxis.set_major_formatter(percent)

@@ -72,9 +72,8 @@ def _by_size(sizes: Mapping[str, Mapping]) -> dict[float, tuple[str, Mapping]]:
 def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
     """For each trap the number that it reports, the true one, and the difference.
 
-    `traps` are {"name", "quantity", "unit", "reported", "true", "better": "low" or "high"}, the
-    numbers Estimates. Those of one unit share a panel: shares on an axis in percent, all others on
-    a logarithmic one.
+    `traps` are {"name", "quantity", "unit", "reported", "true", "better": "low" or "high"}; those
+    of one unit share a panel: shares on an axis in percent, all others on a logarithmic one.
     """
     rows = [
         {**t, "reported": as_estimate(t["reported"]), "true": as_estimate(t["true"])} for t in traps

@@ -125,8 +125,7 @@ def plot_nearest_distances(
         zip(groups.items(), style.SERIES, strict=False)
     ):
         _draw_distances(ax, y, distances, colour, marker)
-        middle = median(distances)
-        words = [f"median {middle.format()}"]
+        words = [f"median {median(distances).format()}"]
         if near is not None:
             words.append(f"near copies {proportion(distances <= near + ROUNDING).format()}")
         text = "\n".join(words).replace("copies ", "copies\n")

@@ -10,7 +10,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -65,9 +65,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
     @functools.wraps(draw)
     def draw_styled(*args, **kwargs) -> Figure:
-        with matplotlib.rc_context():
-            matplotlib.rcdefaults()
-            matplotlib.rcParams.update(_STYLE)
+        with matplotlib.style.context(_STYLE, after_reset=True):
             figure = draw(*args, **kwargs)
             figure.draw_without_rendering()  # ticks take their style only when they are drawn
             return figure
@@ -178,19 +176,12 @@ def log_x_axis(ax: Axes, format_tick: Callable = _format_count) -> None:
 
 @dataclass(frozen=True)
 class Tiles:
-    """Square images in rows and columns, in an axes whose unit is an inch.
+    """Square images in rows and columns, in an axes whose unit is an inch."""
 
-    Attributes:
-        ax: the axes; y runs downwards.
-        side: of a tile, in inches.
-        pitch: from tile to tile, (down, across).
-        corner: of the first tile, (down, across).
-    """
-
-    ax: Axes
-    side: float
-    pitch: tuple[float, float]
-    corner: tuple[float, float]
+    ax: Axes  # y runs downwards
+    side: float  # of a tile
+    pitch: tuple[float, float]  # from tile to tile, (down, across)
+    corner: tuple[float, float]  # of the first tile, (down, across)
 
     def position(self, row: float, column: float) -> tuple[float, float]:
         """The top left corner of a tile: (x, y)."""
