@@ -31,10 +31,10 @@ class Pictures:
 
 
 def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None) -> dict:
-    """Write all files of a data set to `directory`; returns what it also writes to data.json.
+    """Write all files of a data set to `directory`; returns what data.json holds.
 
-    The codebook is fitted on training images alone, and only these are augmented, before they are
-    encoded. An image whose codes equal those of a held-out one is left out.
+    The codebook is fitted on training images alone, and only these are augmented. An image whose
+    codes equal those of a held-out one is left out.
     """
     directory = Path(directory)
     images, labels = load_images(config, cache)

@@ -18,9 +18,8 @@ _EDGE = 16.0  # steepness of the edge between paper and ink on the fine grid
 
 
 def load_digits() -> tuple[np.ndarray, np.ndarray]:
-    """1,797 real handwritten digits that ship with scikit-learn; no network is needed.
+    """scikit-learn's digits: images (1797, 8, 8) float32 in 0..1 and labels (1797,) int64.
 
-    Returns images (1797, 8, 8) float32 in 0..1 (seventeen grey levels) and labels (1797,) int64.
     Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits, UCI, 1998.
     """
     from sklearn.datasets import load_digits as load
@@ -30,9 +29,8 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
 
 
 def load_mnist(cache: Path | None = None) -> tuple[np.ndarray, np.ndarray]:
-    """70,000 digits of 28x28, fetched from OpenML once and kept in `cache`.
+    """MNIST from `cache` or OpenML: images (70000, 28, 28) float32 in 0..1, labels int64.
 
-    Returns images (70000, 28, 28) float32 in 0..1 and labels (70000,) int64.
     Raises DataError when they are neither in the cache nor within reach.
     """
     from sklearn.datasets import fetch_openml
@@ -108,14 +106,11 @@ def _random_maps(n: int, config: DataConfig, rng: np.random.Generator) -> np.nda
 def augmented_images(
     images: np.ndarray, config: DataConfig, levels: int = 16
 ) -> Iterator[np.ndarray]:
-    """`config.copies` times all images (N, H, W) in 0..1, rotated, shifted, scaled, sheared.
+    """Yield `config.copies` times all images (N, H, W), rotated, shifted, scaled, sheared.
 
     To distort an 8x8 image directly blurs it, and a model trained on blurred images draws blurred
     images. So each copy is made on a grid four times finer, cut back to paper and ink, and counted
-    in blocks again, which is how the originals were made.
-
-    Yields (N, H, W) float32 in 0..1, in steps of 1/`levels`, one copy of every image at a time.
-    The same seed gives the same copies.
+    in blocks again, as the originals were: float32 in 0..1, in steps of 1/`levels`.
     """
     rng = np.random.default_rng([config.seed, 1])
     fine = sharpen(images) if config.copies else images
@@ -131,9 +126,6 @@ def augmented_images(
 
 
 def augment(images: np.ndarray, config: DataConfig, levels: int = 16) -> np.ndarray:
-    """All of `augmented_images` at once: (N, H, W) -> (copies * N, H, W).
-
-    Copy c of image i is at c * N + i.
-    """
+    """All of `augmented_images` at once, (copies * N, H, W): copy c of image i is at c * N + i."""
     copies = list(augmented_images(images, config, levels))
     return np.concatenate(copies) if copies else images[:0]

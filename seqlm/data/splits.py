@@ -13,19 +13,14 @@ from seqlm.errors import ConfigError, DataError
 
 
 def split_records(
-    records: Sequence[Record],
-    *,
-    test_size: float = 0.2,
-    val_size: float = 0.1,
-    seed: int = 42,
+    records: Sequence[Record], *, test_size: float = 0.2, val_size: float = 0.1, seed: int = 42
 ) -> dict[str, list[Record]]:
-    """Divide rows into train, val and test, so that no image is in two of them.
+    """Rows by split, each split in the order of `records`; the same seed gives the same split.
 
     Rows that carry `meta.split` are divided by it, and checked. Otherwise rows of one source and
     rows with the same codes stay together, classes keep their shares as nearly as whole groups
     allow, and a class that cannot be divided (one row, or one source) stays in train. Both sizes
-    are fractions of all rows but those; `test_size` may be 0. Rows keep their order, and the same
-    seed gives the same split.
+    are fractions of all rows but those; `test_size` may be 0.
     Raises DataError when a split would be empty or the rows' own split leaks, ConfigError for
     sizes that cannot be.
     """

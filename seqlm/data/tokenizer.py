@@ -1,10 +1,8 @@
 """A Hugging Face tokenizer with exactly the ids of vocab.json, whichever class loads it.
 
-One token is one word between spaces; nothing is split, merged, lower-cased or added. Three
-classes must agree on the ids: PreTrainedTokenizerFast, AutoTokenizer and GPT2Tokenizer. The last
-one builds a byte-level BPE of its own from vocab.json and merges.txt, which knows no word of
-ours. What it does keep are added tokens, and those are matched before any BPE; so every entry of
-the vocabulary is declared as one.
+One token is one word between spaces. GPT2Tokenizer builds a byte-level BPE of its own from
+vocab.json and merges.txt, which knows no word of ours. What it does keep are added tokens, which
+are matched before any BPE; so every entry of the vocabulary is declared as one.
 """
 
 import json

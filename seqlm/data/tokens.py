@@ -65,7 +65,7 @@ def default_vocab(n_codes: int = 500, n_classes: int = 10) -> dict[str, int]:
 def read_vocab(path: str | Path) -> dict[str, int]:
     """Read vocab.json: token -> id, in the order of the ids.
 
-    Raises DataError, naming the token or the id, unless the ids run from 0 without gaps or
+    Raises DataError unless the ids run from 0 without gaps or
     repeats, the six structural tokens are there, and class tokens (if any) run from ``<CLS_0>``.
     """
     entries = read_json(path, pairs_hook=tuple)  # a dict would hide a token that is there twice

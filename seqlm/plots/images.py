@@ -141,10 +141,9 @@ def plot_code_frequencies(codes: np.ndarray, n_codes: int) -> Figure:
     spots = np.unique(np.geomspace(1, used, 25).astype(int)) - 1
     ax.loglog(np.arange(1, used + 1), shares, color=style.BLUE, marker="o", ms=5, markevery=spots)
     ax.axhline(1 / n_codes, **style.DASHED)
-    ax.annotate(
-        f"uniform: {1 / n_codes:.2%}", (1, 1 / n_codes), (2, -5), textcoords="offset points",
-        va="top", fontsize=style.SMALL,
-    )  # fmt: skip
+    uniform = f"uniform: {1 / n_codes:.2%}"
+    ax.annotate(uniform, (1, 1 / n_codes), (2, -5), textcoords="offset points", va="top",
+                fontsize=style.SMALL)  # fmt: skip
     ax.set(xlabel="rank of the code", ylabel="share of all codes")
     ax.xaxis.set_major_formatter("{x:,.0f}")
     ax.yaxis.set_major_formatter(lambda share, _: f"{share * 100:.3g}%")
@@ -167,8 +166,8 @@ def plot_generated(
 ) -> Figure:
     """Generated images (N, H, W), a row for each class of `labels`; errors are marked.
 
-    `predicted` (N,) are the classes from the digit classifier. Raises TypeError for booleans,
-    which say whether the class is correct, and of which False would count as class 0.
+    `predicted` (N,) are the classes from the digit classifier. Raises TypeError for booleans, of
+    which False would count as class 0.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if predicted.dtype == bool:
@@ -195,10 +194,7 @@ def plot_generated(
 
 @styled
 def plot_completions(originals: np.ndarray, n_rows: int, completed: np.ndarray) -> Figure:
-    """The `originals` (N, H, W), their first `n_rows` rows of pixels, and `completed` images.
-
-    `completed` is (N, C, H, W): C completions of each, the first rows included.
-    """
+    """`originals` (N, H, W), their first `n_rows` pixel rows, and `completed` (N, C, H, W)."""
     n, n_completions, height = completed.shape[:3]
     heading = f"Completions of the upper part (n = {n}, {n_completions} each, not selected)"
     tiles = make_tiles(n, n_completions + 2.4, heading, top=0.2)

@@ -19,10 +19,7 @@ def plot_summary(
     evaluated: Mapping | None,
     sampled: Mapping | None,
 ) -> Figure:
-    """A run on one page, from the values that four notebooks saved; None leaves one out.
-
-    The notebooks are train_causal_lm, classify_sequences, evaluate and sample.
-    """
+    """A run on one page, from what train_causal_lm, classify_sequences, evaluate, sample saved."""
     panels = _panels(classified, evaluated, sampled)
     facts = _facts(trained, evaluated, sampled)
     heights = [0.85 + 0.3 * len(estimates) for _, estimates, *_ in panels]

@@ -30,9 +30,8 @@ def _draw_map(
     extent = (x, x + cell * values.shape[1], y + cell * values.shape[0], y)
     if image is not None:
         tiles.ax.imshow(image, cmap="gray_r", vmin=0, vmax=1, extent=extent, alpha=0.3)
-    tiles.ax.imshow(
-        values, cmap="Blues", vmin=0, extent=extent, alpha=0.8 if image is not None else 1
-    )
+    alpha = 1 if image is None else 0.8
+    tiles.ax.imshow(values, cmap="Blues", vmin=0, extent=extent, alpha=alpha)
     tiles.frame(row, column, color=style.INK, lw=0.7)
     if image is None or not _has_room(tiles.side, values):
         return
@@ -94,7 +93,6 @@ def plot_code_by_code(book: PatchCodebook, trace: Trace, heading: str) -> Figure
 
 
 def _describe_surprisal(trace: Trace, book: PatchCodebook) -> list[str]:
-    """Total surprisal, its baseline, the highest and the lowest code."""
     surprisal, n = trace.surprisal, len(trace.ids)
     total = surprisal.sum()
     sentences = [
@@ -113,8 +111,8 @@ def _describe_surprisal(trace: Trace, book: PatchCodebook) -> list[str]:
 def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k: int = 6) -> Figure:
     """The `k` most likely tokens at some `places` (counted from 0) of a picture, two bars each.
 
-    The upper bar is the model's own probability; the lower, hatched bar is the probability after
-    the sampling settings. A token at that place that is not among the `k` has bars as well.
+    The upper bar is the model's own probability, the lower that after the sampling settings. The
+    token at that place has bars as well.
     """
     codes = codes_of([trace.names[index] for index in trace.ids])
     (image,) = book.decode(codes[None])
@@ -174,13 +172,11 @@ def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook)
         ax.barh(places + 0.2, after, 0.36, **hatched),
     ]
     for container, values in zip(bars, (own, after), strict=True):
-        ax.bar_label(
-            container, [f"{v:.1%}" if v else "0" for v in values], padding=3, fontsize=style.SMALL
-        )
+        texts = [f"{v:.1%}" if v else "0" for v in values]
+        ax.bar_label(container, texts, padding=3, fontsize=style.SMALL)
     ax.set(xticks=[], yticks=places)
-    ax.set_yticklabels(
-        [("▸ " if c.chosen else "") + c.token for c in tokens], fontfamily="monospace"
-    )
+    names = [("▸ " if c.chosen else "") + c.token for c in tokens]
+    ax.set_yticklabels(names, fontfamily="monospace")
     ax.tick_params(axis="y", length=0, pad=24)
     codes = {code_token(code): center for code, center in enumerate(book.centers)}
     for y, c in enumerate(tokens):
@@ -189,9 +185,8 @@ def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook)
         if c.token in codes:
             patch = codes[c.token].reshape(book.patch, book.patch)
             picture = OffsetImage(patch, cmap="gray_r", norm="linear", zoom=8)
-            ax.add_artist(
-                AnnotationBbox(picture, (0, y), (-13, 0), boxcoords="offset points", pad=0)
-            )
+            box = {"xybox": (-13, 0), "boxcoords": "offset points", "pad": 0}
+            ax.add_artist(AnnotationBbox(picture, (0, y), **box))
     return bars
 
 
@@ -221,10 +216,8 @@ def plot_attention(
         maps.write(f"{'layer ' * (layer == 0)}{layer + 1}", layer, 0, "left", fontweight="bold")
     for head in range(n_head):
         x, _ = maps.position(0, head)
-        name = f"{'head ' * (side > 0.55)}{head + 1}"
-        ax.text(
-            x + side / 2, LINE - 0.03, name, ha="center", fontsize=style.SMALL, fontweight="bold"
-        )
+        name, look = f"{'head ' * (side > 0.55)}{head + 1}", {"ha": "center", "fontweight": "bold"}
+        ax.text(x + side / 2, LINE - 0.03, name, fontsize=style.SMALL, **look)
     column = Tiles(ax, large, (large + 0.5, 0), (0.25, 0.03))
     column.draw(image, 0, 0)
     column.write("the picture", 0, 0, fontweight="bold")

@@ -54,8 +54,7 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def plot_training_process(record: Mapping, baselines: Mapping[str, float] | None = None) -> Figure:
     """Losses, accuracy, learning rate and gradient norm, from the `record` in training.json.
 
-    `baselines` (name -> nats) are dashed lines. The evaluations may hold any of the `LOSSES`, and
-    anything named accuracy.
+    `baselines` (name -> nats) are dashed lines.
     """
     baselines, below = dict(baselines or {}), _small_panels(record)
     rows = f"n = {record['rows']:,} training rows" if record.get("rows") else ""
