@@ -29,10 +29,10 @@ def build(settings: config.DataConfig, output_dir: Path = Path("data/digits")) -
 
 def train(files: config.DataFiles, model: config.ModelConfig, training: config.TrainConfig) -> None:
     """Train a language model from scratch on your own sequences, measure it, write a report."""
-    from seqlm.training.runs import train_language_model
+    from seqlm.training.runs import train_and_evaluate
 
     _log_overridden(model)
-    train_language_model(files, model, training)
+    train_and_evaluate(files, model, training)
 
 
 def classify(
@@ -46,7 +46,7 @@ def classify(
     Args:
         start_from: directory of a trained language model; without it, random weights.
     """
-    from seqlm.training.runs import train_sequence_classifier
+    from seqlm.training.runs import train_and_evaluate
 
     if start_from is not None and model.size is not None:
         raise ConfigError(
@@ -54,7 +54,7 @@ def classify(
             "out either --size or --start_from"
         )
     _log_overridden(model)
-    train_sequence_classifier(files, model, training, start_from)
+    train_and_evaluate(files, model, training, classifies=True, start_from=start_from)
 
 
 def _log_overridden(model: config.ModelConfig) -> None:

@@ -2,7 +2,7 @@
 
 `seqlm train` calls these functions in this order::
 
-    runs.train_language_model    the whole command, in the order below
+    runs.train_and_evaluate      the whole command, in the order below
       data.corpus.load_corpus    read, check, split and tokenize the rows -> Corpus
       tasks.train_lm             build the model, the training rows and the validation metric
         train.train_model        resume, plan and record the run -> training.json

@@ -72,12 +72,7 @@ def model_card(
     file: str | None = None,
     split: str = "test",
 ) -> str:
-    """README.md of a model directory, for the notebooks' model and for a user's own.
-
-    `values` is what measure.py returned, None before anything was measured; `data` says in a line
-    what the data was. `file` is the name of a user's own data, whose licence is the user's; `split`
-    was measured.
-    """
+    """README.md of a model directory; arguments as in `runs.save_model_cards`, `data` in a line."""
     classifies = "class_nll" in record["best"]
     name = "seqlm classifier" if classifies else "seqlm language model"
     return CARD.format(
@@ -199,10 +194,7 @@ def _verdict(values: Mapping) -> str:
 
 
 def write_report(directory: Path, record: Mapping, values: Mapping) -> None:
-    """Write report.md and training_process.png (alt text beside it) into a user's own run.
-
-    `values` is what measure.py returned.
-    """
+    """Write report.md and training_process.png (alt text beside it) into a user's own run."""
     baselines = {} if "accuracy" in values else values.get("baselines", {})
     nats = {name: baseline["code"]["nll"]["value"] for name, baseline in baselines.items()}
     figure, picture = plot_training_process(record, nats), Path(directory) / f"{PROCESS}.png"

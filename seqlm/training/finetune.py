@@ -9,15 +9,8 @@ from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokens import read_vocab
 from seqlm.errors import ConfigError, DataError
-from seqlm.models.gpt2 import check_model_directory, count_parameters
-from seqlm.models.resize import (
-    count_new_tokens,
-    describe_token_counts,
-    extend_vocab,
-    is_classifier,
-    sort_new_tokens,
-    start_model,
-)
+from seqlm.models import resize
+from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
 from seqlm.training import runs
 from seqlm.training.forgetting import change_lines, change_table, measure_changes
 from seqlm.training.measure import evaluation_split
@@ -32,20 +25,12 @@ MODELS = ("best_model", "final_model")
 
 @dataclass(frozen=True, eq=False)
 class FinetuneData:
-    """What is learned and what is measured.
+    """What is learned and what is measured."""
 
-    Attributes:
-        known: the starting model's vocabulary, token -> id.
-        new: the new rows alone, under the grown vocabulary: what is measured.
-        mixed: the same with replayed rows in train: what is learned.
-        old: the old rows, under `known`; None when no file of them was named.
-        classifies: whether a classifier is trained, or a language model.
-    """
-
-    known: dict[str, int]
-    new: Corpus
-    mixed: Corpus
-    old: Corpus | None
+    known: dict[str, int]  # the starting model's vocabulary, token -> id
+    new: Corpus  # the new rows alone, under the grown vocabulary: what is measured
+    mixed: Corpus  # the same with replayed rows in train: what is learned
+    old: Corpus | None  # the old rows, under `known`
     classifies: bool
 
     @property
@@ -59,9 +44,8 @@ def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfi
     """Fine-tune the model in `options.model_path` on `files`; save what `seqlm train` saves.
 
     The vocabulary is the model's own, grown by what `options` allows; `files.vocab_path` is not
-    read. metrics.json and report.md also compare the model before and after on the new rows, and on
-    the old ones if their file is named. Raises ConfigError or DataError, before anything is
-    trained, for what cannot work.
+    read. metrics.json and report.md also compare the model before and after. Raises ConfigError or
+    DataError, before anything is trained, for what cannot work.
     """
     _check(options, config)
     check_folder(config.output_dir)
@@ -119,22 +103,22 @@ def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -
 
 def _grow_vocab(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[str, int]:
     """The model's vocabulary, with the new tokens of the data or of --vocab_path appended."""
-    counts = count_new_tokens(files.data_path, known)
+    counts = resize.count_new_tokens(files.data_path, known)
     if options.vocab_path is not None:
         path = options.vocab_path
         new = [token for token in read_vocab(path) if token not in known]
     else:
-        path, new = files.data_path, [] if files.allow_unknown else sort_new_tokens(counts)
+        path, new = files.data_path, [] if files.allow_unknown else resize.sort_new_tokens(counts)
     if not new:
         return known
-    names = describe_token_counts({token: counts[token] for token in new})
+    names = resize.describe_token_counts({token: counts[token] for token in new})
     tokens = f"{len(new):,} token{'s' * (len(new) > 1)}"
     if not options.grow:
         raise DataError(
             f"{path}: holds {tokens} that the model does not know: {names}; fix them, or let the "
             "vocabulary grow with --grow true"
         )
-    vocab = extend_vocab(known, new)
+    vocab = resize.extend_vocab(known, new)
     _log(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {names}")
     return vocab
 
@@ -153,14 +137,12 @@ def train_from(
 ) -> tuple[dict, dict]:
     """Fine-tune `options.model_path` on `corpus`, and save models in `config.output_dir`.
 
-    Of `options` only the model and LoRA's rank and alpha are read. `corpus` holds replayed rows,
-    too, and its vocabulary begins with the model's; of `old` the val split is measured at every
-    evaluation. Returns the record of `train`, and "parameters" of the model, how many of them were
-    "trained", and "lora" ({"rank", "alpha"}, or None). Raises ConfigError when rows are too long,
-    or LoRA is asked for without peft; DataError when there is no model to start from, or a
-    classifier finds no labels or a single class.
+    The vocabulary of `corpus` begins with the model's; of `old` the val split is measured at every
+    evaluation. Returns the record of `train_model`, and "parameters", how many of them are
+    "trained", and "lora", or None. Raises ConfigError when rows are too long, or LoRA is asked for
+    without peft; DataError when there is no model, or a classifier finds no two classes.
     """
-    model = start_model(options.model_path, corpus, classifies, config.seed)
+    model = resize.start_model(options.model_path, corpus, classifies, config.seed)
     parameters, lora = count_parameters(model), None
     if options.lora_rank:
         lora = {"rank": options.lora_rank, "alpha": options.lora_alpha}
@@ -222,6 +204,9 @@ def _save(
             f"it learned from {settings['rows']['new']:,} new rows and {data.replayed:,} replayed "
             f"rows of {options.old_data_path.name}"
         )
+    note = f"; fine-tuned from {settings['from']}"
+    if options.lora_rank:
+        note += f" by LoRA of rank {options.lora_rank} ({about['trained']:,} parameters)"
     codebook = start / CODEBOOK
     runs.save_run(
         directory,
@@ -229,21 +214,13 @@ def _save(
         runs.evaluate_best_model(directory, data.new) | {"finetuned": settings},
         data.new,
         files,
-        note=_card_note(settings, mixture),
+        note=f"{note}; {mixture}" if mixture else note,
         codebook=codebook if codebook.is_file() else None,
     )
     report, text = directory / "report.md", _report_text(settings, mixture)
     section = f"## What fine-tuning changed\n\n{text}\n\n{change_table(changes)}\n"
     write_text(report, f"{read_text(report)}\n{section}")
     print("\n".join(change_lines(changes)))
-
-
-def _card_note(settings: Mapping, mixture: str) -> str:
-    """What a card says of the data beyond the counts of the new rows."""
-    note = f"; fine-tuned from {settings['from']}"
-    if settings["lora"]:
-        note += f" by LoRA of rank {settings['lora']['rank']} ({settings['trained']:,} parameters)"
-    return f"{note}; {mixture}" if mixture else note
 
 
 def _report_text(settings: Mapping, mixture: str) -> str:

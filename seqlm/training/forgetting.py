@@ -26,17 +26,11 @@ MEASURES = {"code_nll": "NLL per code, nats", "accuracy": "accuracy"}
 
 @dataclass(frozen=True, eq=False)
 class SplitScores:
-    """What a model made of one split.
+    """What a model made of one split."""
 
-    Attributes:
-        codes: scores of the code tokens, in the first layout there is; None for a classifier.
-        sources: what each row was made from, (rows,), so that intervals resample that.
-        right: whether each labelled row was classified correctly, (N,) bool; None without labels.
-    """
-
-    codes: TokenScores | None
-    sources: np.ndarray | None
-    right: np.ndarray | None
+    codes: TokenScores | None  # in the first layout there is; None for a classifier
+    sources: np.ndarray | None  # of each row, (rows,): intervals resample them
+    right: np.ndarray | None  # which labelled rows were classified correctly, (N,) bool
 
 
 def score_split(model, corpus: Corpus, split: str = "test") -> SplitScores:
@@ -63,16 +57,12 @@ def measure_split(scores: SplitScores) -> dict[str, dict]:
 
 
 def measure_change(before: SplitScores, after: SplitScores) -> dict[str, dict]:
-    """After minus before, on the same tokens and rows: paired differences with intervals.
-
-    Returns "code_nll" and "accuracy", each where both models can be measured, with "before",
-    "after" and "difference" as Estimates for a metrics file.
-    """
+    """Before, after and paired difference, as Estimates, of what both models can be measured on."""
     one, other = measure_split(before), measure_split(after)
-    differences = {}
-    if "code_nll" in one and "code_nll" in other:
+    differences, both = {}, one.keys() & other.keys()
+    if "code_nll" in both:
         differences["code_nll"] = paired_difference(after.codes, before.codes, after.sources)
-    if "accuracy" in one and "accuracy" in other:
+    if "accuracy" in both:
         differences["accuracy"] = mcnemar(after.right, before.right).difference
     return {
         key: {"before": one[key], "after": other[key], "difference": difference.to_json()}
@@ -104,12 +94,11 @@ def describe_change(change: Mapping, old: bool) -> str:
     # Nats are better when they are fewer, shares when they are more.
     low, high = difference.low, difference.high
     better, worse = (low > 0, high < 0) if difference.unit == "share" else (high < 0, low > 0)
+    verdict = "not distinguishable from no change"
     if worse:
         verdict = "some of it is forgotten" if old else "it has become worse"
     elif better:
-        verdict = "it has become better, too" if old else "it has become better"
-    else:
-        verdict = "not distinguishable from no change"
+        verdict = "it has become better" + ", too" * old
     return f"{numbers}; difference {difference}: {verdict}"
 
 

@@ -30,12 +30,9 @@ def evaluation_split(corpus: Corpus) -> str:
 def evaluate_lm(model, corpus: Corpus, split: str = "test", baselines: bool = True) -> dict:
     """Measure a language model on one split, and the n-gram baselines on the same rows.
 
-    Returns `metrics.measure_tokens` of each layout in the split; for the first of them (read, where
-    there is one) also the baselines, the best of them, and how far below it the model comes. The
-    baselines learn from the train rows and are tuned for codes. Intervals resample sources, because
-    rows of one source are not independent.
-
-    Raises DataError when the split is empty.
+    Returns `measure_tokens` of each layout in the split; for the first of them also the baselines,
+    the best of them, and how far below it the model comes. The baselines learn from the train rows
+    and are tuned for codes. Intervals resample sources. Raises DataError when the split is empty.
     """
     if not corpus.splits[split]:
         other = "val" if split == "test" else "test"

@@ -25,35 +25,28 @@ METRICS = "metrics.json"
 print_at_once = partial(print, flush=True)  # also into a file or a pipe
 
 
-def train_language_model(files: DataFiles, size: ModelConfig, config: TrainConfig) -> None:
-    """Train a language model, evaluate its best checkpoint once on test, save it all.
-
-    Under torchrun every process trains; the first alone evaluates and writes.
-    """
-    check_folder(config.output_dir)
-    corpus = load_corpus(files, config.max_length)
-    log_corpus(corpus)
-    record = train_lm(corpus, size, config, log=print_at_once)
-    if processes().is_main_process:
-        values = evaluate_best_model(config.output_dir, corpus)
-        save_run(config.output_dir, record, values, corpus, files)
-
-
-def train_sequence_classifier(
-    files: DataFiles, size: ModelConfig, config: TrainConfig, start_from: Path | None
+def train_and_evaluate(
+    files: DataFiles,
+    size: ModelConfig,
+    config: TrainConfig,
+    *,
+    classifies: bool = False,
+    start_from: Path | None = None,
 ) -> None:
-    """The same for a classifier, whose input ends at ``<CLS>``.
+    """Train a language model or a classifier, evaluate its best checkpoint on test, save it all.
 
-    Rows are cut to what the model in `start_from` was trained on, if that is less than
-    `config.max_length`.
+    The rows of a classifier are cut to what the model in `start_from` was trained on, if that is
+    less than `config.max_length`. Under torchrun every process trains; the first alone evaluates
+    and writes.
     """
     check_folder(config.output_dir)
-    length = config.max_length
-    if start_from is not None:
-        length = trained_length(start_from, length)
+    length = trained_length(start_from, config.max_length) if start_from else config.max_length
     corpus = load_corpus(files, length)
     log_corpus(corpus)
-    record = train_classifier(corpus, size, config, start_from, log=print_at_once)
+    if classifies:
+        record = train_classifier(corpus, size, config, start_from, log=print_at_once)
+    else:
+        record = train_lm(corpus, size, config, log=print_at_once)
     if processes().is_main_process:
         values = evaluate_best_model(config.output_dir, corpus)
         save_run(config.output_dir, record, values, corpus, files)
@@ -97,11 +90,7 @@ def save_run(
     note: str = "",
     codebook: Path | None = None,
 ) -> None:
-    """Write metrics.json, model cards and report.md, and print the numbers.
-
-    `record` is what training returned, `values` what was measured; `note` and `codebook` are for
-    `save_model_cards`.
-    """
+    """Write metrics.json, model cards (see `save_model_cards`) and report.md; print the numbers."""
     directory, split = Path(directory), evaluation_split(corpus)
     kind = "classifier" if "accuracy" in values else "language model"
     data = _split_settings(files)

@@ -17,15 +17,7 @@ from seqlm.data.corpus import load_corpus
 from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError
 from seqlm.evaluation.estimates import Estimate, median
-from seqlm.models.gpt2 import (
-    SHORT_ROW,
-    check_length,
-    count_parameters,
-    default_device,
-    fit_attention,
-    fix_loss_reduction,
-    gpt2_config,
-)
+from seqlm.models import gpt2
 from seqlm.training.timing import count_steps, forward_backward
 from seqlm.utils import format_duration
 
@@ -48,22 +40,13 @@ vocabulary. Python and torch themselves take about 0.4 GB more."""
 
 @dataclass(frozen=True)
 class TrainingStep:
-    """What decides how long an optimizer step takes.
-
-    Attributes:
-        config: the model's size.
-        batch_size: rows per forward pass.
-        grad_accumulation: forward passes per step.
-        length: tokens per row.
-        precision: "fp32", "bf16" or "fp16".
-        max_grad_norm: gradients are clipped to it.
-    """
+    """What decides how long an optimizer step takes."""
 
     config: GPT2Config
-    batch_size: int
-    grad_accumulation: int
-    length: int
-    precision: str
+    batch_size: int  # rows per forward pass
+    grad_accumulation: int  # forward passes per step
+    length: int  # tokens per row
+    precision: str  # "fp32", "bf16" or "fp16"
     max_grad_norm: float = 1.0
 
 
@@ -71,11 +54,8 @@ def time_training_steps(steps: Mapping[str, TrainingStep], rounds: int = 10) -> 
     """Median seconds of each training step, all timed side by side in one process.
 
     One of each per round, the order reversed from round to round, so that other load on the machine
-    affects all alike; the first of each is a warm-up. Forward, backward, clipping and AdamW, on
-    random tokens and random weights: neither changes the time. A step timed for
-    `PATIENCE_SECONDS` gets no more rounds, after `FEWEST_STEPS` of them.
-
-    The interval is the sign test's for the median; it needs six rounds, and is unknown below.
+    affects all alike; the first of each is a warm-up. Tokens and weights are random: neither
+    changes the time. The interval needs six rounds, and is unknown below.
     """
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
         prepared = {name: _prepare(step) for name, step in steps.items()}
@@ -88,10 +68,9 @@ def time_training_steps(steps: Mapping[str, TrainingStep], rounds: int = 10) -> 
 
 
 def _prepare(step: TrainingStep) -> tuple:
-    """Model, optimizer, batch and step, ready for `_time_once`."""
-    model = fix_loss_reduction(GPT2LMHeadModel(step.config)).to(default_device()).train()
-    check_length(model, step.length)
-    fit_attention(model, step.length)
+    model = gpt2.fix_loss_reduction(GPT2LMHeadModel(step.config)).to(gpt2.default_device()).train()
+    gpt2.check_length(model, step.length)
+    gpt2.fit_attention(model, step.length)
     ids = torch.randint(step.config.vocab_size, (step.batch_size, step.length))  # (B, T)
     batch = dict.fromkeys(("input_ids", "labels"), ids.to(model.device))
     # The same optimizer as Trainer's.
@@ -129,7 +108,7 @@ class SizesTask:
         """An optimizer step of the model of `size`."""
         room = max(ModelConfig().n_positions, self.config.max_length)
         return TrainingStep(
-            gpt2_config(ModelConfig(**SIZES[size], n_positions=room), self.vocab),
+            gpt2.gpt2_config(ModelConfig(**SIZES[size], n_positions=room), self.vocab),
             min(self.config.batch_size, self.rows),
             self.config.grad_accumulation,
             self.length,
@@ -168,10 +147,9 @@ def show_sizes(
 def load_task(
     config: TrainConfig, data_path: Path | None = None, vocab_path: Path | None = None
 ) -> SizesTask:
-    """The run of `config` on these files; without them, that on the digits.
+    """The run of `config` on these files; without them on the digits.
 
-    Raises ConfigError when only one of the two files is named, and DataError for files that cannot
-    be read.
+    Raises ConfigError for one file without the other, DataError for one that cannot be read.
     """
     if (data_path is None) != (vocab_path is None):
         lacking = "data_path" if data_path is None else "vocab_path"
@@ -201,8 +179,7 @@ def measure_sizes(task: SizesTask) -> Iterator[dict]:
         if training_bytes(step) + 18 * parameters < free_memory():
             steps = {name: replace(step, precision=name) for name in PRECISIONS}
             times = time_training_steps(steps, STEPS)
-            chosen = min(times, key=lambda name: times[name].value)
-            seconds = times[chosen]
+            chosen, seconds = min(times.items(), key=lambda timed: timed[1].value)
         yield {
             "size": size,
             **shape,
@@ -230,23 +207,19 @@ def _format_row(row: dict) -> str:
 def parameters_of(config: GPT2Config) -> int:
     """Weights of the language model, counted without making them."""
     with torch.device("meta"):
-        return count_parameters(GPT2LMHeadModel(config))
+        return gpt2.count_parameters(GPT2LMHeadModel(config))
 
 
 def training_bytes(step: TrainingStep) -> int:
-    """An estimate of the memory that training takes, in bytes.
+    """The bytes that training takes, estimated as `NOTES` says.
 
-    Weights, gradients, AdamW's two moments, 4 bytes each, and in bf16 a copy of the weights in 2;
-    per token of a batch what forward keeps for backward: `BLOCK_BYTES` per block and width,
-    `SCORE_BYTES` per attention weight where rows are so short that attention is not fused, and
-    three numbers of 4 bytes per token of the vocabulary: logit, its logarithm, its gradient.
-    The bytes of a block were counted with torch.autograd.graph.saved_tensors_hooks. Source of what
-    to count: V. Korthikanti et al., Reducing Activation Recomputation in Large Transformer Models
-    (2022).
+    For each token of the vocabulary: logit, its logarithm, its gradient. The bytes of a block were
+    counted with torch.autograd.graph.saved_tensors_hooks. Source of what to count: V. Korthikanti
+    et al., Reducing Activation Recomputation in Large Transformer Models (2022).
     """
     config, kind = step.config, "fp32" if step.precision == "fp32" else "bf16"
     weights = (16 if kind == "fp32" else 18) * parameters_of(config)
-    plain = step.length <= SHORT_ROW and default_device() == "cpu"
+    plain = step.length <= gpt2.SHORT_ROW and gpt2.default_device() == "cpu"
     scores = SCORE_BYTES[kind] * config.n_head * step.length if plain else 0
     per_token = config.n_layer * (BLOCK_BYTES[kind] * config.n_embd + scores)
     return weights + step.batch_size * step.length * (per_token + 12 * config.vocab_size)
@@ -254,7 +227,7 @@ def training_bytes(step: TrainingStep) -> int:
 
 def free_memory() -> int:
     """Unused bytes on the device that trains."""
-    if default_device() == "cuda":
+    if gpt2.default_device() == "cuda":
         return torch.cuda.mem_get_info()[0]
     return psutil.virtual_memory().available
 

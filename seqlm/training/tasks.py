@@ -80,10 +80,7 @@ def train_classifier(
 
 
 def train_rows(corpus: Corpus, classifies: bool = False) -> Rows:
-    """The train split as a language model or a classifier learns from it.
-
-    Raises DataError when a classifier finds no labelled row in the read layout.
-    """
+    """The train split as the task learns from it; DataError where a classifier has no labels."""
     if not classifies:
         return Rows(corpus.rows("train"))
     prompts, labels = corpus.to_classify("train")
@@ -127,11 +124,7 @@ def validation_metric(
 
 
 def _measure_lm(corpus: Corpus) -> Callable:
-    """NLL per code over the whole of val, of each layout apart, and per token of any kind.
-
-    Where rows have labels and class tokens, also the share of classes classified correctly after
-    ``<CLS>``.
-    """
+    """NLL in nats, and class accuracy where rows have labels and class tokens, over all of val."""
     rows = corpus.rows("val")
     layouts = np.array([layout_of(record.tokens) for record in corpus.records("val")])
     readable = corpus.labelled("val") and corpus.class_ids

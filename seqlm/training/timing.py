@@ -44,9 +44,7 @@ def choose_precision(
     """Choose the precision to train in, and time it on one real batch.
 
     "auto" times fp32 and bf16 in turn and takes the faster, or takes fp32 where bf16 would only be
-    emulated. Returns "chosen", "asked" and "step_seconds": for each precision timed, the median
-    seconds of a pass.
-
+    emulated. Returns "chosen", "asked" and "step_seconds", the median of each precision timed.
     Raises ConfigError for a precision that this machine cannot train the model in.
     """
     if wanted == "fp16" and not torch.cuda.is_available():

@@ -22,18 +22,11 @@ IGNORED = -100  # PyTorch's "no loss here"
 
 @dataclass(frozen=True, eq=False)
 class ValidationMetric:
-    """What is measured on val at every evaluation; `training/tasks.py` makes it.
+    """What is measured on val at every evaluation; `training/tasks.py` makes it."""
 
-    Attributes:
-        name: the value that chooses the best checkpoint; lower is better.
-        measure: takes the model, returns values by name.
-        key: the rows that `measure` looks at, as JSON can hold them; with another key it is
-            another run.
-    """
-
-    name: str
+    name: str  # of the value that chooses the best checkpoint; lower is better
     measure: Callable[[torch.nn.Module], dict[str, float]]
-    key: object
+    key: object  # the rows measured, for JSON; with another key it is another run
 
 
 class Rows(Dataset):
@@ -225,10 +218,7 @@ def _is_evaluation(line: dict) -> bool:
 
 
 def _plain(line: dict) -> dict:
-    """A line of Trainer's log under our names; what JSON cannot hold becomes None.
-
-    fp16 overflows until its scale has settled.
-    """
+    """A line of Trainer's log under our names; None for the infinities of fp16's first steps."""
     names = {"num_input_tokens_seen": "tokens"}
     return {
         names.get(name, name.removeprefix("eval_")): value if math.isfinite(value) else None

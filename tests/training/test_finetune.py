@@ -30,7 +30,7 @@ from seqlm.training import forgetting
 from seqlm.training.finetune import finetune_model
 from seqlm.training.measure import evaluate_lm
 from seqlm.training.replay import warn_of_shared, with_replay
-from seqlm.training.runs import save_model_cards, train_language_model
+from seqlm.training.runs import save_model_cards, train_and_evaluate
 from seqlm.training.train import run_identity
 from seqlm.training.trainer import Rows, ValidationMetric
 from seqlm.utils import read_json, write_json
@@ -57,7 +57,7 @@ def started(built, tiny, tmp_path_factory):
     out = tmp_path_factory.mktemp("started")
     files = DataFiles(built.directory / "sequences.jsonl", built.directory / "vocab.json")
     config = TrainConfig(out, max_steps=30, learning_rate=3e-3, **QUICK)
-    train_language_model(files, tiny, config)
+    train_and_evaluate(files, tiny, config)
     corpus = load_corpus(files)
     record = read_json(out / "training.json")
     save_model_cards(out, record, corpus, codebook=built.directory / "codebook.npz")
@@ -252,7 +252,7 @@ def test_rows_of_another_division_of_the_models_own_file_are_warned_of(
     write_records(tmp_path / "rows.jsonl", plain)
     write_json(tmp_path / "vocab.json", vocab)
     files = DataFiles(tmp_path / "rows.jsonl", tmp_path / "vocab.json")
-    train_language_model(files, tiny, TrainConfig(tmp_path / "run", max_steps=1, **QUICK))
+    train_and_evaluate(files, tiny, TrainConfig(tmp_path / "run", max_steps=1, **QUICK))
     options = options_of(tmp_path / "run" / "best_model")
 
     def told(split_seed) -> list[str]:

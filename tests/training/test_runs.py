@@ -50,7 +50,7 @@ def trained(tmp_path_factory):
     """A run that cut its rows of 24 tokens to 12: the model never saw a thirteenth position."""
     place = tmp_path_factory.mktemp("run")
     files = files_of(place, sentences())
-    runs.train_language_model(files, SIZE, config_of(place / "out", max_length=12))
+    runs.train_and_evaluate(files, SIZE, config_of(place / "out", max_length=12))
     return files, place / "out"
 
 
@@ -89,7 +89,8 @@ def test_the_positions_of_a_model_are_a_limit_too(tmp_path):
 
 def test_a_classifier_starts_with_rows_as_long_as_its_language_model_knows(trained, tmp_path):
     files, out = trained
-    runs.train_sequence_classifier(files, SIZE, config_of(tmp_path / "c"), out / "best_model")
+    start, config = out / "best_model", config_of(tmp_path / "c")
+    runs.train_and_evaluate(files, SIZE, config, classifies=True, start_from=start)
     assert load_tokenizer(tmp_path / "c" / "best_model").model_max_length == 12
 
 
@@ -147,7 +148,7 @@ def test_a_classifier_is_measured_beside_baselines_that_learned_from_the_train_r
             yield Record(read_layout(codes, label), label, {"split": split})
 
     files, out = files_of(tmp_path, rows()), tmp_path / "out"
-    runs.train_sequence_classifier(files, SIZE, config_of(out), None)
+    runs.train_and_evaluate(files, SIZE, config_of(out), classifies=True)
     baselines = json.loads((out / "metrics.json").read_text())["values"]["baselines"]
     said, report = capsys.readouterr().out, (out / "report.md").read_text()
     card = (out / "best_model" / "README.md").read_text()
@@ -178,7 +179,7 @@ def test_of_many_train_rows_the_baselines_see_a_few_of_every_class_and_say_so(
 def test_one_class_is_refused_before_anything_is_trained(tmp_path):
     files = files_of(tmp_path, (r for r in sentences(80) if r.label == 1))
     with pytest.raises(DataError, match="are of class 1; .* at least two classes"):
-        runs.train_sequence_classifier(files, SIZE, config_of(tmp_path / "out"), None)
+        runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "out"), classifies=True)
     assert not (tmp_path / "out").exists()
 
 
@@ -187,7 +188,7 @@ def test_a_single_test_row_is_measured_and_written_with_an_unknown_interval(tmp_
         return "test" if i == 0 else "val" if i < 5 else "train"
 
     files, out = files_of(tmp_path, sentences(30, split=split)), tmp_path / "out"
-    runs.train_language_model(files, SIZE, config_of(out))
+    runs.train_and_evaluate(files, SIZE, config_of(out))
     nll = json.loads((out / "metrics.json").read_text())["values"]["read"]["code"]["nll"]
     assert (nll["low"], nll["high"], nll["n"]) == (None, None, 1)
     assert "(interval unknown, n = 1)" in capsys.readouterr().out
