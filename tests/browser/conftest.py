@@ -211,6 +211,8 @@ def lab(browser, jupyter_environment, tmp_path_factory) -> Iterator[Callable[...
             ]  # fmt: skip
             log = tmp_path_factory.mktemp("lab") / "log.txt"
             own = {**jupyter_environment, **environment}
+            # A workspace of another test file would reopen a notebook that is not in this folder.
+            own["JUPYTERLAB_WORKSPACES_DIR"] = str(log.parent / "workspaces")
             return servers.enter_context(running(command, port, own, log))
 
         yield serve

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import seqlm.dataset
 from sklearn.model_selection import train_test_split
 
 from seqlm.config import DataConfig
