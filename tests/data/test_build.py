@@ -220,7 +220,7 @@ def build_with(monkeypatch, directory, change):
     images, labels = load_digits()
     images, labels = images[:300].copy(), labels[:300]
     change(images, split_indices(labels))
-    monkeypatch.setattr(seqlm.data.build, "load_images", lambda config, cache: (images, labels))
+    monkeypatch.setattr("seqlm.data.build.load_images", lambda config, cache: (images, labels))
     build_dataset(DataConfig(n_images=300, copies=1, n_codes=50), directory)
     return (directory / CODEBOOK).read_bytes(), of_split(records_of(directory), "train")
 
@@ -299,7 +299,7 @@ def test_a_build_cut_short_is_not_taken_for_the_one_before(monkeypatch, tmp_path
     def killed(path, records):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(seqlm.data.build, "write_records", killed)
+    monkeypatch.setattr("seqlm.data.build.write_records", killed)
     with pytest.raises(KeyboardInterrupt):
         build_dataset(replace(config, n_codes=30), tmp_path)
     # Its vocabulary is already that of the second build.
