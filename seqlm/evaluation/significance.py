@@ -37,6 +37,13 @@ def paired_difference(
     return mean_over_tokens(gaps, owners(ours.row, images), "nats per token")
 
 
+def baseline_verdict(saved: Estimate) -> str:
+    """Whether a model beats a baseline, by the interval of the share of its nats saved."""
+    if saved.low > 0:
+        return "beats"
+    return "does not beat" if saved.high < 0 else "is not distinguishable from"
+
+
 def _check_same_tokens(ours: TokenScores, theirs: TokenScores) -> None:
     same = all(
         np.array_equal(getattr(ours, name), getattr(theirs, name))

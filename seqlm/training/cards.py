@@ -7,6 +7,7 @@ from huggingface_hub import EvalResult, ModelCardData
 
 from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
+from seqlm.evaluation.significance import baseline_verdict
 from seqlm.evaluation.tables import escape_markdown, run_table
 from seqlm.plots.style import DPI
 from seqlm.plots.training import LOSSES, plot_training_process
@@ -178,11 +179,9 @@ def _verdict(values: Mapping) -> str:
         baseline = f"the best baseline, {baseline_name(values['best_baseline'])}"
         if share.low > 0:
             return f"The model needs fewer nats per code than {baseline}; it saves {share}."
-        beats = "does not beat" if share.high < 0 else "is not distinguishable from"
-        return (
-            f"The model {beats} {baseline}: the share it saves is {share}. It has learned nothing "
-            "that counting would not give."
-        )
+        words = f"The model {baseline_verdict(share)} {baseline}: the share it saves is {share}."
+        counting = " It has learned nothing that counting would not give."
+        return words + (counting if share.high < 0 else "")  # else that is not shown
     if not ("accuracy" in values and values["baselines"]):
         return ""
     accuracy = {k: as_estimate(v["accuracy"]) for k, v in values["baselines"].items()}

@@ -14,6 +14,7 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokenizer import load_tokenizer
 from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.estimates import as_estimate
+from seqlm.evaluation.significance import baseline_verdict
 from seqlm.models.gpt2 import check_model_directory, is_classifier, load_lm, load_model
 from seqlm.training.cards import model_card, write_report
 from seqlm.training.measure import evaluate_classifier, evaluate_lm, evaluation_split
@@ -199,7 +200,6 @@ def _summary(values: Mapping) -> list[str]:
         lines.append(f"baseline {name}: code NLL {as_estimate(baseline['code']['nll'])}")
     if "below_best_baseline" in values:
         share = as_estimate(values["below_best_baseline"])
-        chance = "does not beat" if share.high < 0 else "is not distinguishable from"
-        verdict = "beats" if share.low > 0 else chance
+        verdict = baseline_verdict(share)
         lines.append(f"{verdict} the best baseline; the share of its nats that is saved: {share}")
     return lines

@@ -5,24 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from seqlm.config import DataFiles
-from seqlm.data.build import SEQUENCES, VOCAB
-from seqlm.data.corpus import Corpus, load_corpus
+from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
 from seqlm.evaluation.ngrams import fit_ngrams
-from seqlm.models.gpt2 import build_lm
 from seqlm.training.measure import evaluate_lm
-
-
-@pytest.fixture(scope="module")
-def corpus(built):
-    return load_corpus(DataFiles(built.directory / SEQUENCES, built.directory / VOCAB))
-
-
-@pytest.fixture(scope="module")
-def model(corpus, tiny):
-    return build_lm(tiny, corpus.vocab).eval()
 
 
 def test_how_far_below_the_best_baseline_is_one_minus_the_ratio(corpus, model):

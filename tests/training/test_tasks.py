@@ -19,16 +19,6 @@ from seqlm.training.tasks import first_loss, train_classifier, train_lm, validat
 from seqlm.utils import PACKAGE, modules_behind
 
 
-@pytest.fixture(scope="module")
-def corpus(built):
-    return load_corpus(DataFiles(built.directory / SEQUENCES, built.directory / VOCAB))
-
-
-@pytest.fixture(scope="module")
-def model(corpus, tiny):
-    return build_lm(tiny, corpus.vocab).eval()
-
-
 def test_no_input_of_a_classifier_holds_a_class(corpus):
     for split in ("train", "val", "test"):
         prompts, labels = corpus.to_classify(split)
