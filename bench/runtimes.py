@@ -17,6 +17,9 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+import seqlm  # noqa: F401  (it sets GOMP_SPINCOUNT, before torch is imported)
+
+# isort: split
 import numpy as np
 import torch
 

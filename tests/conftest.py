@@ -2,6 +2,8 @@
 
 import os
 
+import seqlm  # noqa: F401  (it sets GOMP_SPINCOUNT, before torch is imported)
+
 # Before torch, matplotlib and transformers are imported: they read these once. Tests are about
 # what is right, not how fast it is, so they run the same on a machine with a GPU.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
