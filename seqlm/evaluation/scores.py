@@ -61,7 +61,7 @@ def pad(rows: Rows, fill: int = 0) -> torch.Tensor:
 
     Attention is causal, so no real token sees the padding, and no mask is needed.
     """
-    longest = max(map(len, rows))
+    longest = max(1, *map(len, rows))  # a batch of empty rows has a column, too
     return torch.tensor([[*row, *[fill] * (longest - len(row))] for row in rows])
 
 

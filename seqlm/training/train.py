@@ -22,7 +22,13 @@ from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
 from seqlm.training.timing import choose_precision, count_steps, plan_steps
-from seqlm.training.trainer import MeasuringTrainer, Rows, ValidationMetric, collator
+from seqlm.training.trainer import (
+    MeasuringTrainer,
+    Rows,
+    ValidationMetric,
+    collator,
+    mean_class_loss,
+)
 
 RECORD = "training.json"
 
@@ -140,6 +146,7 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
         train_dataset=rows,
         data_collator=collate,
         processing_class=tokenizer,
+        compute_loss_func=None if rows.classes is None else mean_class_loss,
         metric=metric,
         save=lambda name: save_model(directory / name, model, tokenizer, arguments),
         config=config,

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch.utils.data import Dataset
+from torch.nn.functional import cross_entropy
+from torch.utils.data import Dataset, Sampler
 from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
-from transformers.trainer_pt_utils import LengthGroupedSampler
+from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from seqlm.config import TrainConfig
 from seqlm.errors import DataError
@@ -53,9 +54,12 @@ class Rows(Dataset):
     def __len__(self) -> int:
         return len(self.ids)
 
-    def __getitem__(self, index: int) -> dict:
-        row = {"input_ids": self.ids[index]}
-        return row if self.classes is None else {**row, "label": self.classes[index]}
+    def __getitem__(self, index: int | None) -> dict:
+        """One row; for None (see `_Order`) an empty one, without a token to count or predict."""
+        row = {"input_ids": [] if index is None else self.ids[index]}
+        if self.classes is None:
+            return row
+        return {**row, "label": IGNORED if index is None else self.classes[index]}
 
 
 def collator(pad_id: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
@@ -118,23 +122,45 @@ class _Progress(TrainerCallback):
         )
 
 
-class _ByLength(LengthGroupedSampler):
-    """Rows of like length together, in an order that follows from the seed and the epoch alone.
+def mean_class_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor):
+    """Cross-entropy of labels (B,), summed and divided by all rows of the step, in nats.
 
-    Trainer's own takes whatever random numbers come next, so a run that was resumed within an
-    epoch would go on in another order than it began in.
+    GPT-2's own is the mean over one batch; a mean of means is wrong where batches differ in size.
+    """
+    total = cross_entropy(outputs.logits, labels, ignore_index=IGNORED, reduction="sum")
+    return total / num_items_in_batch.sum()
+
+
+class _Order(Sampler):
+    """The rows of an epoch, in an order that follows from the seed and the epoch alone.
+
+    Trainer's own order by length takes whatever random numbers come next, so a run that was resumed
+    within an epoch would go on in another order than it began in. Where several processes share the
+    rows, every one needs as many batches as the others: None fills up the last ones. Accelerate
+    would train on some rows twice.
     """
 
     def __init__(self, trainer: Trainer, rows: Rows):
+        self.trainer, self.rows = trainer, len(rows)
         args = trainer.args
-        group = args.train_batch_size * args.gradient_accumulation_steps
-        super().__init__(group, lengths=[len(row) for row in rows.ids])
-        self.trainer = trainer
+        self.batch = args.train_batch_size * args.world_size
+        by_length = args.train_sampling_strategy == "group_by_length"
+        self.lengths = [len(row) for row in rows.ids] if by_length else None
+
+    def __len__(self) -> int:
+        several = self.trainer.args.world_size > 1
+        return math.ceil(self.rows / self.batch) * self.batch if several else self.rows
 
     def __iter__(self):
-        seed = self.trainer.args.data_seed + int(self.trainer.state.epoch or 0)
-        self.generator = torch.Generator().manual_seed(seed)
-        return super().__iter__()
+        args = self.trainer.args
+        seed = args.data_seed + int(self.trainer.state.epoch or 0)
+        generator = torch.Generator().manual_seed(seed)
+        if self.lengths:
+            group = self.batch * args.gradient_accumulation_steps
+            yield from get_length_grouped_indices(self.lengths, group, generator=generator)
+        else:
+            yield from torch.randperm(self.rows, generator=generator).tolist()
+        yield from [None] * (len(self) - self.rows)
 
 
 class MeasuringTrainer(Trainer):
@@ -176,9 +202,7 @@ class MeasuringTrainer(Trainer):
         return self.earlier_seconds + time.perf_counter() - self.started
 
     def _get_train_sampler(self, train_dataset=None):
-        if self.args.train_sampling_strategy == "group_by_length":
-            return _ByLength(self, self.train_dataset)
-        return super()._get_train_sampler(train_dataset)
+        return _Order(self, self.train_dataset)
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)

@@ -829,21 +829,64 @@ import json, os, sys
 from pathlib import Path
 
 sys.path[:0] = {paths!r}
-from test_train import SHORT, learn, rows_alike
+import test_train
 
-directory = Path({directory!r})
-record = learn(directory, rows_alike(16), batch_size=4, log=print, **SHORT)
-assert (directory / "final_model" / "model.safetensors").is_file()
-Path(f"{{directory}}-{{os.environ['RANK']}}.json").write_text(json.dumps(record["evals"]))
+for name in test_train.SHARED:
+    directory = Path({directory!r}) / name
+    record, fetched = test_train.learn_shared(directory, name, processes=2)
+    assert (directory / "final_model" / "model.safetensors").is_file()
+    found = json.dumps([record["evals"], fetched])
+    Path(f"{{directory}}-{{os.environ['RANK']}}.json").write_text(found)
 """
-SHORT = {"num_epochs": 2.0, "evals": 2, "learning_rate": 1e-3}
+# What each run learns from, and its settings; two processes take half of a batch each.
+SHARED = {
+    "alike": (lambda: Rows(rows_alike(16)), {"batch_size": 8}),
+    "by length": (lambda: Rows(rows_of_many_lengths(13)), {"batch_size": 4}),
+    "accumulated": (
+        lambda: Rows(rows_of_many_lengths(13)),
+        {"batch_size": 4, "grad_accumulation": 3},
+    ),
+    "an empty batch": (lambda: Rows(rows_alike(13)), {"batch_size": 6}),
+    "classifier": (
+        lambda: Rows(rows_of_many_lengths(13), [i % 3 for i in range(13)]),
+        {"batch_size": 4, "grad_accumulation": 3},
+    ),
+}
 
 
-def test_two_processes_learn_what_one_learns(tmp_path):
-    """Each takes four rows of the eight that one process takes by itself."""
+class WatchedRows(Rows):
+    """Rows that write down which of them were fetched."""
+
+    def __init__(self, rows: Rows):
+        super().__init__(rows.ids, rows.classes)
+        self.fetched = []
+
+    def __getitem__(self, index):
+        self.fetched.append(index)
+        return super().__getitem__(index)
+
+
+def learn_shared(directory, name, processes=1):
+    """Train a run of SHARED; returns its record, and the rows fetched in training, in order."""
+    make, settings = SHARED[name]
+    rows = WatchedRows(make())
+    settings = {"learning_rate": 1e-3, "num_epochs": 2.0, "evals": 2, "log": print, **settings}
+    model, measure = build_lm(CALM, VOCAB), code_nll
+    if rows.classes is not None:
+        model, measure = build_classifier(CALM, VOCAB, 3), lambda model: {"code_nll": 1.0}
+    settings["batch_size"] //= processes
+    record = learn(directory, rows, model=model, measure=measure, **settings)
+    timed = min(settings["batch_size"], len(rows))  # the batch that chooses the precision
+    return record, rows.fetched[timed:]
+
+
+@pytest.fixture(scope="module")
+def shared_by_two(tmp_path_factory):
+    """A folder with the runs of SHARED, made by torchrun's two processes, and what they printed."""
+    directory = tmp_path_factory.mktemp("two")
     paths = [str(Path(__file__).parent), *map(str, Path(__file__).parents[1:3])]
-    script = tmp_path / "two.py"
-    script.write_text(TWO.format(paths=paths, directory=str(tmp_path / "two")))
+    script = directory / "two.py"
+    script.write_text(TWO.format(paths=paths, directory=str(directory)))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -854,15 +897,57 @@ def test_two_processes_learn_what_one_learns(tmp_path):
         timeout=180,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    record = json.loads((tmp_path / "two" / "training.json").read_text())
-    assert record["finished"] and record["steps"] == 4
-    assert done.stdout.count("4 steps") == 1  # one process speaks
-    for rank in (0, 1):
-        theirs = {"evals": json.loads((tmp_path / f"two-{rank}.json").read_text())}
-        assert table(theirs) == table(record)
-    alone = learn(tmp_path / "one", rows_alike(16), batch_size=8, **SHORT)
-    assert record["tokens"] == alone["tokens"]
-    one, two = weights(tmp_path / "one/final_model"), weights(tmp_path / "two/final_model")
-    assert close(one, two, atol=2e-5)
+    return directory, done.stdout
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_two_processes_learn_what_one_learns(name, shared_by_two, tmp_path):
+    directory, _ = shared_by_two
+    record = json.loads((directory / name / "training.json").read_text())
+    alone, _ = learn_shared(tmp_path / name, name)
+    assert record["finished"]
+    for value in ("steps", "tokens"):
+        assert record[value] == alone[value]
+    one, two = (weights(at / name / "final_model") for at in (tmp_path, directory))
+    assert close(one, two, atol=1e-5)
     losses = [[line["loss"] for line in found["history"]] for found in (alone, record)]
-    assert np.allclose(*losses, atol=2e-3)
+    assert np.allclose(*losses, atol=1e-5)
+    for rank in (0, 1):
+        evals, _ = json.loads((directory / f"{name}-{rank}.json").read_text())
+        assert table({"evals": evals}) == table(record)
+
+
+def test_no_process_fetches_rows_of_another(shared_by_two):
+    """In an epoch each row is fetched once, by one process; None is a row that fills a batch."""
+    for name, (make, settings) in SHARED.items():
+        fetched = [
+            json.loads((shared_by_two[0] / f"{name}-{rank}.json").read_text())[1] for rank in (0, 1)
+        ]
+        rows, half = len(make()), settings["batch_size"] // 2
+        per_epoch = math.ceil(rows / settings["batch_size"]) * half
+        assert [len(rows_of_one) for rows_of_one in fetched] == [2 * per_epoch] * 2
+        for epoch in (slice(per_epoch), slice(per_epoch, None)):
+            seen = [row for one in fetched for row in one[epoch] if row is not None]
+            assert sorted(seen) == list(range(rows))
+
+
+def test_one_process_speaks_for_all(shared_by_two):
+    assert shared_by_two[1].count("13 rows, 8 steps") == 1  # by length
+
+
+def test_the_last_batches_of_an_epoch_may_differ_in_size(tmp_path):
+    """A classifier's loss is the mean over the rows of a step, however they are batched."""
+    rows = rows_of_many_lengths(13)
+    settings = {"num_epochs": 1.0, "evals": 1, "measure": lambda model: {"code_nll": 1.0}}
+    found = []
+    for size, passes in ((8, 1), (4, 2)):
+        learn(
+            tmp_path / str(size),
+            Rows(rows, [i % 3 for i in range(13)]),
+            model=build_classifier(CALM, VOCAB, 3),
+            batch_size=size,
+            grad_accumulation=passes,
+            **settings,
+        )
+        found.append(weights(tmp_path / str(size) / "final_model"))
+    assert close(*found, atol=1e-5)
