@@ -21,7 +21,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory test test-fast test-avx2 lint lab app clean
+.PHONY: help install report laboratory bench test test-fast test-avx2 lint lab app clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
@@ -35,6 +35,9 @@ report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke
 
 laboratory: $(STAMP) ## the same and the long experiments (about 15 minutes more)
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
+
+bench: $(STAMP) ## measure the speed of training, sampling and reading; results in bench/results
+	$(BIN)/python bench/run.py
 
 test: lint ## check the style, then run every test
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile

@@ -128,7 +128,7 @@ def _is_whole(state: Path) -> bool:
 
 def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     """The Trainer; and precision, values before training, and plan, which a resumed run keeps."""
-    directory, collate = config.output_dir, collator(tokenizer.pad_token_id)
+    collate = collator(tokenizer.pad_token_id)
     model.to(default_device())
     fit_attention(model, max(map(len, rows.ids)))
     size = min(config.batch_size, len(rows))
@@ -139,21 +139,36 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     initial = earlier.get("initial") or metric.measure(model)
     seconds = precision["step_seconds"].get(precision["chosen"]), time.perf_counter() - started
     plan = earlier.get("plan") or plan_steps(config, len(rows), *seconds)
-    arguments = _arguments(config, rows, metric.name, precision["chosen"], plan)
-    trainer = MeasuringTrainer(
+    trainer = make_trainer(model, tokenizer, rows, metric, config, precision["chosen"], plan, log)
+    return trainer, {"precision": precision, "initial": initial, "plan": plan}
+
+
+def make_trainer(
+    model,
+    tokenizer,
+    rows: Rows,
+    metric: ValidationMetric,
+    config: TrainConfig,
+    precision: str,
+    plan: dict[str, int],
+    log: Callable[[str], None],
+) -> MeasuringTrainer:
+    """The Trainer of a run of `plan["steps"]` steps in `precision`; `model` is on its device."""
+    fit_attention(model, max(map(len, rows.ids)))
+    arguments = _arguments(config, rows, metric.name, precision, plan)
+    return MeasuringTrainer(
         model=model,
         args=arguments,
         train_dataset=rows,
-        data_collator=collate,
+        data_collator=collator(tokenizer.pad_token_id),
         processing_class=tokenizer,
         compute_loss_func=None if rows.classes is None else mean_class_loss,
         metric=metric,
-        save=lambda name: save_model(directory / name, model, tokenizer, arguments),
+        save=lambda name: save_model(config.output_dir / name, model, tokenizer, arguments),
         config=config,
         log=log if arguments.process_index == 0 else lambda line: None,
         eval_dataset=rows,
     )
-    return trainer, {"precision": precision, "initial": initial, "plan": plan}
 
 
 def _arguments(
