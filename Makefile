@@ -17,6 +17,9 @@ FITS = import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))
 PYTHON ?= $(shell for python in python3.11 python3 python3.12 python3.13 python3.14; do \
 	"$$python" -c '$(FITS)' >/dev/null 2>&1 && { echo "$$python"; break; }; done)
 
+# Two processes, a file each; files in the order of tests/conftest.py, the longest first.
+PYTEST = $(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+
 NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
@@ -40,16 +43,15 @@ bench: $(STAMP) ## measure the speed of training, sampling and reading; results 
 	$(BIN)/python bench/run.py
 
 test: lint ## check the style, then run every test
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	$(PYTEST)
 
 test-fast: $(STAMP) ## the short tests only: no notebooks, browsers, servers or long training
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m "not slow and not browser and not subprocess"
+	$(PYTEST) -m "not slow and not browser and not subprocess"
 
 # Two variables that oneDNN and torch read: a newer processor then computes as one with AVX2 only.
 test-avx2: $(STAMP) ## the numeric tests once more, as on a processor without AVX-512 and bf16
-	DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(BIN)/python -m pytest --numprocesses 2 \
-		--dist loadfile -m "not browser and not subprocess" \
-		tests/data tests/models tests/evaluation tests/training
+	DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) \
+		-m "not browser and not subprocess" tests/data tests/models tests/evaluation tests/training
 
 lint: $(STAMP) ## check the style of code and notebooks
 	$(BIN)/ruff check .

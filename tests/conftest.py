@@ -26,8 +26,16 @@ from seqlm.models.gpt2 import build_lm
 torch.set_num_threads(1)
 
 
+LONGEST_FIRST = ("notebooks", "browser", "deploy")  # of folders
+
+
 def pytest_collection_modifyitems(items) -> None:
-    """Folders whose every test is slow, or needs a browser; elsewhere a test says so itself."""
+    """Mark folders whose every test is slow, or needs a browser; elsewhere a test says so itself.
+
+    Two processes share the files in this order, so the longest must not come last.
+    """
+    order = {name: place for place, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
     for item in items:
         if "browser" in item.path.parts:
             item.add_marker(pytest.mark.browser)

@@ -531,6 +531,8 @@ def test_without_a_model_one_can_be_trained_and_then_the_panels_fill(voila, open
     (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
     parameters.source, n = re.subn(r"max_seconds = \d+", "max_seconds = 2", parameters.source)
     assert n == 1
+    # The real data set is built, only without ten augmented copies of every image.
+    parameters.source += "\nfrom seqlm.playground import app\napp.DATA = app.DataConfig(copies=1)"
     nbformat.write(notebook, tmp_path / "playground.ipynb")
     address = voila(
         tmp_path / "playground.ipynb", "--template=seqlm", SEQLM_HOME=str(tmp_path / "home")
