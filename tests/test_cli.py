@@ -199,14 +199,12 @@ def test_the_python_in_the_page_on_data_runs(capsys):
     assert "'rows': 200" in said and "{'train': 140, 'val': 20, 'test': 40}" in said
 
 
-def test_infer_classifies_rows_from_a_pipe(built, trained):
+def test_infer_classifies_rows_from_a_pipe(built, trained, monkeypatch, capsys):
     lines = (built.directory / "sequences.jsonl").read_text().splitlines()
     rows = [line for line in lines if json.loads(line)["tokens"].startswith("<IMG>")][:3]
-    asked = [sys.executable, "-m", "seqlm", "infer", "--mode", "classify"]
-    asked += ["--model_path", str(trained / "best_model")]
-    done = subprocess.run(asked, input="\n".join(rows), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(rows).encode())))
+    assert main(["infer", "--mode", "classify", "--model_path", str(trained / "best_model")]) == 0
+    answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(answers) == 3
     assert all(sum(a["probabilities"]) == pytest.approx(1, abs=1e-4) for a in answers)
 
