@@ -18,7 +18,7 @@ from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError
 from seqlm.evaluation.estimates import Estimate, median
 from seqlm.models import gpt2
-from seqlm.training.timing import count_steps, forward_backward
+from seqlm.training.timing import count_steps, forward_backward, update_weights
 from seqlm.utils import format_duration
 
 STEPS = 6  # timed of a size in each precision: the fewest that give the median an interval
@@ -81,11 +81,7 @@ def _time_once(model, optimizer, batch: dict[str, torch.Tensor], step: TrainingS
     started = time.perf_counter()
     for _ in range(step.grad_accumulation):
         forward_backward(model, batch, step.precision)
-    torch.nn.utils.clip_grad_norm_(model.parameters(), step.max_grad_norm)
-    optimizer.step()
-    optimizer.zero_grad()
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
+    update_weights(model, optimizer, step.max_grad_norm)
     return time.perf_counter() - started
 
 

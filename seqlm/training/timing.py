@@ -1,20 +1,26 @@
-"""Time training steps: choose a precision, and plan the steps that fit a time limit."""
+"""Time training steps: choose a precision, forecast a run, plan the steps that fit a time limit."""
 
 import math
+import tempfile
 import time
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
 
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
 
-from seqlm.config import Precision, TrainConfig
+from seqlm.config import TrainConfig
 from seqlm.errors import ConfigError
 from seqlm.models.gpt2 import default_device
 
-TIMED_STEPS = 5
+TIMED_PASSES = 3  # of a precision, at most
+TOO_SLOW = 1.5  # a precision whose first pass takes so many times the other's is not timed again
+TIMING_SHARE = 0.02  # of the run; after so long no more passes are timed
 FEWEST_STEPS = 10  # of a run with a time limit
-OVERHEAD = 1.25  # an optimizer step takes so much longer than its forward and backward passes
 EVALUATION_SHARE = 0.25  # at most so much of a time limit goes to evaluations
+COPIES_SAVED = 4  # at an evaluation: weights and AdamW's two moments, and the best model
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -38,15 +44,52 @@ def forward_backward(model, batch: dict[str, torch.Tensor], precision: str) -> N
     loss.backward()
 
 
+def update_weights(model, optimizer, max_grad_norm: float) -> None:
+    """Clip the gradients, take an optimizer step and drop the gradients, as Trainer does."""
+    torch.nn.utils.clip_grad_norm_(model.parameters(), max_grad_norm)
+    optimizer.step()
+    optimizer.zero_grad()
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def update_seconds(model, optimizer, max_grad_norm: float) -> float:
+    """Seconds of `update_weights`; leaves model and seeds untouched, but `optimizer` is used up."""
+    trained = [weight for weight in model.parameters() if weight.requires_grad]
+    before = [weight.detach().clone() for weight in trained]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        for _ in range(2):  # the first makes the optimizer's state
+            for weight in trained:
+                weight.grad = torch.randn_like(weight)
+            started = time.perf_counter()
+            update_weights(model, optimizer, max_grad_norm)
+            seconds = time.perf_counter() - started
+    with torch.no_grad():
+        for weight, value in zip(trained, before, strict=True):
+            weight.copy_(value)
+    return seconds
+
+
+def saving_seconds(model, directory: Path) -> float:
+    """Seconds that saving takes at an evaluation, from writing the weights once to `directory`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    started = time.perf_counter()
+    with tempfile.TemporaryFile(dir=directory) as file:
+        torch.save(model.state_dict(), file)
+    return COPIES_SAVED * (time.perf_counter() - started)
+
+
 def choose_precision(
-    wanted: Precision, model, batch: dict[str, torch.Tensor]
+    config: TrainConfig, model, batch: dict[str, torch.Tensor], rows: int
 ) -> dict[str, str | float]:
-    """Choose the precision to train in, and time it on one real batch.
+    """Choose the precision of a run on `rows` training rows, and time it on one real batch.
 
     "auto" times fp32 and bf16 in turn and takes the faster, or takes fp32 where bf16 would only be
-    emulated. Returns "chosen", "asked" and "step_seconds", the median of each precision timed.
-    Raises ConfigError for a precision that this machine cannot train the model in.
+    emulated. A precision that is clearly slower is timed once, and timing ends at `TIMING_SHARE` of
+    the run. Returns "chosen", "asked", "timing_seconds", and "step_seconds": the median pass in
+    each precision. Raises ConfigError for a precision that this machine cannot train the model in.
     """
+    wanted, started = config.precision, time.perf_counter()
     if wanted == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision: fp16 needs a GPU; use bf16, fp32 or auto on this machine")
     model.to(default_device()).train()
@@ -58,14 +101,23 @@ def choose_precision(
             f"precision: this machine cannot train a {type(model).__name__} in {wanted}; use fp32 "
             "or auto"
         )
-    times: dict[str, list[float]] = {name: [] for name in possible}
-    for _ in range(TIMED_STEPS):
-        for name in possible:
-            times[name].append(step_seconds(model, batch, name))
-    medians = {name: sorted(taken)[TIMED_STEPS // 2] for name, taken in times.items()}
-    chosen = min(medians, key=medians.get)
+    times = {name: [step_seconds(model, batch, name)] for name in possible}
+    fastest = min(times.values())[0]
+    left = [taken for taken in times.items() if taken[1][0] < TOO_SLOW * fastest]
+    run = fastest * count_steps(config, rows) * config.grad_accumulation
+    allowed = TIMING_SHARE * min(run, config.max_seconds or math.inf)
+    for _ in range(TIMED_PASSES - 1):
+        for name, taken in left:
+            if time.perf_counter() - started < allowed:
+                taken.append(step_seconds(model, batch, name))
+    medians = {name: median(taken) for name, taken in times.items()}
     # Under torchrun every process timed for itself; they must not train in different precisions.
-    return {"chosen": agree(chosen), "asked": wanted, "step_seconds": medians}
+    return {
+        "chosen": agree(min(medians, key=medians.get)),
+        "asked": wanted,
+        "step_seconds": medians,
+        "timing_seconds": time.perf_counter() - started,
+    }
 
 
 def has_native_bf16() -> bool:
@@ -98,9 +150,20 @@ def count_steps(config: TrainConfig, rows: int) -> int:
     return math.ceil(math.ceil(batches / config.grad_accumulation) * config.num_epochs)
 
 
-def plan_steps(
-    config: TrainConfig, rows: int, pass_seconds: float, evaluation_seconds: float
-) -> dict[str, int]:
+@dataclass(frozen=True)
+class Forecast:
+    """Seconds that the parts of a run take, timed before it begins."""
+
+    step: float  # forward and backward passes, clipping, optimizer
+    evaluation: float  # evaluating on val, and saving
+
+    def seconds(self, done: int, steps: int, eval_steps: int) -> float:
+        """Seconds left after `done` of `steps`, evaluated every `eval_steps` and at the end."""
+        evals = math.ceil(steps / eval_steps) - done // eval_steps
+        return (steps - done) * self.step + evals * self.evaluation
+
+
+def plan_steps(config: TrainConfig, rows: int, forecast: Forecast) -> dict[str, int]:
     """How many "steps" and "evals" a run has, and no more than fit `config.max_seconds`.
 
     The learning rate's schedule is laid over the planned steps, so it ends with the time.
@@ -108,9 +171,8 @@ def plan_steps(
     steps, limit = count_steps(config, rows), config.max_seconds
     if limit is None:
         return {"steps": steps, "evals": config.evals}
-    evals = max(1, min(config.evals, int(EVALUATION_SHARE * limit / evaluation_seconds)))
-    left = limit - evals * evaluation_seconds
-    fitting = int(left / (OVERHEAD * pass_seconds * config.grad_accumulation))
+    evals = max(1, min(config.evals, int(EVALUATION_SHARE * limit / forecast.evaluation)))
+    fitting = int((limit - evals * forecast.evaluation) / forecast.step)
     return agree({"steps": min(steps, max(FEWEST_STEPS, fitting)), "evals": evals})
 
 

@@ -21,7 +21,14 @@ from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
-from seqlm.training.timing import choose_precision, count_steps, plan_steps
+from seqlm.training.timing import (
+    Forecast,
+    choose_precision,
+    count_steps,
+    plan_steps,
+    saving_seconds,
+    update_seconds,
+)
 from seqlm.training.trainer import (
     MeasuringTrainer,
     Rows,
@@ -131,16 +138,26 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     collate = collator(tokenizer.pad_token_id)
     model.to(default_device())
     fit_attention(model, max(map(len, rows.ids)))
-    size = min(config.batch_size, len(rows))
-    precision = choose_precision(config.precision, model, collate([rows[i] for i in range(size)]))
+    lengths = [len(row) for row in rows.ids]
+    mean = sum(lengths) / len(rows)
+    typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - mean))[: config.batch_size]
+    precision = choose_precision(config, model, collate([rows[i] for i in typical]), len(rows))
     if earlier:
         precision["chosen"] = earlier["precision"]["chosen"]
+    times = precision["step_seconds"]
+    step = times.get(precision["chosen"], max(times.values())) * config.grad_accumulation
+    # The optimizer: as costly as the one that Trainer makes.
+    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], fused=True)
+    step += update_seconds(model, optimizer, config.max_grad_norm)
     started = time.perf_counter()
     initial = earlier.get("initial") or metric.measure(model)
-    seconds = precision["step_seconds"].get(precision["chosen"]), time.perf_counter() - started
-    plan = earlier.get("plan") or plan_steps(config, len(rows), *seconds)
-    trainer = make_trainer(model, tokenizer, rows, metric, config, precision["chosen"], plan, log)
-    return trainer, {"precision": precision, "initial": initial, "plan": plan}
+    evaluation = time.perf_counter() - started + saving_seconds(model, config.output_dir)
+    forecast = Forecast(step, earlier["forecast"]["evaluation"] if earlier else evaluation)
+    plan = earlier.get("plan") or plan_steps(config, len(rows), forecast)
+    settings = config, precision["chosen"], plan, log, forecast
+    trainer = make_trainer(model, tokenizer, rows, metric, *settings)
+    found = {"precision": precision, "forecast": asdict(forecast), "initial": initial}
+    return trainer, {**found, "plan": plan}
 
 
 def make_trainer(
@@ -152,6 +169,7 @@ def make_trainer(
     precision: str,
     plan: dict[str, int],
     log: Callable[[str], None],
+    forecast: Forecast = Forecast(math.inf, 0.0),  # that of a run that nobody timed
 ) -> MeasuringTrainer:
     """The Trainer of a run of `plan["steps"]` steps in `precision`; `model` is on its device."""
     fit_attention(model, max(map(len, rows.ids)))
@@ -166,6 +184,7 @@ def make_trainer(
         metric=metric,
         save=lambda name: save_model(config.output_dir / name, model, tokenizer, arguments),
         config=config,
+        forecast=forecast,
         log=log if arguments.process_index == 0 else lambda line: None,
         eval_dataset=rows,
     )
@@ -215,15 +234,16 @@ def _arguments(
 def _log_eta(trainer: MeasuringTrainer, record: dict, checkpoint: Path | None) -> None:
     """Log what is about to be trained, and how long it will take."""
     arguments, precision = trainer.args, record["precision"]
-    times, steps = precision["step_seconds"], arguments.max_steps
+    forecast, steps = Forecast(**record["forecast"]), arguments.max_steps
     done = 0 if checkpoint is None else int(checkpoint.name.removeprefix("checkpoint-"))
-    per_pass = times.get(precision["chosen"], min(times.values()))
-    seconds = per_pass * arguments.gradient_accumulation_steps * (steps - done)
+    left = utils.format_duration(forecast.seconds(done, steps, arguments.eval_steps))
+    times = precision["step_seconds"]
     timed = ", ".join(f"{name} {passed * 1000:,.0f} ms" for name, passed in times.items())
     lines = [
         f"{record['parameters']:,} parameters, {record['rows']:,} rows, {steps:,} steps",
         f"a pass over one batch takes {timed}; training in {precision['chosen']}",
-        f"this will take about {utils.format_duration(seconds)}, and evaluation a little on top",
+        f"this will take about {left}: {forecast.step:.2g} s per step, and every "
+        f"{arguments.eval_steps:,} steps {forecast.evaluation:.2g} s to evaluate and save",
     ]
     if precision["asked"] == "auto" and "bf16" not in times:
         lines.insert(2, "bf16 was not tried: this processor has no instructions for it")

@@ -3,7 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,10 +15,11 @@ from transformers.trainer_pt_utils import get_length_grouped_indices
 from seqlm.config import TrainConfig
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import pad
-from seqlm.training.timing import agree
+from seqlm.training.timing import Forecast, agree, count_steps
 from seqlm.utils import format_duration, read_json
 
 IGNORED = -100  # PyTorch's "no loss here"
+BUSY = "less than half the speed of the forecast: another program is using the processor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,31 +96,64 @@ class _TimeLimit(TrainerCallback):
 
 
 class _Progress(TrainerCallback):
-    """A line now and then: the step, the loss, tokens per second, the time left."""
+    """A line now and then: the step, the loss, tokens per second of training, the time left.
 
-    def __init__(self, log: Callable[[str], None], every: float = 20.0):
-        self.log, self.every = log, every
-        self.first_step = self.started = self.last_logged = self.loss = None
+    `step_tokens` are those of an average step: batches of long rows take longer than others.
+    """
+
+    def __init__(
+        self,
+        log: Callable[[str], None],
+        forecast: Forecast,
+        step_tokens: float,
+        every: float = 20.0,
+    ):
+        self.log, self.step_tokens, self.every = log, step_tokens, every
+        self.forecast, self.best_speed = forecast, step_tokens / forecast.step
+        self.loss, self.warned = None, False
 
     def on_train_begin(self, args, state, control, **kwargs):
-        self.first_step, self.started = state.global_step, time.perf_counter()
-        self.first_tokens, self.last_logged = state.num_input_tokens_seen, self.started
+        self.first_step, self.began = state.global_step, time.perf_counter()
+        self.mark = self.last_logged = self.began
+        self.seconds = self.tokens = self.pauses = self.evals = 0  # not those of the first step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.loss = (logs or {}).get("loss", self.loss)
 
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.evals += 1
+        self.on_save(args, state, control)
+
+    def on_save(self, args, state, control, **kwargs):
+        self.mark, before = time.perf_counter(), self.mark
+        self.pauses += self.mark - before
+
     def on_step_end(self, args, state, control, **kwargs):
         now, done = time.perf_counter(), state.global_step - self.first_step
-        if done != 10 and now - self.last_logged < self.every:
+        self.seconds, self.mark = self.seconds + now - self.mark, now
+        if done == 1:
+            self.seconds, self.seen = 0.0, state.num_input_tokens_seen
+            self.shown = 0.0, 0
+        if done == 1 or done != 10 and now - self.last_logged < self.every:
             return
         self.last_logged = now
-        left = (now - self.started) / done * (state.max_steps - state.global_step)
-        speed = (state.num_input_tokens_seen - self.first_tokens) / (now - self.started)
+        tokens = state.num_input_tokens_seen - self.seen
+        speed = tokens / self.seconds
+        evaluation = self.pauses / self.evals if self.evals else self.forecast.evaluation
+        measured = Forecast(self.step_tokens / speed, evaluation)
+        left = measured.seconds(state.global_step, state.max_steps, args.eval_steps)
         loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
-        self.log(
-            f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
-            f"{format_duration(left)} left"
-        )
+        line = f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
+        line += f"{format_duration(left)} left"
+        if done == 10:
+            line += f"; corrected: {format_duration(now - self.began + left)} in all"
+            self.best_speed = max(self.best_speed, speed)
+        self.log(line)
+        recent = (tokens - self.shown[1]) / (self.seconds - self.shown[0])
+        self.shown = self.seconds, tokens
+        if done >= 10 and recent < self.best_speed / 2 and not self.warned:
+            self.warned = True
+            self.log(BUSY)
 
 
 def mean_class_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor):
@@ -171,6 +205,7 @@ class MeasuringTrainer(Trainer):
         *,
         metric: ValidationMetric,
         config: TrainConfig,
+        forecast: Forecast,
         save: Callable[[str], None],
         log: Callable[[str], None],
         **kwargs,
@@ -181,7 +216,10 @@ class MeasuringTrainer(Trainer):
         self.earlier_seconds, self.started = 0.0, time.perf_counter()
         self.out_of_time = False
         self.remove_callback(PrinterCallback)
-        self.add_callback(_Progress(log))
+        one_epoch = replace(config, num_epochs=1.0, max_steps=-1)
+        tokens = sum(map(len, self.train_dataset.ids))
+        step_tokens = tokens / count_steps(one_epoch, len(self.train_dataset))
+        self.add_callback(_Progress(log, forecast, step_tokens))
         if config.max_seconds is not None:
             self.add_callback(_TimeLimit(self, config.max_seconds))
 

@@ -109,7 +109,7 @@ def test_training_tells_parameters_and_seconds_first(built, tmp_path, capsys):
     parameters = (66 + 64) * 96 + (12 * 96 + 13) * 96 + 2 * 96
     before, _ = said.out.split("step 1 ·")
     assert f"{parameters:,} parameters, " in before
-    assert re.search(r"this will take about \d+ s, ", before)
+    assert re.search(r"this will take about \d+ s: ", before)
     assert said.err.startswith("size nano, but with n_layer 1 as set\n")
 
 

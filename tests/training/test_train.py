@@ -21,7 +21,6 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
-from seqlm.training.timing import plan_steps
 from seqlm.training.train import newest_checkpoint, train_model
 from seqlm.training.trainer import Rows, ValidationMetric, collator
 
@@ -327,29 +326,14 @@ def test_the_wait_is_told_before_it_starts(tmp_path):
     learn(tmp_path, rows_alike(), log=lines.append)
     before = lines[: next(i for i, line in enumerate(lines) if "val:" in line)]
     assert any("18 steps" in line and "24 rows" in line for line in before)
-    assert any("will take about" in line for line in before)
-    assert any("tokens/s" in line and "left" in line for line in lines)
+    assert any("will take about" in line and "evaluate and save" in line for line in before)
+    (after_ten,) = (line for line in lines if "tokens/s" in line)
+    assert after_ten.startswith("step 10 of 18 ") and " left; corrected: " in after_ten
 
 
 # ---------------------------------------------------------------- a time limit
 
 LONG = {"num_epochs": 1000.0, "batch_size": 4}
-
-
-@pytest.mark.parametrize(
-    ("settings", "seconds", "plan"),
-    [
-        ({}, (0.1, 1.0), {"steps": 6000, "evals": 6}),
-        ({"max_seconds": 100.0}, (0.1, 1.0), {"steps": 752, "evals": 6}),
-        ({"max_seconds": 100.0, "grad_accumulation": 2}, (0.1, 1.0), {"steps": 376, "evals": 6}),
-        ({"max_seconds": 100.0, "max_steps": 50}, (0.1, 1.0), {"steps": 50, "evals": 6}),
-        ({"max_seconds": 100.0}, (0.1, 10.0), {"steps": 640, "evals": 2}),
-        ({"max_seconds": 0.01}, (0.1, 1.0), {"steps": 10, "evals": 1}),
-    ],
-)
-def test_steps_and_evaluations_are_planned_to_fit_the_time_limit(settings, seconds, plan):
-    config = TrainConfig(**LONG, evals=6, **settings)
-    assert plan_steps(config, 24, *seconds) == plan
 
 
 def test_a_run_ends_with_its_time_limit_and_the_schedule_with_it(tmp_path):
@@ -771,11 +755,10 @@ def test_auto_takes_the_precision_that_was_faster_here(tmp_path, trainers, monke
             lambda model, batch, name, winner=winner: 0.1 if name == winner else 0.2,
         )
         record = learn(tmp_path / winner, rows_alike(), max_steps=2, precision="auto")
-        assert record["precision"] == {
-            "chosen": winner,
-            "asked": "auto",
-            "step_seconds": {winner: 0.1, "fp32" if winner == "bf16" else "bf16": 0.2},
-        }
+        found = record["precision"]
+        assert (found["chosen"], found["asked"]) == (winner, "auto")
+        loser = "fp32" if winner == "bf16" else "bf16"
+        assert found["step_seconds"] == {winner: 0.1, loser: 0.2}
         arguments = trainers[-1][0].args
         assert (arguments.bf16, arguments.fp16) == (winner == "bf16", False)
 
@@ -797,24 +780,6 @@ def test_auto_does_not_try_a_bf16_that_is_only_emulated(tmp_path, monkeypatch):
     assert record["precision"]["chosen"] == "fp32"
     assert record["precision"]["step_seconds"].keys() == {"fp32"}
     assert any(line.startswith("bf16 was not tried") for line in lines)
-
-
-def test_timing_leaves_weights_gradients_and_random_numbers_alone():
-    from seqlm.training.timing import choose_precision, has_native_bf16
-
-    model = build_lm(LIVELY, VOCAB)
-    before = {name: weight.clone() for name, weight in model.state_dict().items()}
-    batch = collator(PAD)([{"input_ids": row} for row in rows_of_many_lengths(4)])
-    torch.manual_seed(3)
-    undisturbed = torch.rand(4)
-    torch.manual_seed(3)
-    found = choose_precision("auto", model, batch)
-    assert torch.equal(torch.rand(4), undisturbed)
-    assert equal(before, model.state_dict())
-    assert all(weight.grad is None for weight in model.parameters())
-    assert found["chosen"] == min(found["step_seconds"], key=found["step_seconds"].get)
-    timed = {"fp32", "bf16"} if has_native_bf16() else {"fp32"}
-    assert found["step_seconds"].keys() == timed
 
 
 def test_rows_longer_than_the_model_are_refused_before_anything_is_written(tmp_path):
