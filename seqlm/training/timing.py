@@ -163,6 +163,9 @@ class Forecast:
         return (steps - done) * self.step + evals * self.evaluation
 
 
+NOT_TIMED = Forecast(math.inf, 0.0)
+
+
 def plan_steps(config: TrainConfig, rows: int, forecast: Forecast) -> dict[str, int]:
     """How many "steps" and "evals" a run has, and no more than fit `config.max_seconds`.
 

@@ -22,6 +22,7 @@ from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
 from seqlm.training.timing import (
+    NOT_TIMED,
     Forecast,
     choose_precision,
     count_steps,
@@ -169,7 +170,7 @@ def make_trainer(
     precision: str,
     plan: dict[str, int],
     log: Callable[[str], None],
-    forecast: Forecast = Forecast(math.inf, 0.0),  # that of a run that nobody timed
+    forecast: Forecast = NOT_TIMED,
 ) -> MeasuringTrainer:
     """The Trainer of a run of `plan["steps"]` steps in `precision`; `model` is on its device."""
     fit_attention(model, max(map(len, rows.ids)))

@@ -19,6 +19,7 @@ from seqlm.training.timing import Forecast, agree, count_steps
 from seqlm.utils import format_duration, read_json
 
 IGNORED = -100  # PyTorch's "no loss here"
+LOG_SECONDS = 20.0  # between two lines of progress
 BUSY = "less than half the speed of the forecast: another program is using the processor"
 
 
@@ -101,21 +102,15 @@ class _Progress(TrainerCallback):
     `step_tokens` are those of an average step: batches of long rows take longer than others.
     """
 
-    def __init__(
-        self,
-        log: Callable[[str], None],
-        forecast: Forecast,
-        step_tokens: float,
-        every: float = 20.0,
-    ):
-        self.log, self.step_tokens, self.every = log, step_tokens, every
+    def __init__(self, log: Callable[[str], None], forecast: Forecast, step_tokens: float):
+        self.log, self.step_tokens = log, step_tokens
         self.forecast, self.best_speed = forecast, step_tokens / forecast.step
         self.loss, self.warned = None, False
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first_step, self.began = state.global_step, time.perf_counter()
         self.mark = self.last_logged = self.began
-        self.seconds = self.tokens = self.pauses = self.evals = 0  # not those of the first step
+        self.seconds = self.pauses = self.evals = 0  # `seconds` will leave out the first step
 
     def on_log(self, args, state, control, logs=None, **kwargs):
         self.loss = (logs or {}).get("loss", self.loss)
@@ -132,9 +127,8 @@ class _Progress(TrainerCallback):
         now, done = time.perf_counter(), state.global_step - self.first_step
         self.seconds, self.mark = self.seconds + now - self.mark, now
         if done == 1:
-            self.seconds, self.seen = 0.0, state.num_input_tokens_seen
-            self.shown = 0.0, 0
-        if done == 1 or done != 10 and now - self.last_logged < self.every:
+            self.seconds, self.seen, self.shown = 0.0, state.num_input_tokens_seen, (0.0, 0)
+        if done == 1 or done != 10 and now - self.last_logged < LOG_SECONDS:
             return
         self.last_logged = now
         tokens = state.num_input_tokens_seen - self.seen
