@@ -157,8 +157,8 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     plan = earlier.get("plan") or plan_steps(config, len(rows), forecast)
     settings = config, precision["chosen"], plan, log, forecast
     trainer = make_trainer(model, tokenizer, rows, metric, *settings)
-    found = {"precision": precision, "forecast": asdict(forecast), "initial": initial}
-    return trainer, {**found, "plan": plan}
+    seconds = asdict(forecast)
+    return trainer, {"precision": precision, "forecast": seconds, "initial": initial, "plan": plan}
 
 
 def make_trainer(
