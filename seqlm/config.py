@@ -169,10 +169,13 @@ class TrainConfig:
         batch_size: rows per forward pass, on each device.
         grad_accumulation: forward passes per optimizer step.
         num_epochs: passes over the training rows.
+        optimizer: "muon" updates the matrices inside the blocks by Muon and all else by AdamW; it
+            learns from fewer tokens, at higher learning rates, such as 2e-3.
         learning_rate: peak of the learning-rate schedule.
-        weight_decay: AdamW's weight decay, on matrices only.
+        weight_decay: decoupled weight decay, on matrices only.
         warmup_ratio: share of the steps in which the learning rate rises.
-        schedule: shape of the learning rate after the warmup.
+        schedule: shape of the learning rate after the warmup; "warmup_stable_decay" is constant
+            and falls linearly in the last fifth of the steps.
         max_grad_norm: gradients are clipped to this norm.
         max_length: most tokens in a row; longer rows lose codes from the left.
         max_steps: stop after this many optimizer steps; -1 follows num_epochs.
@@ -189,10 +192,11 @@ class TrainConfig:
     batch_size: int = Field(8, ge=1)
     grad_accumulation: int = Field(1, ge=1)
     num_epochs: float = Field(20.0, ge=0.001)
+    optimizer: Literal["adamw", "muon"] = "adamw"
     learning_rate: float = Field(5e-5, ge=1e-9, le=1)
     weight_decay: float = Field(0.01, ge=0)
     warmup_ratio: float = Field(0.05, ge=0, le=0.99)
-    schedule: Literal["cosine", "linear", "constant_with_warmup"] = "cosine"
+    schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
     max_grad_norm: float = Field(1.0, ge=1e-9)
     max_length: int = Field(1024, ge=4)
     max_steps: int = Field(-1, ge=-1)

@@ -169,7 +169,11 @@ def test_yamls_way_with_exponents_is_explained():
     ("config", "name", "choices"),
     [
         (DataConfig, "source", ["digits", "mnist"]),
-        (TrainConfig, "schedule", ["cosine", "linear", "constant_with_warmup"]),
+        (
+            TrainConfig,
+            "schedule",
+            ["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"],
+        ),
         (TrainConfig, "precision", ["auto", "fp32", "bf16", "fp16"]),
         (SampleConfig, "strategy", ["sample", "greedy"]),
     ],

@@ -14,6 +14,7 @@ from seqlm.plots.training import LOSSES, plot_training_process
 from seqlm.utils import atomic_path, format_duration, write_text
 
 PROCESS = "training_process"
+OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon and AdamW"}
 CARD = """---
 {front_matter}
 ---
@@ -161,14 +162,15 @@ def _val_metrics(record: Mapping) -> str:
 def _describe_training(record: Mapping) -> str:
     chosen, settings = record["precision"]["chosen"], record["settings"]
     names = ("batch_size", "grad_accumulation", "learning_rate", "schedule", "weight_decay", "seed")
-    adamw = ", ".join(f"{name} {settings[name]}" for name in names if name in settings)
+    shown = ", ".join(f"{name} {settings[name]}" for name in names if name in settings)
+    optimizer = OPTIMIZERS[settings.get("optimizer", "adamw")]
     ends = {"patience": "; stopped early", "max_seconds": "; stopped by max_seconds"}
     versions = ", ".join(f"{name} {version}" for name, version in record["versions"].items())
     return (
         f"{record['parameters']:,} parameters, n = {record['rows']:,} training rows, "
         f"{record['steps']:,} steps in {format_duration(record['seconds'])}, {chosen}"
-        f"{ends.get(record.get('stopped_by'), '')}. AdamW with {adamw}. The checkpoint of step "
-        f"{record['best']['step']:,} is kept as best_model. Versions: {versions}."
+        f"{ends.get(record.get('stopped_by'), '')}. {optimizer} with {shown}. The checkpoint of "
+        f"step {record['best']['step']:,} is kept as best_model. Versions: {versions}."
     )
 
 

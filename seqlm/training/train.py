@@ -1,6 +1,6 @@
 """Train a model with Transformers' Trainer, resume a run that was killed, keep the best model.
 
-Trainer does the loop, AdamW, clipping, the schedule, mixed precision, several processes and
+Trainer does the loop, clipping, the schedule, mixed precision, several processes and
 checkpoints. Ours are the metric that chooses the best model, the progress lines, and the resuming.
 """
 
@@ -21,6 +21,7 @@ from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
+from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import (
     NOT_TIMED,
     Forecast,
@@ -39,6 +40,7 @@ from seqlm.training.trainer import (
 )
 
 RECORD = "training.json"
+DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay
 
 
 def train_model(
@@ -147,9 +149,7 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
         precision["chosen"] = earlier["precision"]["chosen"]
     times = precision["step_seconds"]
     step = times.get(precision["chosen"], max(times.values())) * config.grad_accumulation
-    # The optimizer: as costly as the one that Trainer makes.
-    optimizer = torch.optim.AdamW([w for w in model.parameters() if w.requires_grad], fused=True)
-    step += update_seconds(model, optimizer, config.max_grad_norm)
+    step += update_seconds(model, build_optimizer(model, config), config.max_grad_norm)
     started = time.perf_counter()
     initial = earlier.get("initial") or metric.measure(model)
     evaluation = time.perf_counter() - started + saving_seconds(model, config.output_dir)
@@ -175,8 +175,11 @@ def make_trainer(
     """The Trainer of a run of `plan["steps"]` steps in `precision`; `model` is on its device."""
     fit_attention(model, max(map(len, rows.ids)))
     arguments = _arguments(config, rows, metric.name, precision, plan)
+    optimizer = build_optimizer(model, config) if config.optimizer == "muon" else None
     return MeasuringTrainer(
         model=model,
+        # Trainer's own AdamW also works with FSDP; the schedule is always Trainer's.
+        optimizers=(optimizer, None),
         args=arguments,
         train_dataset=rows,
         data_collator=collator(tokenizer.pad_token_id),
@@ -198,6 +201,9 @@ def _arguments(
     # Where rows are about as long, nothing is gained by sorting them into batches.
     similar = max(lengths) <= 1.1 * min(lengths)
     evaluate_every = max(1, math.ceil(plan["steps"] / plan["evals"]))
+    warmup = round(plan["steps"] * config.warmup_ratio)
+    decay = min(round(plan["steps"] * DECAY_SHARE), plan["steps"] - warmup)
+    shape = {"num_decay_steps": decay, "decay_type": "linear"}
     return TrainingArguments(
         output_dir=str(config.output_dir / "checkpoints"),
         per_device_train_batch_size=config.batch_size,
@@ -206,8 +212,9 @@ def _arguments(
         max_steps=plan["steps"],
         learning_rate=config.learning_rate,
         weight_decay=config.weight_decay,
-        warmup_steps=round(plan["steps"] * config.warmup_ratio),
+        warmup_steps=warmup,
         lr_scheduler_type=config.schedule,
+        lr_scheduler_kwargs=shape if config.schedule == "warmup_stable_decay" else {},
         max_grad_norm=config.max_grad_norm,
         bf16=precision == "bf16",
         fp16=precision == "fp16",
