@@ -8,6 +8,7 @@ import torch
 from seqlm.config import TrainConfig
 from seqlm.models.gpt2 import build_lm
 from seqlm.training import timing, trainer
+from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import Forecast, choose_precision, plan_steps, update_seconds
 from seqlm.training.trainer import BUSY
 
@@ -79,12 +80,13 @@ def test_a_precision_asked_for_is_timed_alone(passes, model, batch):
     assert set(passes.timed) == {"bf16"} and found["asked"] == found["chosen"] == "bf16"
 
 
-@pytest.mark.parametrize("make", [torch.optim.AdamW])
-def test_timing_leaves_weights_gradients_and_random_numbers_alone(model, batch, make):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_timing_leaves_weights_gradients_and_random_numbers_alone(model, batch, optimizer):
     before = {name: weight.clone() for name, weight in model.state_dict().items()}
     random = torch.get_rng_state()
     choose_precision(TrainConfig(), model, batch, 100)
-    assert update_seconds(model, make(model.parameters(), lr=0.1), 1.0) > 0
+    made = build_optimizer(model, TrainConfig(optimizer=optimizer, learning_rate=0.1))
+    assert update_seconds(model, made, 1.0) > 0
     assert torch.equal(torch.get_rng_state(), random)
     after = model.state_dict()
     assert all(torch.equal(after[name], weight) for name, weight in before.items())
