@@ -11,6 +11,7 @@ from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC
+from threadpoolctl import threadpool_limits
 
 from seqlm.config import DataConfig
 from seqlm.data.tokens import KIND_CODE
@@ -106,4 +107,5 @@ def fit_classical_models(
     """The models of `classical_models`, fitted to training features and `labels` (N,)."""
     features = np.asarray(features)
     models = classical_models(kind, int(np.prod(features.shape[1:])), n_codes)
-    return {name: model.fit(features, labels) for name, model in models.items()}
+    with threadpool_limits(1, "blas"):  # the matrices are small: waiting would take far longer
+        return {name: model.fit(features, labels) for name, model in models.items()}

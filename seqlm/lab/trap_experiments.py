@@ -9,6 +9,7 @@ from dataclasses import replace
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
 from seqlm.config import DataConfig, ModelConfig
 from seqlm.data.build import Pictures
@@ -260,10 +261,11 @@ def train_candidates(pictures: Pictures, many: int, n_images: int, seed: int) ->
     (train, labels), (test, truth) = pictures.of("train"), pictures.of("test")
     train, test = train.reshape(len(train), -1), test.reshape(len(test), -1)
     rng, hits = np.random.default_rng(seed), []
-    for _ in range(many):
-        some = rng.permutation(len(train))[:n_images]
-        model = LogisticRegression(max_iter=200).fit(train[some], labels[some])
-        hits.append(model.predict(test) == truth)
+    with threadpool_limits(1, "blas"):  # more threads would spend their time waiting
+        for _ in range(many):
+            some = rng.permutation(len(train))[:n_images]
+            model = LogisticRegression(max_iter=200).fit(train[some], labels[some])
+            hits.append(model.predict(test) == truth)
     return np.array(hits)
 
 
