@@ -205,7 +205,7 @@ def report(
         profile: smoke (a quick check), laptop (README's numbers), original (the first
             hyperparameters), gpu.
         force: run every notebook, even if nothing changed.
-        laboratory: also run the long notebooks: fine-tuning, competing models, few labels.
+        laboratory: also run the long notebooks: fine-tuning, competing models, few labels, growth.
     """
     from seqlm.pipeline import export_report, run_pipeline
     from seqlm.workspace import Workspace

@@ -27,7 +27,12 @@ from seqlm.plots.evaluation import (
     plot_nll_by_position,
     plot_reliability,
 )
-from seqlm.plots.experiments import plot_gap_to_entropy, plot_label_efficiency, plot_traps
+from seqlm.plots.experiments import (
+    plot_gap_to_entropy,
+    plot_growth,
+    plot_label_efficiency,
+    plot_traps,
+)
 from seqlm.plots.images import (
     plot_augmented,
     plot_code_frequencies,
@@ -173,6 +178,19 @@ TRAPS = [
     trap("best of many picked on test", 0.95, 0.95, is_share=True),
 ]
 ENTROPY = number(1.5, "nats per code", 900)
+GROWTH = {
+    "width": {
+        "sizes": [64, 128, 256],
+        "seconds": [
+            number(0.1, "seconds", 6),
+            number(0.1, "seconds", 6),
+            number(0.4, "seconds", 6),
+        ],
+        "exponent": number(2.0, "", 6),
+        "intercept": float(np.log(0.4 / 256**2)),
+        "fitted": 2,
+    },
+}
 POINTS = [{"tokens": 10.0**k, "nll": 1.5 + 10.0 ** (3 - k)} for k in (6, 5, 4, 3)]
 
 # --- one picture ----------------------------------------------------------------------------------
@@ -271,6 +289,10 @@ FIGURES = {
         [*POINTS, {"tokens": 3e6, "nll": 1.4995}, {"tokens": 4e6, "nll": None}],
         ENTROPY, {}, "Source", 500,
     ),
+    "growth": lambda: plot_growth(
+        {name: GROWTH["width"] for name in ("rows", "length", "width", "depth")}, "Growth"
+    ),
+    "growth, one": lambda: plot_growth(GROWTH, "Growth"),
     "code by code": lambda: plot_code_by_code(BOOK, TRACE, "A picture"),
     "code by code, 196 codes": lambda: plot_code_by_code(LARGE_BOOK, LARGE_TRACE, "A large one"),
     "code by code, 4 codes": lambda: plot_code_by_code(TINY_BOOK, TINY_TRACE, "A tiny one"),

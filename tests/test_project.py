@@ -303,3 +303,15 @@ def test_the_results_of_both_readmes_are_the_same_numbers() -> None:
         rows = [line.split("|")[3:-1] for line in table.splitlines() if line.startswith("|")][2:]
         tables.append([[cell.strip() for cell in row] for row in rows])
     assert tables[0] == tables[1] and len(tables[0]) == 8
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("docs/launch/*.yaml")), ids=lambda p: p.stem)
+def test_accelerate_reads_the_launch_files_and_knows_every_setting(path):
+    from accelerate.commands.config.config_args import load_config_from_file
+    from accelerate.commands.launch import launch_command_parser
+
+    config = load_config_from_file(str(path))
+    assert config.num_processes == 8 * config.num_machines
+    flags = vars(launch_command_parser().parse_args(["train.py"]))
+    assert set(config.fsdp_config) <= set(flags)
+    assert f"launch/{path.name}" in (ROOT / "docs/scaling.md").read_text()

@@ -48,6 +48,7 @@ LABORATORY = {
     "label_efficiency": {
         "curves": {name: {"1": {"mean": share(0.5, 180)}} for name in ("fine-tuned", "SVM")}
     },
+    "scale_up": {"curves": {"width": {"sizes": [64, 512], "exponent": number(1.9, "")}}},
 }
 TABLE = "| 指标 | Model |||n|\n|---|---|--:|--:|--:|\n" + "| 准确率 | **ours** | 1% | ? | 7 |\n" * 8
 
@@ -133,6 +134,7 @@ def test_every_notebook_has_its_part_and_its_table(whole):
     assert re.search(r"\| plain \\\| mean \| our GPT \| 0.01 \| .* \| 360 \| no \|", text)
     assert "| bits per image | xz | 95.90 |" in text
     assert "| 1 | 50.0% (" in text
+    assert "| width | 64 to 512 | 1.90 (" in text
 
 
 def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
@@ -140,7 +142,7 @@ def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
     assert "does not beat the best baseline" in text and "The model beats" not in text
     assert "numbers mean nothing" in text
     assert "Not measured here: 01_explore_data.ipynb, 02_build_tokenizer.ipynb, 04_" in text
-    assert text.count("Not measured: run `make laboratory`") == 3
+    assert text.count("Not measured: run `make laboratory`") == 4
 
 
 def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):

@@ -1,4 +1,4 @@
-"""Figures of the laboratory: few labels, bugs in an evaluation, a source of known entropy."""
+"""Figures of the laboratory: few labels, bugs, a source of known entropy, the cost of growth."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -223,3 +223,44 @@ def _draw_gaps(ax: Axes, tokens: np.ndarray, gaps: np.ndarray) -> None:
     ax.yaxis.set_minor_formatter(NullFormatter())
     style.log_x_axis(ax)
     ax.grid(axis="y")
+
+
+@styled
+def plot_growth(curves: Mapping[str, Mapping], heading: str) -> Figure:
+    """Seconds per training step against each quantity that grows, on logarithmic axes.
+
+    `curves` holds for each quantity {"sizes", "seconds": [Estimate, ...], "exponent": Estimate,
+    "intercept", "fitted": n}: the line seconds = exp(intercept) size^exponent is fitted to the
+    largest n sizes, and dashed below them.
+    """
+    figure = canvas(2.6 * -(-len(curves) // 2), heading)
+    panels = figure.subplots(-(-len(curves) // 2), 2, sharey=True, squeeze=False).flat
+    sentences = []
+    for ax, (name, curve) in zip(panels, curves.items(), strict=False):
+        sizes = np.array(curve["sizes"], float)
+        seconds = [as_estimate(e) for e in curve["seconds"]]
+        exponent, first = as_estimate(curve["exponent"]), len(sizes) - curve["fitted"]
+        line = np.exp(curve["intercept"]) * sizes**exponent.value
+        ax.plot(sizes[: first + 1], line[: first + 1], **style.DASHED)
+        ax.plot(sizes[first:], line[first:], color=style.ORANGE, lw=2)
+        draw_estimates(ax, sizes, seconds, style.BLUE, filled=True)
+        ax.set(yscale="log", xlabel=f"{name} (logarithmic)")
+        ax.set_title(f"{name}: exponent {exponent.format()}", fontweight="bold")
+        style.log_x_axis(ax)
+        ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.grid()
+        sentences.append(
+            f"{name} {sizes[0]:,.0f} to {sizes[-1]:,.0f}: {seconds[0].value:.3f} s to "
+            f"{seconds[-1].value:.3f} s, exponent {exponent.format()}; the smallest takes "
+            f"{seconds[0].value / line[0]:.1f} times what the line says."
+        )
+    figure.supylabel("seconds per training step", fontsize=style.SMALL)
+    timings = [as_estimate(e) for curve in curves.values() for e in curve["seconds"]]
+    return finish(
+        figure,
+        f"{heading}: seconds per training step, medians of {format_n(timings)} timings; lines are "
+        "fitted to the largest sizes and dashed below.",
+        *sentences,
+    )

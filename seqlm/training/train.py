@@ -88,8 +88,8 @@ def train_model(
     _log_eta(trainer, record, checkpoint)
     record |= {"finished": True, **trainer.run(checkpoint)}
     record["stopped_by"] = _stopped_by(trainer, config)
+    trainer.save_whole("final_model")
     if trainer.is_world_process_zero():
-        trainer.save_as("final_model")
         utils.write_json(directory / RECORD, record)
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()  # every process then finds the files in place
@@ -186,7 +186,9 @@ def make_trainer(
         processing_class=tokenizer,
         compute_loss_func=None if rows.classes is None else mean_class_loss,
         metric=metric,
-        save=lambda name: save_model(config.output_dir / name, model, tokenizer, arguments),
+        save=lambda name, weights: save_model(
+            config.output_dir / name, model, tokenizer, arguments, weights
+        ),
         config=config,
         forecast=forecast,
         log=log if arguments.process_index == 0 else lambda line: None,
@@ -269,10 +271,15 @@ def _stopped_by(trainer: MeasuringTrainer, config: TrainConfig) -> str | None:
     return "max_seconds" if planned < count_steps(config, len(trainer.train_dataset)) else None
 
 
-def save_model(directory: Path, model, tokenizer, arguments: TrainingArguments) -> None:
-    """Write a Hugging Face model directory as a whole; it replaces an older one."""
+def save_model(
+    directory: Path, model, tokenizer, arguments: TrainingArguments, weights: dict | None = None
+) -> None:
+    """Write a Hugging Face model directory as a whole; it replaces an older one.
+
+    `weights` stands in for the model's own, where several processes share those.
+    """
     with utils.atomic_dir(directory) as aside:
-        model.save_pretrained(aside)
+        model.save_pretrained(aside, state_dict=weights)
         save_tokenizer(tokenizer, aside)
         torch.save(arguments, aside / "training_args.bin")
         for path in aside.iterdir():

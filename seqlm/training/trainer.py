@@ -200,7 +200,7 @@ class MeasuringTrainer(Trainer):
         metric: ValidationMetric,
         config: TrainConfig,
         forecast: Forecast,
-        save: Callable[[str], None],
+        save: Callable[[str, dict | None], None],
         log: Callable[[str], None],
         **kwargs,
     ):
@@ -239,12 +239,19 @@ class MeasuringTrainer(Trainer):
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)
 
+    def save_whole(self, name: str) -> None:
+        """Save the model under `name`, once; every process must call it."""
+        # FSDP's processes hold a share of the weights each.
+        weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
+        if self.is_world_process_zero():
+            self.save_as(name, weights)
+
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         values = {f"eval_{name}": v for name, v in self.metric.measure(self.model).items()}
         score, best = values[f"eval_{self.metric.name}"], self.state.best_metric
         is_best = bool(best is None or score < best)
-        if is_best and self.is_world_process_zero():
-            self.save_as("best_model")
+        if is_best:
+            self.save_whole("best_model")
         self.log(values)
         shown = " · ".join(f"{k.removeprefix('eval_')} {v:.3f}" for k, v in values.items())
         best_mark = "  (best so far)" * is_best

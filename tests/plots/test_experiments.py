@@ -93,3 +93,12 @@ def test_a_model_below_the_entropy_is_a_triangle():
 
 def test_a_model_that_never_comes_near_has_never_in_its_alt_text():
     assert "within 0.01: never" in plot_gap_to_entropy(POINTS[2:], ENTROPY, {}, "Source", 9).alt
+
+
+def test_the_line_of_growth_is_solid_where_it_was_fitted_and_goes_through_it():
+    ax = drawn("growth, one").axes[0]
+    dashed, solid = ax.lines[:2]
+    assert list(dashed.get_xdata()) == [64, 128] and list(solid.get_xdata()) == [128, 256]
+    assert solid.get_ydata() == pytest.approx([0.1, 0.4])
+    assert "exponent 2.00" in ax.get_title(loc="left")
+    assert "the smallest takes 4.0 times what the line says" in drawn("growth, one").alt

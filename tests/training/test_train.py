@@ -811,6 +811,7 @@ SHARED = {
         lambda: Rows(rows_of_many_lengths(13)),
         {"batch_size": 4, "grad_accumulation": 3},
     ),
+    "muon": (lambda: Rows(rows_alike(13)), {"batch_size": 8, "optimizer": "muon"}),
     "an empty batch": (lambda: Rows(rows_alike(13)), {"batch_size": 6}),
     "classifier": (
         lambda: Rows(rows_of_many_lengths(13), [i % 3 for i in range(13)]),
