@@ -1,58 +1,13 @@
-"""Decode token by token with a key-value cache and guidance; beam search.
+"""Beam search.
 
-Beam search: B. Lowerre, The HARPY Speech Recognition System, 1976. Sequences of different lengths
+B. Lowerre, The HARPY Speech Recognition System, 1976. Sequences of different lengths
 are compared by their mean log probability per token, as in Y. Wu et al., Google's Neural Machine
 Translation System, 2016, with a length penalty of 1.
 """
 
 import torch
 
-
-def guided_logits(logits: torch.Tensor, free: torch.Tensor, guidance: float) -> torch.Tensor:
-    """Classifier-free guidance: (1 - w) log p_free + w log p, up to a constant. (B, V)
-
-    `logits` and `free` (B, V) are with and without the class. w = 1 is the model itself, w > 1
-    exaggerates what the class changes. Source: J. Ho and T. Salimans, Classifier-Free Diffusion
-    Guidance, 2022; G. Sanchez et al., Stay on Topic with Classifier-Free Guidance, 2023.
-    """
-    logits, free = logits.double().log_softmax(-1), free.double().log_softmax(-1)
-    return free + guidance * (logits - free)
-
-
-class Decoder:
-    """Rows of one length that grow by a token at a time, with a key-value cache.
-
-    Guided rows run twice, side by side: `prompts` (B, T) and `free` (B, T), the same without the
-    class. `free` is empty without guidance. `barred` (V,) is True where a token may not be chosen.
-    """
-
-    def __init__(self, model, prompts, free, guidance: float, barred: torch.Tensor | None):
-        self.model, self.guidance, self.barred = model, guidance, barred
-        self.guided, self.cache = bool(free), None
-        self.input_ids = torch.tensor([*prompts, *free], device=model.device)  # (B or 2B, T)
-
-    def logits(self) -> torch.Tensor:
-        """Logits of the next token of each row, -inf for barred ones. (B, V) float."""
-        output = self.model(self.input_ids, past_key_values=self.cache, use_cache=True)
-        self.cache, logits = output.past_key_values, output.logits[:, -1].float()
-        if self.guided:
-            logits = guided_logits(*logits.chunk(2), self.guidance)
-        return logits if self.barred is None else logits.masked_fill(self.barred, -torch.inf)
-
-    def append(self, chosen: torch.Tensor) -> None:
-        """Append to each row its token of `chosen` (B,)."""
-        self.input_ids = self._twice(chosen)[:, None]
-
-    def reorder(self, rows: torch.Tensor) -> None:
-        """Make row i a copy of row `rows[i]`; (B,)."""
-        index = self._twice(rows, len(rows))
-        if hasattr(self.cache, "reorder_cache"):
-            self.cache.reorder_cache(index)
-        else:  # an exported model's: arrays, one entry per row
-            self.cache = [part[index.numpy()] for part in self.cache]
-
-    def _twice(self, values: torch.Tensor, offset: int = 0) -> torch.Tensor:
-        return torch.cat([values, values + offset]) if self.guided else values
+from seqlm.models.inference import Decoder
 
 
 class _Finished:

@@ -24,7 +24,8 @@ from seqlm.data.tokens import (
     token_kinds,
 )
 from seqlm.errors import ConfigError, DataError
-from seqlm.models.beam_search import Decoder, beam_search
+from seqlm.models.beam_search import beam_search
+from seqlm.models.inference import PACKED_ROWS, Decoder, packed_copy
 
 MAX_BATCH_ROWS = 256
 
@@ -68,9 +69,10 @@ def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.
     """
     if config.strategy == "greedy":
         return torch.nn.functional.one_hot(logits.argmax(-1), logits.shape[-1]).double()
-    ordered, order = torch.sort(
-        logits.double() / config.temperature, dim=-1, descending=True, stable=True
-    )
+    if not config.top_k and config.top_p == 1:
+        return (logits.double() / config.temperature).softmax(-1)
+    ordered, order = torch.sort(logits, dim=-1, descending=True, stable=True)
+    ordered = ordered.double() / config.temperature
     if config.top_k:
         ordered[:, config.top_k :] = -torch.inf
     probabilities = ordered.softmax(-1)
@@ -78,17 +80,17 @@ def strategy_probabilities(logits: torch.Tensor, config: SampleConfig) -> torch.
     before = probabilities.cumsum(-1) - probabilities
     probabilities[before >= config.top_p] = 0
     probabilities /= probabilities.sum(-1, keepdim=True)
-    return torch.zeros_like(probabilities).scatter(-1, order, probabilities)
+    return torch.empty_like(probabilities).scatter_(-1, order, probabilities)
 
 
 def _sample(probabilities: torch.Tensor, uniform: np.ndarray) -> torch.Tensor:
     """One id per row, by where its number in 0..1 falls among the summed probabilities. (B,)"""
     summed = probabilities.cumsum(-1)
-    point = torch.as_tensor(uniform, device=summed.device)[:, None] * summed[:, -1:]
-    chosen = torch.searchsorted(summed, point, right=True).squeeze(-1)
-    # Rounding may put a point past the last possible token.
-    last = (probabilities > 0).int().cumsum(-1).argmax(-1)
-    return torch.minimum(chosen, last)
+    total = summed[:, -1:]
+    point = torch.as_tensor(uniform, device=summed.device)[:, None] * total
+    # Rounding may put a point on the total, which is past the last possible token.
+    point = torch.minimum(point, total.nextafter(torch.zeros_like(total)))
+    return torch.searchsorted(summed, point, right=True).squeeze(-1)
 
 
 @torch.inference_mode()
@@ -135,6 +137,8 @@ def generate_steps(
         guided = config.guidance != 1 and free_prompts[row] is not None
         groups[guided, len(prompt)].append(row)
     beams = config.num_beams if config.strategy == "beam" else 1
+    if len(prompts) * beams >= PACKED_ROWS:
+        model = packed_copy(model, model.config.n_positions)
     size = MAX_BATCH_ROWS // beams
     for (guided, length), rows in sorted(groups.items()):
         steps = config.max_new_tokens or model.config.n_positions - length + 1
@@ -142,7 +146,7 @@ def generate_steps(
             repeated = [row for row in batch for _ in range(beams)]
             free = [free_prompts[row] for row in repeated] if guided else []
             texts = [prompts[row] for row in repeated]
-            decoder = Decoder(model, texts, free, config.guidance, barred)
+            decoder = Decoder(model, texts, free, config.guidance, barred, steps)
             seeds = [streams[row] for row in batch]
             for chosen in _batch_steps(decoder, seeds, config, steps, stop_id):
                 yield {row: i for row, i in zip(batch, chosen, strict=True) if i is not None}

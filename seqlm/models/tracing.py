@@ -10,8 +10,8 @@ import torch
 from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import encode_tokens
 from seqlm.data.tokens import KIND_CODE, code_token, token_kinds
-from seqlm.models.beam_search import guided_logits
 from seqlm.models.generation import strategy_probabilities, withhold_class
+from seqlm.models.inference import guided_logits
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import torch
 from seqlm.config import SampleConfig
 from seqlm.data.tokens import CLS, EOS, IMG, PAD, drawing_prompt
 from seqlm.errors import ConfigError
-from seqlm.models.beam_search import guided_logits
 from seqlm.models.generation import draw, generate, generate_sentences, next_token_probabilities
+from seqlm.models.inference import guided_logits
 
 
 @pytest.fixture(scope="module")

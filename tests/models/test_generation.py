@@ -22,7 +22,6 @@ from seqlm.data.tokens import (
 )
 from seqlm.errors import ConfigError, DataError
 from seqlm.models import generation
-from seqlm.models.beam_search import guided_logits
 from seqlm.models.generation import (
     draw,
     generate,
@@ -34,6 +33,7 @@ from seqlm.models.generation import (
     withhold_class,
 )
 from seqlm.models.gpt2 import build_lm
+from seqlm.models.inference import guided_logits
 
 GREEDY = SampleConfig(strategy="greedy")
 P = torch.tensor([[0.1, 0.4, 0.2, 0.3]])  # (1, 4)

@@ -18,8 +18,8 @@ from seqlm.data.tokens import (
     token_kinds,
 )
 from seqlm.evaluation.scores import score_tokens
-from seqlm.models.beam_search import guided_logits
 from seqlm.models.generation import _sample, draw
+from seqlm.models.inference import guided_logits
 from seqlm.models.tracing import Trace, attention_weights, trace
 
 P = 16
