@@ -202,7 +202,8 @@ def test_the_python_in_the_page_on_data_runs(capsys):
 def test_infer_classifies_rows_from_a_pipe(built, trained, monkeypatch, capsys):
     lines = (built.directory / "sequences.jsonl").read_text().splitlines()
     rows = [line for line in lines if json.loads(line)["tokens"].startswith("<IMG>")][:3]
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\n".join(rows).encode())))
+    piped = io.BufferedReader(io.BytesIO("\n".join(rows).encode()))  # as standard input is
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(piped))
     assert main(["infer", "--mode", "classify", "--model_path", str(trained / "best_model")]) == 0
     answers = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert len(answers) == 3
