@@ -58,7 +58,15 @@ RECIPES = {
         40,
         0.0,
         TrainConfig(batch_size=64, num_epochs=1.0, learning_rate=1e-3, evals=16, patience=0),
-        "AdamW, batch 64, rate 1e-3",
+        "AdamW, batch 64, rate 1e-3; one epoch",
+    ),
+    "Muon": Recipe(
+        7,
+        0.0,
+        TrainConfig(
+            batch_size=64, num_epochs=1.0, optimizer="muon", learning_rate=3e-3, evals=9, patience=0
+        ),
+        "Muon with AdamW, batch 64, rate 3e-3; one epoch (notebook 3's own settings)",
     ),
 }
 

@@ -53,7 +53,7 @@ class DataConfig:
     n_images: int | None = Field(None, ge=100)
     n_codes: int = Field(500, ge=2, le=1000)
     patch: int = Field(2, ge=1)
-    copies: int = Field(40, ge=0)
+    copies: int = Field(7, ge=0)
     rotate: float = Field(8.0, ge=0, le=180)
     shift: float = Field(0.2, ge=0)
     scale: float = Field(0.06, ge=0, le=1)
