@@ -26,8 +26,9 @@ from seqlm.errors import SeqlmError
 from seqlm.evaluation.tables import markdown_table
 from seqlm.models.gpt2 import build_lm, fit_attention
 from seqlm.plots import style
+from seqlm.training.muon import build_optimizer
 from seqlm.training.tasks import train_lm, train_rows
-from seqlm.training.timing import choose_precision, forward_backward
+from seqlm.training.timing import forward_backward, has_native_bf16
 from seqlm.training.trainer import collator
 from seqlm.utils import machine, read_json, versions, write_json
 
@@ -108,7 +109,7 @@ def time_steps(folder: Path, rounds: int) -> dict[str, list[float]]:
         batch = collator(0)([rows[i] for i in range(recipe.train.batch_size)])
         model = build_lm(ModelConfig(dropout=recipe.dropout), corpus.vocab).train()
         fit_attention(model, corpus.longest)
-        precision = choose_precision(recipe.train.precision, model, batch)["chosen"]
+        precision = "bf16" if has_native_bf16() else "fp32"
         steps[name] = model, build_optimizer(model, recipe.train), batch, precision
     for turn in range(rounds + 2):
         for name in list(steps) if turn % 2 else list(reversed(steps)):

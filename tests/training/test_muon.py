@@ -29,6 +29,7 @@ from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.models.recurrent import build_attention_free, build_lstm
 from seqlm.training import train as training
 from seqlm.training.muon import (
+    STEPS,
     MuonWithAdamW,
     build_optimizer,
     orthogonalize,
@@ -62,7 +63,8 @@ def ours(matrices, parts=1, dtype=torch.float32, **options):
 
 def torchs(matrices):
     parameters = [nn.Parameter(matrix.clone()) for matrix in matrices]
-    settings = {"momentum": 0.95, "nesterov": True, "adjust_lr_fn": "match_rms_adamw"}
+    settings = {"momentum": 0.95, "nesterov": True, "ns_steps": STEPS}
+    settings["adjust_lr_fn"] = "match_rms_adamw"
     return torch.optim.Muon(parameters, lr=0.02, weight_decay=0.1, **settings), parameters
 
 

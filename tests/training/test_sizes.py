@@ -177,12 +177,12 @@ def test_the_digits_are_taken_where_no_data_is_given(quick, capsys):
     said = capsys.readouterr().out
     assert "no data given, so the digits" in said
     # Those of README: its training rows and its steps.
-    assert "103,074 training rows of 21 tokens, a vocabulary of 516" in said
-    assert "batches of 64, 1 epochs: 1,611 steps" in said
+    assert "20,112 training rows of 21 tokens, a vocabulary of 516" in said
+    assert "batches of 64, 1 epochs: 315 steps" in said
     assert [each["fp32"] for each in quick] == [3, 6, 12]
     (original,) = (line.split() for line in said.splitlines() if line.startswith("original"))
     assert original[1:9] == ["6", "x", "8", "x", "384", "11,238,912", "45", "MB"]
-    assert original[-4:] == ["6)", "5", "min", "bf16"]  # 1,611 steps of 0.2 s
+    assert original[-4:] == ["6)", "63", "s", "bf16"]  # 315 steps of 0.2 s
     assert "16 bytes per parameter" in said and "evaluation comes on top" in said
 
 
