@@ -162,7 +162,7 @@ def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") for image in pictures)
     assert {cell.get("scope") for cell in tags.all("th")} == {"col"}
     regions = [division for division in tags.all("div") if division.get("role") == "region"]
-    assert len(regions) == len(tags.all("table")) == 7
+    assert len(regions) == len(tags.all("table")) == 8
     assert all(region["aria-label"] and region["tabindex"] == "0" for region in regions)
     assert "ws.show_saved" not in page, "code is left out"
 

@@ -233,8 +233,9 @@ def plot_growth(curves: Mapping[str, Mapping], heading: str) -> Figure:
     "intercept", "fitted": n}: the line seconds = exp(intercept) size^exponent is fitted to the
     largest n sizes, and dashed below them.
     """
-    figure = canvas(2.6 * -(-len(curves) // 2), heading)
-    panels = figure.subplots(-(-len(curves) // 2), 2, sharey=True, squeeze=False).flat
+    rows, columns = -(-len(curves) // 2), min(2, len(curves))
+    figure = canvas(max(3.2, 2.6 * rows), heading)
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
     sentences = []
     for ax, (name, curve) in zip(panels, curves.items(), strict=False):
         sizes = np.array(curve["sizes"], float)
@@ -256,8 +257,9 @@ def plot_growth(curves: Mapping[str, Mapping], heading: str) -> Figure:
             f"{seconds[-1].value:.3f} s, exponent {exponent.format()}; the smallest takes "
             f"{seconds[0].value / line[0]:.1f} times what the line says."
         )
-    figure.supylabel("seconds per training step", fontsize=style.SMALL)
     timings = [as_estimate(e) for curve in curves.values() for e in curve["seconds"]]
+    label = f"seconds per training step (medians, {format_n(timings)}; bars: 95 %)"
+    figure.supylabel(label, fontsize=style.SMALL)
     return finish(
         figure,
         f"{heading}: seconds per training step, medians of {format_n(timings)} timings; lines are "
