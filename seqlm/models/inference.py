@@ -39,9 +39,8 @@ def packed_copy(model, longest_row: int):
     `model` may not reach it: make it for one task, and drop it.
     """
     packable = isinstance(model, GPT2PreTrainedModel) and torch.backends.mkldnn.is_available()
-    if not packable or model.device.type != "cpu" or model.dtype != torch.float32:
-        return model
-    if torch.is_autocast_enabled("cpu"):  # these layers take no bf16
+    plain = packable and model.device.type == "cpu" and model.dtype == torch.float32
+    if not plain or torch.is_autocast_enabled("cpu"):  # these layers take no bf16
         return model
     # The weights are shared; of the model only its structure is copied.
     shared = (*model.parameters(), *model.buffers())
@@ -105,8 +104,7 @@ class Decoder:
         self.guided, self.cache, self.repeated, self.extra = bool(free), None, None, {}
         self.input_ids = torch.tensor([*prompts, *free], device=model.device)  # (B or 2B, T)
         if isinstance(model, nn.Module):  # not an exported model
-            # The last new token is never read.
-            length = self.input_ids.shape[1] + steps - 1
+            length = self.input_ids.shape[1] + steps - 1  # the last new token is never read
             self.cache = Cache([_FixedLayer(length) for _ in range(model.config.n_layer)])
             self.extra = {"logits_to_keep": 1}
             # Many rows begin alike, as all beams of a row do: each prompt is read once.
