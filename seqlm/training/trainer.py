@@ -9,12 +9,19 @@ from pathlib import Path
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
-from transformers import EarlyStoppingCallback, PrinterCallback, Trainer, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    GPT2LMHeadModel,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+)
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from seqlm.config import TrainConfig
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import pad
+from seqlm.models.gpt2 import labelled_logits_only
 from seqlm.training.timing import Forecast, agree, count_steps
 from seqlm.utils import format_duration, read_json
 
@@ -235,6 +242,15 @@ class MeasuringTrainer(Trainer):
 
     def _get_train_sampler(self, train_dataset=None):
         return _Order(self, self.train_dataset)
+
+    def compute_loss(self, model, inputs: dict, *args, **kwargs):
+        labels, one_copy = inputs["labels"], self.args.n_gpu <= 1  # DataParallel splits a batch
+        padded = isinstance(self.model, GPT2LMHeadModel) and bool((labels == IGNORED).any())
+        if not (padded and one_copy):
+            return super().compute_loss(model, inputs, *args, **kwargs)
+        with labelled_logits_only(self.model, labels, IGNORED) as following:
+            inputs = {**inputs, "shift_labels": following}
+            return super().compute_loss(model, inputs, *args, **kwargs)
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)
