@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch is imported
 
 import nano_gpt
 import numpy as np
+import torch
 from common import (
     FORMATS,
     Competitor,
@@ -99,6 +101,16 @@ GOALS = {
     ("fp32", "100 to 1,024"): {EXAMPLES: 3.0},
 }
 
+# What an operation of torch belongs to, by the beginning of its name.
+OPERATIONS = {
+    "matrix products": ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "mkldnn::"),
+    "attention": ("aten::_scaled_dot_product", "aten::_softmax", "aten::softmax"),
+    "gelu": ("aten::gelu",),
+    "dropout": ("aten::bernoulli_", "aten::div_", "aten::native_dropout"),
+    "casts and copies": ("aten::copy_", "aten::cat", "aten::_to_copy"),
+    "layer norm": ("aten::native_layer_norm",),
+    "optimizer and clipping": ("aten::_fused_adamw_", "aten::linalg_vector_norm", "Optimizer"),
+}
 
 # ---------------------------------------------------------------- arithmetic
 
@@ -273,6 +285,43 @@ def measure_part(options) -> None:
         print(f"{options.part}, {case.name} tokens: measured", flush=True)
 
 
+class Profiled(Turns):
+    """Profiles `steps` steps after as many to warm up, and prints where their time went."""
+
+    def __init__(self, steps: int):
+        self.steps, self.done = steps, 0
+        self.profiler = torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU])
+
+    def step_done(self, amount: float) -> None:
+        self.done += 1
+        if self.done == self.steps:
+            self.profiler.start()
+        if self.done == 2 * self.steps:
+            self.profiler.stop()
+            raise EOFError
+
+
+def profile(options) -> None:
+    """Print the share of each kind of operation in seqlm's steps, at 21 and 256 tokens."""
+    shape, cases = (QUICK_SHAPE, QUICK_CASES) if options.quick else (SHAPE, CASES)
+    columns = {}
+    for precision in ["fp32"] + ["bf16"] * has_native_bf16():
+        for case in cases[:1] if options.quick else cases[:2]:
+            turns = Profiled(case.steps)
+            with suppress(EOFError):
+                train_ours(turns, case, shape, precision)
+            spent = dict.fromkeys((*OPERATIONS, "the rest"), 0.0)
+            for event in turns.profiler.key_averages():
+                kinds = (k for k, names in OPERATIONS.items() if event.key.startswith(names))
+                spent[next(kinds, "the rest")] += event.self_cpu_time_total
+            columns[f"{case.name} tokens, {precision}"] = spent
+    rows = [
+        (kind, *(f"{spent[kind] / sum(spent.values()):.0%}" for spent in columns.values()))
+        for kind in (*OPERATIONS, "the rest")
+    ]
+    print(markdown_table(("share of a training step", *columns), rows))
+
+
 def markdown(record: Mapping) -> str:
     """A table for each part, and what the goals come to."""
     titles = {"native": "all instructions of this processor", "avx2": "as with AVX2 only"}
@@ -321,8 +370,11 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--rounds", type=int, default=None, help="turns of each competitor")
     parser.add_argument("--part", choices=("native", "avx2"), help="measure this part alone")
+    parser.add_argument("--profile", action="store_true", help="where seqlm's time goes, instead")
     options = parse(parser)
     options.rounds = options.rounds or (2 if options.quick else 7)
+    if options.profile:
+        return profile(options)
     if options.part:
         return measure_part(options)
     for part in parts():
