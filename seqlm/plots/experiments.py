@@ -258,7 +258,7 @@ def plot_growth(curves: Mapping[str, Mapping], heading: str) -> Figure:
             f"{seconds[0].value / line[0]:.1f} times what the line says."
         )
     timings = [as_estimate(e) for curve in curves.values() for e in curve["seconds"]]
-    label = f"seconds per training step (medians, {format_n(timings)}; bars: 95 %)"
+    label = f"seconds per step ({format_n(timings)}; bars: 95 %)"
     figure.supylabel(label, fontsize=style.SMALL)
     return finish(
         figure,
