@@ -67,7 +67,8 @@ class DataFiles:
     """Sequences to learn from or to measure on, in the format of data/README.md.
 
     Attributes:
-        data_path: JSON Lines file, one row per line, with "tokens" and, if known, a "label".
+        data_path: JSON Lines file, one row per line, with "tokens" and, if known, a "label"; or a
+            directory that `datasets` saved with save_to_disk.
         vocab_path: JSON file that maps each token to its id.
         test_size: share of test rows, measured once at the end, unless the rows name their split.
         val_size: share of val rows, which choose the best checkpoint, unless rows name their split.

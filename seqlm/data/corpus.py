@@ -9,19 +9,21 @@ import numpy as np
 from transformers import PreTrainedTokenizerFast
 
 from seqlm.config import DataFiles
-from seqlm.data.records import Record, read_records
+from seqlm.data.arrow import read_table
+from seqlm.data.records import Record
 from seqlm.data.splits import split_records
+from seqlm.data.table import Ids, Table
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens
-from seqlm.data.tokens import class_ids, layout_of, read_vocab, reading_prompt, token_kinds
+from seqlm.data.tokens import class_ids, read_vocab, reading_prompt, token_kinds
 from seqlm.errors import DataError
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
-    """Rows in three splits."""
+    """Rows in three splits: a `Table` each where they were read, or a list."""
 
     vocab: dict[str, int]  # token -> id
-    splits: dict[str, list[Record]]  # "train", "val" and "test" -> records
+    splits: dict[str, Sequence[Record]]  # "train", "val" and "test" -> records
     max_length: int | None = None  # the length that longer rows were cut to
     path: Path | None = None  # the file of the rows, for messages
 
@@ -41,46 +43,47 @@ class Corpus:
         """Ids of the class tokens, in the order of the classes."""
         return class_ids(self.vocab)
 
-    def records(self, split: str, layout: str | None = None) -> list[Record]:
-        """Records of one split, and of one layout ("read", "draw", "other") when it is named."""
-        rows = self.splits[split]
-        return list(rows) if layout is None else [r for r in rows if layout_of(r.tokens) == layout]
+    @cached_property
+    def _tables(self) -> dict[str, Table]:
+        return {name: Table.of(records, self.vocab) for name, records in self.splits.items()}
 
-    def rows(self, split: str, layout: str | None = None) -> list[list[int]]:
+    def records(self, split: str, layout: str | None = None) -> Table:
+        """Rows of one split, and of one layout ("read", "draw", "other") when it is named."""
+        rows = self._tables[split]
+        return rows[:] if layout is None else rows.of_layout(layout)
+
+    def rows(self, split: str, layout: str | None = None) -> Ids:
         """Ids of one split: what a language model learns from and is scored on."""
-        return self.ids([record.tokens for record in self.records(split, layout)])
+        return self.records(split, layout).ids()
 
     def sources(self, split: str, layout: str | None = None) -> np.ndarray:
         """The number of each row's source; a row that names none is a source of its own. (N,)."""
-        numbers: dict[tuple, int] = {}
-        keys = (
-            ("row", place) if record.source is None else ("source", record.source)
-            for place, record in enumerate(self.records(split, layout))
-        )
-        return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
+        return self.records(split, layout).number_sources()
 
     def ids(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
         """Tokens -> ids."""
         return [encode_tokens(tokens, self.vocab) for tokens in sentences]
 
-    def labelled(self, split: str) -> list[Record]:
-        """Records of one split that can be classified: those in the read layout with a label."""
-        return [r for r in self.records(split, "read") if r.label is not None]
+    def labelled(self, split: str) -> Table:
+        """Rows of one split that can be classified: those in the read layout with a label."""
+        rows = self.records(split, "read")
+        return rows[rows.column("label") >= 0]
 
-    def to_classify(self, split: str) -> tuple[list[list[int]], np.ndarray]:
+    def to_classify(self, split: str) -> tuple[Ids, np.ndarray]:
         """Prompts that end at ``<CLS>``, with no class in them, and labels (N,) int64.
 
         Raises DataError when the split holds no labelled row in the read layout.
         """
         chosen = self.labelled(split)
-        if not chosen:
+        if not len(chosen):
             path = f"{self.path}: " if self.path else ""
             raise DataError(
                 f"{path}the {split} split holds no row with a label in the read layout "
                 "(<IMG> … </IMG> <CLS> …), so there is nothing to classify"
             )
-        prompts = self.ids([reading_prompt(record.tokens) for record in chosen])
-        return prompts, np.array([record.label for record in chosen])
+        for wrong in np.flatnonzero(chosen.column("prompt") < 0)[:1]:
+            reading_prompt(chosen[wrong].tokens)  # raises
+        return chosen.ids("prompt"), chosen.column("label")
 
     def count_classes(self) -> int:
         """How many classes a classifier of these rows needs.
@@ -94,13 +97,15 @@ class Corpus:
                 f"{path}all labelled train rows are of class {labels[0]}; a classifier needs rows "
                 "of at least two classes"
             )
-        highest = max(r.label for split in self.splits for r in self.labelled(split))
-        return max(len(self.class_ids), 1 + highest)
+        highest = max(
+            self.records(split, "read").column("label").max(initial=0) for split in self.splits
+        )
+        return max(len(self.class_ids), 1 + int(highest))
 
     @property
     def longest(self) -> int:
         """Tokens in the longest row of any split."""
-        return max(len(r.tokens) for records in self.splits.values() for r in records)
+        return max(int(self.rows(split).lengths.max(initial=0)) for split in self.splits)
 
 
 def load_corpus(
@@ -112,7 +117,7 @@ def load_corpus(
     data contract.
     """
     vocab = read_vocab(files.vocab_path) if vocab is None else vocab
-    records = read_records(
+    records = read_table(
         files.data_path,
         vocab,
         repair_tail=files.repair_tail,

@@ -6,17 +6,16 @@ data/README.md says what each field may hold.
 
 import gzip
 import json
-import sys
 import warnings
-import zlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seqlm.data.files import SPLITS, read_rows
 from seqlm.data.tokens import (
     CLS,
     EOS,
@@ -30,9 +29,7 @@ from seqlm.data.tokens import (
     shorten,
 )
 from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix
-from seqlm.utils import atomic_path, json_name, why_unreadable
-
-SPLITS = ("train", "val", "test")
+from seqlm.utils import atomic_path, json_name
 
 
 @dataclass(frozen=True)
@@ -84,56 +81,57 @@ def read_records(
     than `max_length` lose codes from the left, so that the tail survives.
     Raises DataError ``file:line: field: what is wrong; how to fix it`` at the first bad row.
     """
-    if max_length is not None and max_length < 1:
-        raise ConfigError(f"max_length is {max_length}; it counts tokens and must be 1 or more")
-    known = {token: token for token in vocab}  # one string per token, however many rows hold it
-    n_classes = sum(class_of(token) is not None for token in vocab)
+    reader = RowReader(vocab, repair_tail, allow_unknown, max_length)
     records: list[Record] = []
     lacking: list[int] = []
-    for line, row in read_rows(path):
-        with error_prefix(f"{path}:{line}"):
-            record = _checked(row, n_classes, line)
-            if lacks_class_token(record) and repair_tail:
-                record = _repaired(record, known)
-            elif lacks_class_token(record):
-                lacking.append(line)
-            if max_length is not None and len(record.tokens) > max_length:
-                kept = shorten(record.tokens, max_length)
-                meta = record.meta | {"cut_codes": len(record.tokens) - len(kept)}
-                record = replace(record, tokens=kept, meta=meta)
-            tokens = _known_tokens(record.tokens, known, allow_unknown)
-        records.append(replace(record, tokens=tokens))
-    if not records:
-        raise DataError(f"{path}: the file has no rows; write one JSON object per line")
-    if lacking:
-        warnings.warn(_missing_class(path, lacking, len(records)), DataWarning, stacklevel=2)
+    for place, line, row in read_rows(path):
+        with error_prefix(place):
+            record, lacks = reader(row, line)
+        records.append(record)
+        if lacks:
+            lacking.append(line)
+    warn_of_rows(path, len(records), lacking)
     return records
 
 
-def read_rows(path: str | Path) -> Iterator[tuple[int, Any]]:
-    """The number and the content of each line that is not empty; "-" is standard input.
+class RowReader:
+    """Checks a row, repairs and shortens it; the settings are those of `read_records`."""
 
-    Raises DataError, naming file and line, for a line that is not JSON.
-    """
-    line = 0
-    try:
-        with sys.stdin.buffer if path == "-" else open(path, "rb") as plain:
-            packed = plain.peek(2)[:2] == b"\x1f\x8b"
-            with gzip.open(plain, "rb") if packed else plain as stream:
-                for line, raw in enumerate(stream, start=1):
-                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-                    if text:
-                        yield line, json.loads(text)
-    except (ValueError, RecursionError) as error:  # a text that is not UTF-8 is a ValueError, too
-        raise DataError(
-            f"{path}:{line}: not valid JSON in UTF-8 ({error!s:.90}); write one object per line"
-        ) from error
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise DataError(
-            f"{path}:{line}: the gzip file is damaged ({error}); compress it again"
-        ) from error
-    except OSError as error:
-        raise DataError(why_unreadable(path, error)) from error
+    def __init__(
+        self,
+        vocab: Mapping[str, int],
+        repair_tail: bool = False,
+        allow_unknown: bool = False,
+        max_length: int | None = None,
+    ):
+        if max_length is not None and max_length < 1:
+            raise ConfigError(f"max_length is {max_length}; it counts tokens and must be 1 or more")
+        # One string per token, however many rows hold it.
+        self.known = {token: token for token in vocab}
+        self.n_classes = sum(class_of(token) is not None for token in vocab)
+        self.repair_tail, self.allow_unknown = repair_tail, allow_unknown
+        self.max_length = max_length
+
+    def __call__(self, row: Any, line: int) -> tuple[Record, bool]:
+        """The row, and whether it lacks its class token. Raises DataError ``field: …``."""
+        record = _checked(row, self.n_classes, line)
+        lacks = lacks_class_token(record)
+        if lacks and self.repair_tail:
+            record, lacks = _repaired(record, self.known), False
+        if self.max_length is not None and len(record.tokens) > self.max_length:
+            kept = shorten(record.tokens, self.max_length)
+            meta = record.meta | {"cut_codes": len(record.tokens) - len(kept)}
+            record = replace(record, tokens=kept, meta=meta)
+        tokens = _known_tokens(record.tokens, self.known, self.allow_unknown)
+        return replace(record, tokens=tokens), lacks
+
+
+def warn_of_rows(path: str | Path, n_rows: int, lacking: Sequence[int]) -> None:
+    """Raise DataError when a file has no rows; warn of the lines whose class token is missing."""
+    if not n_rows:
+        raise DataError(f"{path}: the file has no rows; write one JSON object per line")
+    if len(lacking):
+        warnings.warn(_missing_class(path, lacking, n_rows), DataWarning, stacklevel=3)
 
 
 def _checked(row: Any, n_classes: int, line: int) -> Record:

@@ -1,20 +1,23 @@
 """Split rows into train, val and test, so that no image is in two of them."""
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 
 import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from seqlm.data.records import SPLITS, Record
+from seqlm.data.files import SPLITS
+from seqlm.data.records import Record
+from seqlm.data.table import Table
+from seqlm.data.tokens import STRUCTURAL
 from seqlm.errors import ConfigError, DataError
 
 
 def split_records(
     records: Sequence[Record], *, test_size: float = 0.2, val_size: float = 0.1, seed: int = 42
-) -> dict[str, list[Record]]:
+) -> dict[str, Sequence[Record]]:
     """Rows by split, each split in the order of `records`; the same seed gives the same split.
 
     Rows that carry `meta.split` are divided by it, and checked. Otherwise rows of one source and
@@ -29,18 +32,17 @@ def split_records(
             f"test_size {test_size} and val_size {val_size} leave no room: val_size must be above "
             "0, test_size 0 or more, and together they must stay below 1"
         )
-    sides = [record.meta.get("split") for record in records]
-    own = any(sides)
-    if own and not all(sides):
+    (table,) = _tables([records])
+    sides = table.column("split")
+    own = bool((sides >= 0).any())
+    if own and (sides < 0).any():
         raise DataError(
-            f"{_place(records, sides.index(None))}: meta.split is missing, though other rows have "
-            "it; give it to every row or to none"
+            f"{_place(records, int(sides.argmin()))}: meta.split is missing, though other rows "
+            "have it; give it to every row or to none"
         )
     if not own:
-        sides = _drawn_sides(records, test_size, val_size, seed)
-    splits = {
-        name: [r for r, side in zip(records, sides, strict=True) if side == name] for name in SPLITS
-    }
+        sides = _drawn_sides(table, test_size, val_size, seed)
+    splits = {name: table[sides == side] for side, name in enumerate(SPLITS)}
     _check_filled(splits, own, test_size)
     shared = leaks(splits)
     if shared:
@@ -49,7 +51,7 @@ def split_records(
     return splits
 
 
-def _check_filled(splits: Mapping[str, list[Record]], own: bool, test_size: float) -> None:
+def _check_filled(splits: Mapping[str, Sequence[Record]], own: bool, test_size: float) -> None:
     wanted = SPLITS if test_size > 0 and not own else SPLITS[:2]
     empty = next((name for name in wanted if not splits[name]), None)
     if empty is None:
@@ -69,28 +71,49 @@ def leaks(splits: Mapping[str, Sequence[Record]]) -> list[str]:
 
     Layout and class tokens do not count: an image in the read and in the draw layout is the same.
     """
-    first: dict[Hashable, tuple[str, str]] = {}
+    tables = _tables(splits.values())
+    names, sizes = [*splits], [*map(len, tables)]
+    side = np.repeat(np.arange(len(splits)), sizes)
+    index = np.concatenate([*map(np.arange, sizes)])
+    sources, codes = (
+        np.concatenate([table.column(name) for table in tables]) for name in ("source", "codes")
+    )
+    named = np.flatnonzero(sources)
+    earlier = np.arange(len(side))
+    earlier[named] = named[_first(sources[named])]
+    by_source = side[earlier] != side
+    # A row that is reported for its source is not looked at again.
+    others = np.flatnonzero(~by_source)
+    earlier[others] = others[_first(codes[others])]
     sentences = []
-    for name, records in splits.items():
-        for index, record in enumerate(records):
-            place = f"{_place(records, index)} ({name})"
-            for key, what in _ties(record):
-                other, there = first.setdefault(key, (name, place))
-                if other != name:
-                    sentences.append(f"{there} and {place} {what}")
-                    break
+    for row in np.flatnonzero(side[earlier] != side):
+        places = []
+        for j in (earlier[row], row):
+            table, i = tables[side[j]], int(index[j])
+            places.append(f"{_place(table, i)} ({names[side[j]]})")
+        what = "hold the same codes"
+        if by_source[row]:
+            what = f"come from one source (meta.source_id {table[i].source!r})"
+        sentences.append(f"{' and '.join(places)} {what}")
     return sentences
 
 
-def _ties(record: Record) -> list[tuple[Hashable, str]]:
-    """What binds a row to others: each key with the words for two rows that share it."""
-    # A digest, because a tuple of codes for each of many long rows would fill the memory.
-    digest = hashlib.blake2b(" ".join(record.codes).encode(), digest_size=16).digest()
-    ties: list[tuple[Hashable, str]] = [(("codes", digest), "hold the same codes")]
-    if record.source is not None:
-        what = f"come from one source (meta.source_id {record.source!r})"
-        ties.insert(0, (("source", record.source), what))
-    return ties
+def _tables(groups: Iterable[Sequence[Record]]) -> list[Table]:
+    """Each group of records as columns, all under one vocabulary, so that equal codes are equal."""
+    groups = list(groups)
+    names = [records.store.names for records in groups if isinstance(records, Table)]
+    if len(names) == len(groups) and all(other == names[0] for other in names):
+        return groups
+    groups = [list(records) for records in groups]
+    tokens = chain(STRUCTURAL, *(record.tokens for records in groups for record in records))
+    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
+    return [Table.of(records, vocab) for records in groups]
+
+
+def _first(keys: np.ndarray) -> np.ndarray:
+    """The first place of each row's key. (N,)."""
+    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
+    return first[inverse]
 
 
 def _place(records: Sequence[Record], index: int) -> str:
@@ -98,68 +121,71 @@ def _place(records: Sequence[Record], index: int) -> str:
     return f"row {index + 1}" if line is None else f"line {line}"
 
 
-def _drawn_sides(
-    records: Sequence[Record], test_size: float, val_size: float, seed: int
-) -> list[str]:
-    """The side of each row, drawn by whole groups, class by class."""
+def _drawn_sides(table: Table, test_size: float, val_size: float, seed: int) -> np.ndarray:
+    """The side of each row as a place in SPLITS, drawn by whole groups, class by class. (N,)."""
     rng = np.random.default_rng(seed)
-    by_label: dict[int | None, list[list[int]]] = defaultdict(list)
-    for group in _groups(records):
-        labels = Counter(records[index].label for index in group)
-        by_label[labels.most_common(1)[0][0]].append(group)
-    classes = list(by_label.values())
+    rows, starts, sizes = _groups(table)
+    labels = table.column("label")[rows]
+    of_group = labels[starts]  # (groups,)
+    for group in np.flatnonzero(sizes > 1):
+        inside = labels[starts[group] : starts[group] + sizes[group]]
+        of_group[group] = Counter(inside.tolist()).most_common(1)[0][0]
+    present, first = np.unique(of_group, return_index=True)
+    classes = [np.flatnonzero(of_group == label) for label in present[np.argsort(first)]]
     for groups in classes:
         rng.shuffle(groups)
     rng.shuffle(classes)
     # Small classes first: what they cannot give, the large ones make up for.
     classes.sort(key=len)
-    sides = ["train"] * len(records)
-    sizes = [sum(map(len, groups)) if len(groups) > 1 else 0 for groups in classes]
+    sides = np.zeros(len(table), np.int8)
+    totals = [int(sizes[groups].sum()) if len(groups) > 1 else 0 for groups in classes]
     for name, size, spare in (("test", test_size, 2), ("val", val_size, 1)):
-        for index in _taken(classes, sizes, size, spare):
-            sides[index] = name
+        for group in _taken(classes, sizes, totals, size, spare):
+            sides[rows[starts[group] : starts[group] + sizes[group]]] = SPLITS.index(name)
     return sides
 
 
 def _taken(
-    classes: list[list[list[int]]], sizes: list[int], size: float, spare: int
+    classes: list[np.ndarray], sizes: np.ndarray, totals: list[int], size: float, spare: int
 ) -> Iterator[int]:
-    """Take groups out of `classes` until `size` of the rows are out; yield the rows' indices.
+    """Take groups out of `classes` until `size` of the rows are out; yield these groups.
 
-    What a class gave too little or too much is carried to the next, so that the sum comes out.
-    Of three groups or more `spare` are left, of two one, and a single group is left alone.
+    `sizes` are the rows of each group, `totals` those of each class. What a class gave too little
+    or too much is carried to the next, so that the sum comes out. Of three groups or more `spare`
+    are left, of two one, and a single group is left alone.
     """
     # Rounded up, as scikit-learn's train_test_split does; 1e-9 forgives 0.1 * 3 being above 0.3.
-    wanted_rows = np.ceil(size * sum(sizes) - 1e-9)
+    wanted_rows = np.ceil(size * sum(totals) - 1e-9)
     carry = 0.0
-    for position, (groups, n_rows) in enumerate(zip(classes, sizes, strict=True)):
+    for position, (groups, n_rows) in enumerate(zip(classes, totals, strict=True)):
         if not n_rows:
             continue
-        wanted = carry + wanted_rows * n_rows / sum(sizes)
+        wanted = carry + wanted_rows * n_rows / sum(totals)
         may_take = len(groups) - min(spare, max(1, len(groups) - 1))
-        left = []
-        for group in groups:
-            if may_take and abs(wanted - len(group)) < abs(wanted):
-                wanted -= len(group)
+        stays = np.ones(len(groups), dtype=bool)
+        for place, group in enumerate(groups):
+            if may_take and abs(wanted - sizes[group]) < abs(wanted):
+                wanted -= sizes[group]
                 may_take -= 1
-                yield from group
-            else:
-                left.append(group)
-        classes[position] = left
+                stays[place] = False
+                yield group
+        classes[position] = groups[stays]
         carry = wanted
 
 
-def _groups(records: Sequence[Record]) -> list[list[int]]:
-    """Row indices bound together by a source or by equal codes, however long the chain."""
-    first: dict[Hashable, int] = {}
-    edges = [
-        (index, first.setdefault(key, index))
-        for index, record in enumerate(records)
-        for key, _ in _ties(record)
-    ]
-    rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=2 * (len(records),))
-    groups: dict[int, list[int]] = defaultdict(list)
-    for index, component in enumerate(connected_components(graph, directed=False)[1]):
-        groups[component].append(index)
-    return list(groups.values())
+def _groups(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows bound together by a source or by equal codes, however long the chain.
+
+    Returns all rows (N,), group by group, in the order of their first rows; where each group
+    starts, and its size.
+    """
+    sources, codes = table.column("source"), table.column("codes")
+    named = np.flatnonzero(sources)
+    ends = np.concatenate([named[_first(sources[named])], _first(codes)])
+    rows = np.concatenate([named, np.arange(len(codes))])
+    bound = rows != ends
+    graph = coo_array((np.ones(bound.sum()), (rows[bound], ends[bound])), shape=2 * codes.shape)
+    first = _first(connected_components(graph, directed=False)[1])
+    order = np.argsort(first, kind="stable")
+    starts = np.flatnonzero(np.diff(first[order], prepend=-1))
+    return order, starts, np.diff(starts, append=len(order))

@@ -56,7 +56,7 @@ def quantisation_loss(
         rows = corpus.rows(split)
         codes = [score_tokens(model, rows).of_kind(corpus.kinds, KIND_CODE) for model in pair]
         results["nll"] = paired_difference(*codes, corpus.sources(split))
-    if classifies or (corpus.class_ids and corpus.labelled(split)):
+    if classifies or (corpus.class_ids and len(corpus.labelled(split))):
         prompts, labels = corpus.to_classify(split)
         exported, torch = (
             predict_classes(model, prompts, corpus.class_ids).argmax(1) == labels for model in pair

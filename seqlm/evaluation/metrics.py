@@ -4,12 +4,20 @@ Each is a mean over a table of scores; its interval resamples images, because th
 image depend on each other.
 """
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from itertools import pairwise, zip_longest
+
 import numpy as np
 
+from seqlm.data.table import row_lengths
 from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate, bootstrap, proportion
-from seqlm.evaluation.scores import TokenScores
+from seqlm.evaluation.scores import Rows, TokenScores
+
+N_KINDS = 3
+TOKENS_AT_ONCE = 2**20  # their scores take 42 MB
 
 
 def ratio_of_sums(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -26,10 +34,15 @@ def owners(rows: np.ndarray, images: np.ndarray | None) -> np.ndarray:
     return np.unique(rows if images is None else np.asarray(images)[rows], return_inverse=True)[1]
 
 
-def mean_over_tokens(values: np.ndarray, owner: np.ndarray, unit: str) -> Estimate:
-    """sum of `values` (M,) / M, with an interval that resamples their images, `owner` (M,)."""
-    sums, counts = np.bincount(owner, weights=values), np.bincount(owner).astype(float)
-    return bootstrap(ratio_of_sums, (sums, counts), unit)  # sums, counts: (images,)
+def mean_over_tokens(
+    values: np.ndarray, owner: np.ndarray, unit: str, counts: np.ndarray | None = None
+) -> Estimate:
+    """sum of `values` (M,) / M, with an interval that resamples their images, `owner` (M,).
+
+    With `counts` (M,) each value is already the sum over so many tokens.
+    """
+    sums, n = np.bincount(owner, weights=values), np.bincount(owner, weights=counts).astype(float)
+    return bootstrap(ratio_of_sums, (sums, n), unit)  # sums, n: (images,)
 
 
 def nll(scores: TokenScores, images: np.ndarray | None = None) -> Estimate:
@@ -60,35 +73,92 @@ def bits_per_image(scores: TokenScores, images: np.ndarray | None = None) -> Est
     return mean_over_tokens(bits, owners(rows, images), "bits per image")
 
 
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Scores summed over the tokens of each kind in each row: all that `measure_tokens` needs.
+
+    They take the memory of the rows, not of the tokens.
+    """
+
+    nll: np.ndarray  # (kinds, rows) nats
+    tokens: np.ndarray  # (kinds, rows) as the next two
+    top1: np.ndarray
+    top5: np.ndarray
+    nll_at: np.ndarray  # (P,) nats of the codes at each position
+    tokens_at: np.ndarray  # (P,)
+
+    @classmethod
+    def of(cls, scores: TokenScores, kinds: np.ndarray) -> "RowSums":
+        """`kinds` (V,) comes from `tokens.token_kinds`."""
+        kind, n = kinds[scores.target].astype(np.int64), scores.n_rows
+        cell = kind * n + scores.row
+
+        def total(weights: np.ndarray | None = None) -> np.ndarray:
+            return np.bincount(cell, weights=weights, minlength=N_KINDS * n).reshape(N_KINDS, n)
+
+        codes = scores.where(kind == KIND_CODE)
+        at = np.bincount(codes.position, weights=codes.nll), np.bincount(codes.position)
+        hits = (total(scores.rank < k) for k in (1, 5))
+        return cls(total(scores.nll), total(), *hits, *at)
+
+    @classmethod
+    def join(cls, parts: Sequence["RowSums"]) -> "RowSums":
+        """The rows of all `parts`, one after the other."""
+        columns = [[getattr(p, f.name) for p in parts] for f in fields(cls)]
+        at = (np.array([*map(sum, zip_longest(*c, fillvalue=0))]) for c in columns[4:])
+        return cls(*(np.concatenate(column, axis=1) for column in columns[:4]), *at)
+
+
+def sum_scores(score: Callable[[Rows], TokenScores], rows: Rows, kinds: np.ndarray) -> RowSums:
+    """`RowSums` of `score(rows)`, a part of the rows at a time, so that memory stays the same."""
+    part = np.cumsum(row_lengths(rows)) // TOKENS_AT_ONCE
+    starts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
+    parts = (rows[start:stop] for start, stop in pairwise(starts))
+    return RowSums.join([RowSums.of(score(some), kinds) for some in parts])
+
+
 def measure_tokens(
-    scores: TokenScores, kinds: np.ndarray, images: np.ndarray | None = None
+    scores: TokenScores | RowSums, kinds: np.ndarray, images: np.ndarray | None = None
 ) -> dict[str, dict]:
     """Every metric of the tokens of one split, ready for a metrics file.
 
     Code tokens are the headline; structural tokens are nearly free, so they would flatter the mean,
     and class tokens are measured apart. `kinds` (V,) comes from `tokens.token_kinds`.
     """
+    sums = scores if isinstance(scores, RowSums) else RowSums.of(scores, kinds)
     groups = {
-        "code": (KIND_CODE,),
-        "class": (KIND_CLASS,),
-        "structural": (KIND_STRUCTURAL,),
-        "all": (KIND_CODE, KIND_CLASS, KIND_STRUCTURAL),
+        "code": [KIND_CODE],
+        "class": [KIND_CLASS],
+        "structural": [KIND_STRUCTURAL],
+        "all": [KIND_CODE, KIND_CLASS, KIND_STRUCTURAL],
     }
     measured = {}
     for name, wanted in groups.items():
-        chosen = scores.of_kind(kinds, *wanted)
-        if not len(chosen.nll):
+        columns = (sums.nll, sums.tokens, sums.top1, sums.top5)
+        nats, counts, *hits = (column[wanted].sum(axis=0) for column in columns)
+        rows = np.flatnonzero(counts)
+        if not len(rows):
             continue
-        loss = nll(chosen, images)
+        owner, counts = owners(rows, images), counts[rows]
+        loss = mean_over_tokens(nats[rows], owner, "nats per token", counts)
+        one_each = np.bincount(owner, weights=counts).max() == 1  # as in `top_k_accuracy`
+        top1, top5 = (
+            proportion(hit[rows])
+            if one_each
+            else mean_over_tokens(hit[rows], owner, "share", counts)
+            for hit in hits
+        )
         measured[name] = {
-            "tokens": len(chosen.nll),
+            "tokens": int(counts.sum()),
             "nll": loss.to_json(),
             "perplexity": perplexity(loss).to_json(),
-            "top1": top_k_accuracy(chosen, 1, images).to_json(),
-            "top5": top_k_accuracy(chosen, 5, images).to_json(),
+            "top1": top1.to_json(),
+            "top5": top5.to_json(),
         }
     if "code" not in measured:
         raise DataError("there are no code tokens in the split, so there is no image to measure")
-    codes = scores.of_kind(kinds, KIND_CODE)
-    measured["code"]["bits_per_image"] = bits_per_image(codes, images).to_json()
+    rows = np.flatnonzero(sums.tokens[KIND_CODE])
+    bits = sums.nll[KIND_CODE][rows] / np.log(2)
+    bits = mean_over_tokens(bits, owners(rows, images), "bits per image")
+    measured["code"]["bits_per_image"] = bits.to_json()
     return measured

@@ -6,11 +6,11 @@ measure both. Like the GPT, a baseline sees only the tokens before the one to be
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 from scipy.sparse import csr_matrix
 
+from seqlm.data.table import Ids, row_lengths
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import Rows, TokenScores
@@ -67,10 +67,10 @@ def baseline_name(name: str) -> str:
 
 def _predicted_tokens(rows: Rows, vocab_size: int) -> np.recarray:
     """Every token of every row but the first, with what a baseline sees of its past. (M,)."""
-    lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+    lengths = row_lengths(rows)
     if not len(rows) or lengths.min() < 2:
         raise DataError("there is nothing to count: no rows, or a row of fewer than two tokens")
-    ids = np.fromiter(chain.from_iterable(rows), np.int64, lengths.sum())
+    ids = Ids.of(rows).flat()
     if ids.min() < 0 or ids.max() >= vocab_size:
         stranger = ids.min() if ids.min() < 0 else ids.max()
         raise DataError(
@@ -161,13 +161,14 @@ class NgramModel:
         parts = self._counts.distributions(tokens, self.weights)
         return sum(self.weights[name] * part for name, part in parts.items())
 
-    def score(self, rows: Rows) -> TokenScores:
+    def score(self, rows: Rows, rng: np.random.Generator | None = None) -> TokenScores:
         """The table that `scores.score_tokens` makes of a GPT, in the same order.
 
-        Among tokens exactly as likely as the target its rank is drawn at random (seeded).
+        Among tokens exactly as likely as the target its rank is drawn at random, by `rng` where
+        `rows` are a part of what is scored.
         """
         tokens = _predicted_tokens(rows, self._counts.vocab_size)
-        random = np.random.default_rng(0).random(len(tokens))
+        random = (rng or np.random.default_rng(0)).random(len(tokens))
         nll, rank = np.empty(len(tokens)), np.empty(len(tokens), dtype=np.int64)
         for chosen in _chunks(len(tokens)):
             table = self.probabilities(tokens[chosen])  # (m, V)

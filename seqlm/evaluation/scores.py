@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.functional import log_softmax
 
+from seqlm.data.table import row_lengths
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import default_device, is_classifier
 from seqlm.models.inference import packed_copy
@@ -51,10 +52,10 @@ def batches(rows: Rows, batch_size: int | None = None, *, vocab_size: int = 1) -
 
     Raises DataError when there is no row, or one of fewer than two tokens.
     """
-    if not len(rows) or min(map(len, rows)) < 2:
+    lengths = row_lengths(rows)
+    if not len(rows) or lengths.min() < 2:
         raise DataError("there is nothing to score: no rows, or a row of fewer than two tokens")
-    order = np.argsort([len(row) for row in rows], kind="stable")
-    longest = max(map(len, rows))
+    order, longest = np.argsort(lengths, kind="stable"), int(lengths.max())
     size = batch_size or max(1, min(TOKENS_A_BATCH, LOGITS_A_BATCH // vocab_size) // longest)
     return [order[start : start + size] for start in range(0, len(order), size)]
 
@@ -74,8 +75,8 @@ def pad(rows: Rows, fill: int = 0) -> torch.Tensor:
 def _fast(model, rows: Rows):
     """`model`, ready to evaluate, or its faster copy where there are rows enough."""
     model.eval()
-    longest, total = max(map(len, rows), default=0), sum(map(len, rows))
-    return packed_copy(model, longest) if total >= PACKED_TOKENS else model
+    lengths = row_lengths(rows)
+    return packed_copy(model, int(lengths.max(initial=0))) if lengths.sum() >= PACKED_TOKENS else model
 
 
 @torch.inference_mode()
@@ -134,11 +135,12 @@ def classifier_probabilities(model, prompts: Rows) -> np.ndarray:
 
 @torch.inference_mode()
 def _class_softmax(model, prompts: Rows, class_logits: Callable) -> np.ndarray:
-    fast, probabilities = _fast(model, prompts), {}
+    fast, order, parts = _fast(model, prompts), [], []
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
         logits = class_logits(fast, [prompts[i] for i in batch]).float()  # (B, C)
-        probabilities |= zip(batch, logits.softmax(-1).double().cpu().numpy(), strict=True)
-    return np.array([probabilities[i] for i in range(len(prompts))])  # (N, C)
+        order.append(batch)
+        parts.append(logits.softmax(-1).double().cpu().numpy())
+    return np.concatenate(parts)[np.argsort(np.concatenate(order))]  # (N, C)
 
 
 def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:

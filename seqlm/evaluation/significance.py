@@ -20,8 +20,15 @@ def paired_ratio(
     `images` as in `metrics.owners`. Raises DataError when the tokens are not the same.
     """
     _check_same_tokens(ours, theirs)
-    owner = owners(ours.row, images)
-    sums = tuple(np.bincount(owner, weights=scores.nll) for scores in (ours, theirs))
+    return ratio_of_rows(ours.row, ours.nll, theirs.nll, images)
+
+
+def ratio_of_rows(
+    rows: np.ndarray, ours: np.ndarray, theirs: np.ndarray, images: np.ndarray | None = None
+) -> Estimate:
+    """The same from NLL that stand in `rows`, of tokens or summed; all three are (M,)."""
+    owner = owners(rows, images)
+    sums = tuple(np.bincount(owner, weights=nll) for nll in (ours, theirs))
     return bootstrap(ratio_of_sums, sums, "ratio")
 
 

@@ -27,7 +27,7 @@ def count_new_tokens(path: Path, known: Mapping[str, int]) -> Counter[str]:
     Rows without tokens are skipped here; `read_records` refuses them.
     """
     counts: Counter[str] = Counter()
-    for _, row in read_rows(path):
+    for _, _, row in read_rows(path):
         if isinstance(row, dict) and isinstance(row.get("tokens"), str):
             tokens, label = row["tokens"].split(), row.get("label")
             if type(label) is int and label >= 0 and class_token(label) not in tokens:

@@ -36,8 +36,10 @@ class FinetuneData:
     @property
     def replayed(self) -> int:
         """How many of the rows that are learned are old ones."""
-        new = set(map(id, self.new.splits["train"]))
-        return sum(id(record) not in new for record in self.mixed.splits["train"])
+        if self.mixed is self.new:
+            return 0
+        own = self.new.labelled("train") if self.classifies else self.new.splits["train"]
+        return len(self.mixed.splits["train"]) - len(own)
 
 
 def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -> None:

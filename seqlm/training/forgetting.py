@@ -37,10 +37,12 @@ def score_split(model, corpus: Corpus, split: str = "test") -> SplitScores:
     """Score a language model, or a classifier, on a split of `corpus`, which must not be empty."""
     codes = sources = right = None
     if not is_classifier(model):
-        layout = next(name for name in ("read", "draw", "other") if corpus.records(split, name))
+        layout = next(
+            name for name in ("read", "draw", "other") if len(corpus.records(split, name))
+        )
         scores = score_tokens(model, corpus.rows(split, layout))
         codes, sources = scores.of_kind(corpus.kinds, KIND_CODE), corpus.sources(split, layout)
-    if corpus.labelled(split) and (corpus.class_ids or is_classifier(model)):
+    if len(corpus.labelled(split)) and (corpus.class_ids or is_classifier(model)):
         prompts, labels = corpus.to_classify(split)
         right = predict_classes(model, prompts, corpus.class_ids).argmax(1) == labels
     return SplitScores(codes, sources, right)

@@ -1,19 +1,23 @@
 """Measure a trained model, and the baselines it has to beat, on one split."""
 
+from functools import partial
+
 import numpy as np
 
 from seqlm.data.corpus import Corpus
+from seqlm.data.table import Ids
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
 from seqlm.evaluation.classical import bag_of_codes, fit_classical_models
 from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import Estimate
-from seqlm.evaluation.metrics import measure_tokens
-from seqlm.evaluation.ngrams import NgramModel, fit_ngrams
-from seqlm.evaluation.scores import TokenScores, classifier_probabilities, score_tokens
-from seqlm.evaluation.significance import paired_ratio
+from seqlm.evaluation.metrics import RowSums, measure_tokens, sum_scores
+from seqlm.evaluation.ngrams import fit_ngrams
+from seqlm.evaluation.scores import classifier_probabilities, score_tokens
+from seqlm.evaluation.significance import ratio_of_rows
 
 BASELINE_ROWS = 5_000  # what an SVM learns from in seconds; its time grows with the square
+NGRAM_TOKENS = 2**22  # what the n-gram baselines count; of more rows they see so many at random
 CLASS_BASELINES = {
     "dummy": "always the commonest class",
     "logistic": "logistic regression on counts of codes",
@@ -34,59 +38,68 @@ def evaluate_lm(model, corpus: Corpus, split: str = "test", baselines: bool = Tr
     the best of them, and how far below it the model comes. The baselines learn from the train rows
     and are tuned for codes. Intervals resample sources. Raises DataError when the split is empty.
     """
-    if not corpus.splits[split]:
+    if not len(corpus.splits[split]):
         other = "val" if split == "test" else "test"
         raise DataError(
             f"the {split} split is empty; use --split {other}, or mark some rows as {split}"
         )
-    present = [name for name in ("read", "draw", "other") if corpus.records(split, name)]
-    scores = {name: score_tokens(model, corpus.rows(split, name)) for name in present}
+    present = [name for name in ("read", "draw", "other") if len(corpus.records(split, name))]
+    model_scores = partial(score_tokens, model)
+    sums = {n: sum_scores(model_scores, corpus.rows(split, n), corpus.kinds) for n in present}
     values = {
-        name: measure_tokens(scores[name], corpus.kinds, corpus.sources(split, name))
+        name: measure_tokens(sums[name], corpus.kinds, corpus.sources(split, name))
         for name in present
     }
     if baselines:
-        fitted = fit_ngrams(
-            corpus.rows("train"), corpus.rows("val"), len(corpus.vocab), corpus.kinds
-        )
         first = present[0]
         values["layout_compared"] = first
-        values |= _against_baselines(scores[first], fitted, corpus, split, first)
+        values |= _against_baselines(sums[first], corpus, split, first)
     return values
 
 
-def _against_baselines(
-    scores: TokenScores, baselines: dict[str, NgramModel], corpus: Corpus, split: str, layout: str
-) -> dict:
-    """The baselines on the rows of the model's `scores`, and how they compare."""
+def _against_baselines(ours: RowSums, corpus: Corpus, split: str, layout: str) -> dict:
+    """The baselines on the rows of the model's sums, and how they compare."""
+    train, val = (_some_rows(corpus.rows(name)) for name in ("train", "val"))
+    baselines = fit_ngrams(train, val, len(corpus.vocab), corpus.kinds)
     rows, sources = corpus.rows(split, layout), corpus.sources(split, layout)
-    codes = {
-        name: baseline.score(rows).of_kind(corpus.kinds, KIND_CODE)
-        for name, baseline in baselines.items()
+    sums = {
+        name: sum_scores(partial(b.score, rng=np.random.default_rng(0)), rows, corpus.kinds)
+        for name, b in baselines.items()
     }
-    ours = scores.of_kind(corpus.kinds, KIND_CODE)
-    best = min(codes, key=lambda name: codes[name].nll.mean())
-    ratio = paired_ratio(ours, codes[best], sources)
+    measured = {name: measure_tokens(sums[name], corpus.kinds, sources) for name in sums}
+    best = min(sums, key=lambda name: measured[name]["code"]["nll"]["value"])
+    at = np.flatnonzero(ours.tokens[KIND_CODE])
+    pair = (s.nll[KIND_CODE][at] for s in (ours, sums[best]))
+    ratio = ratio_of_rows(at, *pair, sources)
     share = Estimate(1 - ratio.value, 1 - ratio.high, 1 - ratio.low, ratio.n, "share")
-    measured = {name: measure_tokens(codes[name], corpus.kinds, sources) for name in baselines}
+    n_train = len(corpus.splits["train"])
+    fewer = f" Counted on {len(train):,} of the train rows." if len(train) < n_train else ""
     return {
         "baselines": {
-            name: {"description": baseline.description, "code": measured[name]["code"]}
+            name: {"description": baseline.description + fewer, "code": measured[name]["code"]}
             for name, baseline in baselines.items()
         },
         "best_baseline": best,
         "below_best_baseline": share.to_json(),
         "by_position": {
             "model": _by_position(ours),
-            "baselines": {name: _by_position(scored) for name, scored in codes.items()},
+            "baselines": {name: _by_position(of_baseline) for name, of_baseline in sums.items()},
         },
     }
 
 
-def _by_position(codes: TokenScores) -> list[float]:
+def _some_rows(rows: Ids) -> Ids:
+    """At most so many random rows that they hold NGRAM_TOKENS: counts take memory, too."""
+    if rows.lengths.sum() <= NGRAM_TOKENS:
+        return rows
+    drawn = np.random.default_rng(0).permutation(len(rows))
+    return rows[np.sort(drawn[np.cumsum(rows.lengths[drawn]) <= NGRAM_TOKENS])]
+
+
+def _by_position(sums: RowSums) -> list[float]:
     """Mean NLL of the first code, the second, … in nats."""
-    _, place = np.unique(codes.position, return_inverse=True)
-    return (np.bincount(place, weights=codes.nll) / np.bincount(place)).tolist()
+    there = sums.tokens_at > 0
+    return (sums.nll_at[there] / sums.tokens_at[there]).tolist()
 
 
 def evaluate_classifier(model, corpus: Corpus, split: str = "test") -> dict:
@@ -114,10 +127,14 @@ def measure_class_baselines(corpus: Corpus, split: str, n_classes: int) -> dict[
     fitted = fit_classical_models(bag_of_codes(rows, corpus.kinds), labels[chosen], kind="bag")
     fewer = f" ({BASELINE_ROWS:,} of the train rows)" if len(prompts) > BASELINE_ROWS else ""
     test_prompts, test_labels = corpus.to_classify(split)
-    bag = bag_of_codes(test_prompts, corpus.kinds)
+    predicted = {name: [] for name in fitted}
+    for start in range(0, len(test_prompts), BASELINE_ROWS):
+        bag = bag_of_codes(test_prompts[start : start + BASELINE_ROWS], corpus.kinds)
+        for name, baseline in fitted.items():
+            predicted[name].append(baseline.predict(bag))
     return {
         CLASS_BASELINES[name] + fewer: measure_classes(
-            test_labels, baseline.predict(bag), n_classes
+            test_labels, np.concatenate(classes), n_classes
         )
-        for name, baseline in fitted.items()
+        for name, classes in predicted.items()
     }

@@ -6,7 +6,6 @@ from dataclasses import replace
 import numpy as np
 
 from seqlm.data.corpus import Corpus
-from seqlm.data.records import Record
 from seqlm.errors import DataError, DataWarning
 
 
@@ -22,19 +21,18 @@ def with_replay(
     """
     if not share:
         return corpus
-    held_out = _held_out_codes(corpus)
-    own, pool = (c.labelled("train") if classifies else c.splits["train"] for c in (corpus, old))
-    pool = [record for record in pool if record.codes not in held_out]
+    own, pool = (c.labelled("train") if classifies else c.records("train") for c in (corpus, old))
+    pool = pool[~np.isin(pool.column("codes"), _held_out_codes(corpus))]
     wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
-    if not pool:
+    if not len(pool):
         kind = "labelled train row in the read layout" if classifies else "train row"
         raise DataError(
             f"{old.path}: no row can be replayed: it holds no {kind} whose codes are not those of "
             "a new row in val or test; bring other old rows, or set replay to 0"
         )
     drawn = [rng.permutation(len(pool)) for _ in range(-(-wanted // len(pool)))]
-    replayed = [pool[i] for i in np.concatenate(drawn)[:wanted]] if wanted else []
-    return replace(corpus, splits=corpus.splits | {"train": [*own, *replayed]})
+    replayed = pool[np.concatenate([np.empty(0, np.int64), *drawn])[:wanted]]
+    return replace(corpus, splits=corpus.splits | {"train": own + replayed})
 
 
 def warn_of_shared(corpus: Corpus, old: Corpus, split: str, replayed: bool = False) -> None:
@@ -43,9 +41,9 @@ def warn_of_shared(corpus: Corpus, old: Corpus, split: str, replayed: bool = Fal
     The starting model has learned from the train rows of `old`, and forgetting is measured on its
     `split`. Where old rows are `replayed`, those that leak are left out, and the warning says so.
     """
-    learned = _count_among(corpus.splits["train"], {record.codes for record in old.splits[split]})
-    known = {record.codes for record in old.splits["train"]}
-    counts = {name: _count_among(corpus.splits[name], known) for name in ("val", "test")}
+    learned = _count_among(corpus, "train", _codes(old, split))
+    known = _codes(old, "train")
+    counts = {name: _count_among(corpus, name, known) for name in ("val", "test")}
     messages = []
     if learned:
         messages.append(
@@ -55,7 +53,7 @@ def warn_of_shared(corpus: Corpus, old: Corpus, split: str, replayed: bool = Fal
         )
     if any(counts.values()):
         leaked = " and ".join(f"{n:,} in {name}" for name, n in counts.items() if n)
-        dropped = _count_among(old.splits["train"], _held_out_codes(corpus))
+        dropped = _count_among(old, "train", _held_out_codes(corpus))
         left_out = f"; old rows like them ({dropped}) are not replayed" if replayed else ""
         messages.append(
             f"{corpus.path}: of its rows {leaked} hold the same codes as train rows of {old.path}, "
@@ -66,9 +64,14 @@ def warn_of_shared(corpus: Corpus, old: Corpus, split: str, replayed: bool = Fal
         warnings.warn(message, DataWarning, stacklevel=3)
 
 
-def _held_out_codes(corpus: Corpus) -> set[tuple[str, ...]]:
-    return {record.codes for name in ("val", "test") for record in corpus.splits[name]}
+def _codes(corpus: Corpus, split: str) -> np.ndarray:
+    """Hashes of the codes of each row; equal tokens have equal ids on both sides. (N,)."""
+    return corpus.records(split).column("codes")
 
 
-def _count_among(records: list[Record], codes: set[tuple[str, ...]]) -> int:
-    return sum(record.codes in codes for record in records)
+def _held_out_codes(corpus: Corpus) -> np.ndarray:
+    return np.concatenate([_codes(corpus, name) for name in ("val", "test")])
+
+
+def _count_among(corpus: Corpus, split: str, codes: np.ndarray) -> int:
+    return int(np.isin(_codes(corpus, split), codes).sum())

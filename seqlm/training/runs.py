@@ -147,7 +147,7 @@ def log_corpus(corpus: Corpus) -> None:
     if processes().is_main_process:
         counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
         print_at_once(f"{corpus.path}: {counts}; at most {corpus.longest} tokens per row")
-        cut = sum("cut_codes" in r.meta for rows in corpus.splits.values() for r in rows)
+        cut = sum(int(corpus.records(split).column("cut").sum()) for split in corpus.splits)
         if cut:
             print_at_once(f"{cut:,} rows were cut to {corpus.max_length} tokens")
 
@@ -167,7 +167,7 @@ def warn_of_other_splits(corpus: Corpus, files: DataFiles, directory: Path) -> N
     now = _split_settings(files)
     if not isinstance(trained, Mapping) or trained.get("file") != now["file"]:
         return
-    own = any(r.meta.get("split") is not None for r in corpus.splits["train"])
+    own = (corpus.records("train").column("split") >= 0).any()
     other = [name for name, value in now.items() if trained.get(name, value) != value]
     if other and not own:
         changes = ", ".join(f"{name} {trained[name]} then and {now[name]} now" for name in other)

@@ -157,8 +157,8 @@ def load_task(
         return SizesTask(description, default_vocab(), rows, length, config)
     # An unknown token is as long as any other.
     corpus = load_corpus(DataFiles(data_path, vocab_path, allow_unknown=True), config.max_length)
-    lengths = [len(record.tokens) for record in corpus.records("train")]
-    mean = round(sum(lengths) / len(lengths))
+    lengths = corpus.rows("train").lengths
+    mean = round(lengths.mean())
     return SizesTask(str(data_path), corpus.vocab, len(lengths), mean, config)
 
 

@@ -6,6 +6,7 @@ what is measured after training is in measure.py.
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from transformers import PreTrainedModel
 
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.data.corpus import Corpus
-from seqlm.data.tokens import KIND_CODE, layout_of, reading_prompt
+from seqlm.data.encoder import LAYOUTS
+from seqlm.data.table import Ids
+from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
+from seqlm.evaluation.metrics import sum_scores
 from seqlm.evaluation.scores import (
     LEAST,
     class_probabilities,
@@ -73,8 +77,8 @@ def train_classifier(
                 f"{start_from}: knows {model.config.vocab_size} tokens, the data "
                 f"{len(corpus.vocab)}; use the vocab.json the model was trained with"
             )
-    labelled = [record for split in corpus.splits for record in corpus.labelled(split)]
-    check_length(model, max(len(reading_prompt(record.tokens)) for record in labelled))
+    labelled = [split for split in corpus.splits if len(corpus.labelled(split))]
+    check_length(model, max(corpus.to_classify(split)[0].lengths.max() for split in labelled))
     rows, metric = train_rows(corpus, classifies=True), validation_metric(corpus, classifies=True)
     return train_model(model, corpus.tokenizer, rows, metric, config, log)
 
@@ -119,25 +123,31 @@ def validation_metric(
         old_values = before(model) if before else {}
         return values | {f"old_{k}": old_values[k] for k in OF_OLD_ROWS if k in old_values}
 
-    looked_at = [c and [c.rows("val"), [r.label for r in c.records("val")]] for c in (corpus, old)]
+    looked_at = [
+        c and [c.rows("val").digest(), Ids.of([c.records("val").column("label")]).digest()]
+        for c in (corpus, old)
+    ]
     return ValidationMetric("class_nll" if classifies else "code_nll", measure, looked_at)
 
 
 def _measure_lm(corpus: Corpus) -> Callable:
     """NLL in nats, and class accuracy where rows have labels and class tokens, over all of val."""
     rows = corpus.rows("val")
-    layouts = np.array([layout_of(record.tokens) for record in corpus.records("val")])
-    readable = corpus.labelled("val") and corpus.class_ids
+    layouts = corpus.records("val").column("layout")
+    readable = len(corpus.labelled("val")) and corpus.class_ids
     prompts, labels = corpus.to_classify("val") if readable else ([], [])
 
     def measure(model) -> dict[str, float]:
-        scores = score_tokens(model, rows)
-        codes = scores.of_kind(corpus.kinds, KIND_CODE)
-        values = {"code_nll": codes.nll.mean(), "all_nll": scores.nll.mean()}
+        sums = sum_scores(partial(score_tokens, model), rows, corpus.kinds)
+        nats, tokens = sums.nll[KIND_CODE], sums.tokens[KIND_CODE]
+        values = {
+            "code_nll": nats.sum() / tokens.sum(),
+            "all_nll": sums.nll.sum() / sums.tokens.sum(),
+        }
         for layout in ("read", "draw"):
-            of_layout = codes.nll[layouts[codes.row] == layout]
-            if len(of_layout):
-                values[f"{layout}_nll"] = of_layout.mean()
+            inside = layouts == LAYOUTS.index(layout)
+            if tokens[inside].any():
+                values[f"{layout}_nll"] = nats[inside].sum() / tokens[inside].sum()
         if len(labels):
             guess = class_probabilities(model, prompts, corpus.class_ids).argmax(1)
             values["class_accuracy"] = (guess == labels).mean()

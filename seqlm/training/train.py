@@ -13,11 +13,13 @@ from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
+import numpy as np
 import torch
 from transformers import TrainingArguments
 
 from seqlm import utils
 from seqlm.config import TrainConfig
+from seqlm.data.table import Ids
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
@@ -60,7 +62,7 @@ def train_model(
     """
     directory = config.output_dir
     utils.check_folder(directory)
-    check_length(model, max(map(len, rows.ids)))
+    check_length(model, rows.ids.lengths.max())
     identity = run_identity(model, tokenizer, rows, metric, config)
     earlier = _earlier_record(directory, identity) if config.resume else {}
     if earlier.get("finished"):
@@ -104,7 +106,8 @@ def run_identity(model, tokenizer, rows: Rows, metric: ValidationMetric, config:
     weights = [round(float(weight.detach().double().sum()), 4) for weight in model.parameters()]
     names = sorted(tokenizer.get_vocab().items(), key=lambda entry: entry[1])
     lora = [(c.r, c.lora_alpha) for c in getattr(model, "peft_config", {}).values()]
-    decides = [settings, size, weights, lora, names, rows.ids, rows.classes]
+    classes = rows.classes and Ids.of([rows.classes]).digest()
+    decides = [settings, size, weights, lora, names, rows.ids.digest(), classes]
     whole = json.dumps([*decides, metric.name, metric.key], default=str)
     # tasks.py decides what is trained and measured on val; a recurrent model or LoRA adds code.
     code = utils.code_fingerprint("seqlm.training.tasks", type(model).__module__)
@@ -140,10 +143,9 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     """The Trainer; and precision, values before training, and plan, which a resumed run keeps."""
     collate = collator(tokenizer.pad_token_id)
     model.to(default_device())
-    fit_attention(model, max(map(len, rows.ids)))
-    lengths = [len(row) for row in rows.ids]
-    mean = sum(lengths) / len(rows)
-    typical = sorted(range(len(rows)), key=lambda i: abs(lengths[i] - mean))[: config.batch_size]
+    fit_attention(model, rows.ids.lengths.max())
+    far = np.abs(rows.ids.lengths - rows.ids.lengths.mean())
+    typical = np.argsort(far, kind="stable")[: config.batch_size].tolist()
     precision = choose_precision(config, model, collate([rows[i] for i in typical]), len(rows))
     if earlier:
         precision["chosen"] = earlier["precision"]["chosen"]
@@ -173,7 +175,7 @@ def make_trainer(
     forecast: Forecast = NOT_TIMED,
 ) -> MeasuringTrainer:
     """The Trainer of a run of `plan["steps"]` steps in `precision`; `model` is on its device."""
-    fit_attention(model, max(map(len, rows.ids)))
+    fit_attention(model, rows.ids.lengths.max())
     arguments = _arguments(config, rows, metric.name, precision, plan)
     optimizer = build_optimizer(model, config) if config.optimizer == "muon" else None
     return MeasuringTrainer(
@@ -199,9 +201,9 @@ def make_trainer(
 def _arguments(
     config: TrainConfig, rows: Rows, best_metric: str, precision: str, plan: dict[str, int]
 ) -> TrainingArguments:
-    lengths = [len(row) for row in rows.ids]
+    lengths = rows.ids.lengths
     # Where rows are about as long, nothing is gained by sorting them into batches.
-    similar = max(lengths) <= 1.1 * min(lengths)
+    similar = lengths.max() <= 1.1 * lengths.min()
     evaluate_every = max(1, math.ceil(plan["steps"] / plan["evals"]))
     warmup = round(plan["steps"] * config.warmup_ratio)
     decay = min(round(plan["steps"] * DECAY_SHARE), plan["steps"] - warmup)

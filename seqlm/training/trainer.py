@@ -19,6 +19,7 @@ from transformers import (
 from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from seqlm.config import TrainConfig
+from seqlm.data.table import Ids
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import pad
 from seqlm.models.gpt2 import labelled_logits_only
@@ -58,7 +59,7 @@ class Rows(Dataset):
             raise DataError(f"{len(ids)} rows, but {len(classes)} classes; each row needs one")
         if not len(ids):
             raise DataError("there are no rows to train on; put some into the train split")
-        self.ids, self.classes = ids, classes
+        self.ids, self.classes = Ids.of(ids), classes
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -180,7 +181,7 @@ class _Order(Sampler):
         args = trainer.args
         self.batch = args.train_batch_size * args.world_size
         by_length = args.train_sampling_strategy == "group_by_length"
-        self.lengths = [len(row) for row in rows.ids] if by_length else None
+        self.lengths = rows.ids.lengths.tolist() if by_length else None
 
     def __len__(self) -> int:
         several = self.trainer.args.world_size > 1

@@ -1,0 +1,170 @@
+"""Read a whole file into a `Table`: a large one once, by several processes, into an Arrow cache."""
+
+import atexit
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+
+import pyarrow as pa
+
+from seqlm.data.encoder import Encoder
+from seqlm.data.files import Part, is_dataset, open_dataset, read_rows
+from seqlm.data.records import warn_of_rows
+from seqlm.data.table import Table
+from seqlm.errors import DataError, SeqlmError, error_prefix
+from seqlm.utils import atomic_dir, code_fingerprint, read_json, sha256_of, write_json
+
+LARGE = 2**24  # bytes; smaller files are read into memory by one process
+ROWS_A_BATCH = 4_096
+KEPT = 8  # caches; of more, those that were not used for longest are removed
+ABOUT = "about.json"
+
+
+def read_table(path: str | Path, vocab: Mapping[str, int], **settings) -> Table:
+    """The rows that `read_records` reads, as columns; those of a large file stay on disk.
+
+    The cache lies in `seqlm` below the cache folder of `datasets`. It is written anew when the
+    content of the file, a setting, the vocabulary or this code changes. Errors and warnings are
+    those of `read_records`.
+    """
+    path, encoder = Path(path), Encoder(vocab, **settings)
+    if _size(path) < LARGE:
+        batches = [*_batches(path, None, encoder)]
+        arrow = pa.Table.from_batches(batches, encoder.batch().schema)
+    else:
+        arrow = _cached(path, encoder, [list(vocab), settings])
+    table = Table.from_arrow(arrow, vocab)
+    lines = table.column("line")
+    warn_of_rows(path, len(table), lines[table.column("lacks") > 0])
+    return table
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of a `datasets` directory; 0 for what reading it will complain about."""
+    files = path.rglob("*") if is_dataset(path) else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
+def _batches(path: Path, part: Part | None, encoder: Encoder) -> Iterator[pa.RecordBatch]:
+    for place, line, row in read_rows(path, part):
+        with error_prefix(place):
+            encoder.read(row, line)
+        if len(encoder.ids) == ROWS_A_BATCH:
+            yield encoder.batch()
+    yield encoder.batch()
+
+
+def _cached(path: Path, encoder: Encoder, settings: list) -> pa.Table:
+    """The cached columns of a file, mapped into memory; written first where there are none."""
+    from datasets.config import HF_DATASETS_CACHE
+
+    content, parts = _parts(path)
+    key = json.dumps([content, settings, code_fingerprint("seqlm.data.arrow")])
+    name = f"{path.name}-{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    folder = Path(HF_DATASETS_CACHE) / "seqlm" / name
+    arrow = _open(folder)
+    if arrow is not None:
+        return arrow
+    try:
+        _write(path, parts, encoder, folder)
+    except DataError:
+        raise
+    except (SeqlmError, OSError):  # not writable, or full: for this process alone, elsewhere
+        aside = tempfile.mkdtemp(prefix="seqlm-")
+        atexit.register(shutil.rmtree, aside, ignore_errors=True)
+        folder = Path(aside) / name
+        _write(path, parts, encoder, folder)
+    else:
+        _remove_old(folder.parent)
+    return _open(folder)
+
+
+def _parts(path: Path) -> tuple[str, list[Part | None]]:
+    """A hash of the content; and the parts that are read side by side, None being all of it."""
+    at_once = _part_size(_size(path))
+    if is_dataset(path):
+        parts = []
+        for split, rows in open_dataset(path).items():
+            step = max(1, len(rows) * at_once // _size(path))
+            starts = range(0, len(rows), step)
+            parts += [Part(i, min(i + step, len(rows)), 0, split) for i in starts]
+        return sha256_of(path), parts
+    parts, start, lines, digest = [], 0, 0, hashlib.sha256()
+    with open(path, "rb") as file:
+        packed = file.peek(2)[:2] == b"\x1f\x8b"
+        while block := file.read(at_once):
+            digest.update(block)
+            # A part ends at the end of a line.
+            end = file.tell() - len(block) + block.rfind(b"\n") + 1
+            if b"\n" in block:
+                parts.append(Part(start, end, lines))
+                start, lines = end, lines + block.count(b"\n")
+        if start < file.tell():
+            parts.append(Part(start, file.tell(), lines))
+    return digest.hexdigest(), [None] if packed else parts
+
+
+def _part_size(size: int) -> int:
+    return min(max(size // (4 * _processes()), 2**20), 2**26)
+
+
+def _processes() -> int:
+    usable = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count())
+    return min(len(usable), 16)
+
+
+def _write(path: Path, parts: list[Part | None], encoder: Encoder, folder: Path) -> None:
+    """Write each part to a file of its own; all of them or none. The first bad row is named."""
+    from datasets.utils import tqdm
+
+    bar = partial(tqdm, total=len(parts), desc=f"reading {path.name}", disable=None)
+    with atomic_dir(folder) as aside:
+        files = [aside / f"{number:05d}.arrow" for number in range(len(parts))]
+        write = partial(_write_part, path, encoder)
+        workers = min(_processes(), len(parts))
+        if workers < 2:
+            sizes = [*bar(map(write, parts, files))]
+        else:
+            # "spawn", because a process that has run threads cannot be copied safely. In order, so
+            # that the first bad row is the one that is named.
+            with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
+                sizes = [*bar(pool.map(write, parts, files))]
+        write_json(aside / ABOUT, {file.name: n for file, n in zip(files, sizes, strict=True)})
+
+
+def _write_part(path: Path, encoder: Encoder, part: Part | None, target: Path) -> int:
+    with pa.ipc.new_stream(target, encoder.batch().schema) as stream:
+        for batch in _batches(path, part, encoder):
+            stream.write_batch(batch)
+    return target.stat().st_size
+
+
+def _open(folder: Path) -> pa.Table | None:
+    """The columns in `folder`, mapped; None where they are not there, or damaged."""
+    from datasets import Dataset
+
+    try:
+        sizes = read_json(folder / ABOUT)
+        if any((folder / name).stat().st_size != size for name, size in sizes.items()):
+            return None
+        mapped = [Dataset.from_file(str(folder / name)).data.table for name in sizes]
+        os.utime(folder)
+    except (DataError, OSError, AttributeError, pa.ArrowInvalid):
+        return None
+    return pa.concat_tables(mapped)
+
+
+def _remove_old(folder: Path) -> None:
+    # What a killed process left unfinished is among them.
+    with suppress(OSError):
+        by_use = sorted(folder.iterdir(), key=lambda path: path.stat().st_mtime, reverse=True)
+        for path in by_use[KEPT:]:
+            shutil.rmtree(path, ignore_errors=True)
