@@ -7,7 +7,15 @@ from samples import VOCAB, BigramModel, ragged_rows, scores_of, sharpened
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL, class_of, token_kinds
 from seqlm.errors import DataError
-from seqlm.evaluation.metrics import bits_per_image, measure_tokens, nll, perplexity, top_k_accuracy
+from seqlm.evaluation import metrics
+from seqlm.evaluation.metrics import (
+    bits_per_image,
+    measure_tokens,
+    nll,
+    perplexity,
+    sum_scores,
+    top_k_accuracy,
+)
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm
 
@@ -121,3 +129,24 @@ def test_two_rows_of_one_image_are_one_unit():
 def test_images_that_all_give_the_same_have_an_interval_of_no_width():
     found = nll(scores_of([2.0] * 20))
     assert (found.value, found.low, found.high) == (2.0, 2.0, 2.0)
+
+
+def test_sums_of_a_few_rows_at_a_time_are_those_of_all(lm, monkeypatch):
+    rows = ragged_rows()
+    images = np.arange(len(rows)) // 2
+    whole = measure_tokens(score_tokens(lm, rows, batch_size=1), KINDS, images)
+    asked = []
+
+    def score(some):
+        asked.append(len(some))
+        return score_tokens(lm, some, batch_size=1)
+
+    monkeypatch.setattr(metrics, "TOKENS_AT_ONCE", 40)
+    parts = measure_tokens(sum_scores(score, rows, KINDS), KINDS, images)
+    assert len(asked) > 2 and sum(asked) == len(rows)
+    for kind, measured in whole.items():
+        for name, value in measured.items():
+            value = value["value"] if isinstance(value, dict) else value
+            found = parts[kind][name]
+            found = found["value"] if isinstance(found, dict) else found
+            assert found == pytest.approx(value, rel=1e-12)

@@ -10,7 +10,7 @@ from seqlm.config import DataFiles, TrainConfig
 from seqlm.data.build import SEQUENCES, VOCAB
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record
-from seqlm.data.tokens import KIND_CODE, class_of
+from seqlm.data.tokens import KIND_CODE, class_of, default_vocab
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm
@@ -45,7 +45,7 @@ def test_the_validation_metric_measures_the_whole_of_val_by_token(corpus, model)
 
 def test_rows_without_a_source_are_never_taken_for_one_that_has_that_number():
     records = [Record(("<IMG>",), meta=meta) for meta in ({}, {"source_id": 0}, {"source_id": 0})]
-    found = Corpus({}, {"test": records}).sources("test")
+    found = Corpus(default_vocab(1, 1), {"test": records}).sources("test")
     assert found.tolist() == [0, 1, 1]
 
 
