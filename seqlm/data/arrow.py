@@ -56,7 +56,7 @@ def _size(path: Path) -> int:
 def _batches(path: Path, part: Part | None, encoder: Encoder) -> Iterator[pa.RecordBatch]:
     for place, line, row in read_rows(path, part):
         with error_prefix(place):
-            encoder.read(row, line)
+            encoder.append(*encoder.reader(row, line))
         if len(encoder.ids) == ROWS_A_BATCH:
             yield encoder.batch()
     yield encoder.batch()

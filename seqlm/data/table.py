@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from seqlm.data.encoder import COLUMNS, LAYOUTS, Encoder
 from seqlm.data.records import Record
-from seqlm.data.tokens import UNK
 
 HASHED_AT_ONCE = 4_096  # rows
 
@@ -109,8 +108,7 @@ class Table(_Rows):
                 return records
         encoder = Encoder(vocab)
         for record in records:
-            ids = np.array([vocab.get(t, vocab[UNK]) for t in record.tokens], np.int64)
-            encoder.append(ids, record.label, record.meta, record.line)
+            encoder.append(record)
         return cls.from_arrow(pa.Table.from_batches([encoder.batch()]), vocab)
 
     @classmethod

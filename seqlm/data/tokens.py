@@ -41,6 +41,7 @@ def class_token(label: int) -> str:
     return f"<CLS_{label}>"
 
 
+@lru_cache(maxsize=1 << 16)  # as is_code, below
 def class_of(token: str) -> int | None:
     """The class a token names, or None when it names none: ``<CLS_3>`` -> 3."""
     match = _CLASS_TOKEN.fullmatch(token)
