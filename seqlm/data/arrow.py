@@ -16,7 +16,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from seqlm.data.encoder import Encoder
-from seqlm.data.files import Part, is_dataset, open_dataset, read_rows
+from seqlm.data.files import Part, is_dataset, read_rows
 from seqlm.data.records import warn_of_rows
 from seqlm.data.table import Table
 from seqlm.errors import DataError, SeqlmError, error_prefix
@@ -91,12 +91,7 @@ def _parts(path: Path) -> tuple[str, list[Part | None]]:
     """A hash of the content; and the parts that are read side by side, None being all of it."""
     at_once = _part_size(_size(path))
     if is_dataset(path):
-        parts = []
-        for split, rows in open_dataset(path).items():
-            step = max(1, len(rows) * at_once // _size(path))
-            starts = range(0, len(rows), step)
-            parts += [Part(i, min(i + step, len(rows)), 0, split) for i in starts]
-        return sha256_of(path), parts
+        return sha256_of(path), [None]
     parts, start, lines, digest = [], 0, 0, hashlib.sha256()
     with open(path, "rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"

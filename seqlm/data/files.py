@@ -17,12 +17,11 @@ SPLITS = ("train", "val", "test")
 
 
 class Part(NamedTuple):
-    """A part of a file, in bytes, or of a `datasets` directory, in rows."""
+    """A part of a file: its bytes, and how many lines come before."""
 
     start: int
     stop: int
-    lines_before: int = 0
-    split: str | None = None
+    lines_before: int
 
 
 def read_rows(path: str | Path, part: Part | None = None) -> Iterator[tuple[str, int, Any]]:
@@ -32,7 +31,7 @@ def read_rows(path: str | Path, part: Part | None = None) -> Iterator[tuple[str,
     save_to_disk. Raises DataError, naming file and line, for a line that is not JSON.
     """
     if path != "-" and is_dataset(path):
-        yield from _read_dataset(path, part)
+        yield from _read_dataset(path)
         return
     line = before = part.lines_before if part else 0
     left = part.stop - part.start if part else math.inf
@@ -66,11 +65,7 @@ def is_dataset(path: str | Path) -> bool:
     return any((Path(path) / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 
-def open_dataset(path: str | Path) -> dict[str | None, Any]:
-    """Split -> Dataset, as `datasets` saved them; the split is None for a single Dataset.
-
-    Raises DataError for what cannot be loaded, and for splits that are none of ours.
-    """
+def _read_dataset(path: str | Path) -> Iterator[tuple[str, int, Any]]:
     import datasets
 
     try:
@@ -79,25 +74,17 @@ def open_dataset(path: str | Path) -> dict[str | None, Any]:
         raise DataError(
             f"{path}: `datasets` cannot load it ({error!s:.90}); save it again"
         ) from error
-    if isinstance(loaded, datasets.Dataset):
-        return {None: loaded}
-    named = {"val" if name == "validation" else name: rows for name, rows in loaded.items()}
-    if strange := [name for name in named if name not in SPLITS]:
-        raise DataError(f"{path}: split {strange[0]!r} is none of train, val, test; rename it")
-    return named
-
-
-def _read_dataset(path: str | Path, part: Part | None) -> Iterator[tuple[str, int, Any]]:
-    for split, rows in open_dataset(path).items():
-        if part and part.split != split:
-            continue
-        span = range(part.start, part.stop) if part else range(len(rows))
+    splits = {None: loaded} if isinstance(loaded, datasets.Dataset) else loaded
+    for key, rows in splits.items():
+        split = "val" if key == "validation" else key
+        if split not in (None, *SPLITS):
+            raise DataError(f"{path}: split {key!r} is none of train, val, test; rename it")
         of = "" if split is None else f" of {split}"
-        for number, row in zip(span, rows.select(span), strict=True):
+        for number, row in enumerate(rows, start=1):
             # Arrow gives every row all fields; those that are null were not there.
             meta = row.get("meta")
             if isinstance(meta, dict):
-                meta = {key: value for key, value in meta.items() if value is not None}
+                meta = {name: value for name, value in meta.items() if value is not None}
             if split is not None and isinstance(meta, (dict, NoneType)):
                 meta = (meta or {}) | {"split": split}
-            yield f"{path}: row {number + 1}{of}", number + 1, {**row, "meta": meta}
+            yield f"{path}: row {number}{of}", number, {**row, "meta": meta}
