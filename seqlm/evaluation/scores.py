@@ -76,7 +76,9 @@ def _fast(model, rows: Rows):
     """`model`, ready to evaluate, or its faster copy where there are rows enough."""
     model.eval()
     lengths = row_lengths(rows)
-    return packed_copy(model, int(lengths.max(initial=0))) if lengths.sum() >= PACKED_TOKENS else model
+    return (
+        packed_copy(model, int(lengths.max(initial=0))) if lengths.sum() >= PACKED_TOKENS else model
+    )
 
 
 @torch.inference_mode()

@@ -219,7 +219,7 @@ class MeasuringTrainer(Trainer):
         self.out_of_time = False
         self.remove_callback(PrinterCallback)
         one_epoch = replace(config, num_epochs=1.0, max_steps=-1)
-        tokens = sum(map(len, self.train_dataset.ids))
+        tokens = int(self.train_dataset.ids.lengths.sum())
         step_tokens = tokens / count_steps(one_epoch, len(self.train_dataset))
         self.add_callback(_Progress(log, forecast, step_tokens))
         if config.max_seconds is not None:
