@@ -4,20 +4,12 @@ Each is a mean over a table of scores; its interval resamples images, because th
 image depend on each other.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from itertools import pairwise, zip_longest
-
 import numpy as np
 
-from seqlm.data.table import row_lengths
 from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate, bootstrap, proportion
-from seqlm.evaluation.scores import Rows, TokenScores
-
-N_KINDS = 3
-TOKENS_AT_ONCE = 2**20  # their scores take 42 MB
+from seqlm.evaluation.scores import RowSums, TokenScores
 
 
 def ratio_of_sums(sums: np.ndarray, counts: np.ndarray, axis: int = -1) -> np.ndarray:
@@ -71,50 +63,6 @@ def bits_per_image(scores: TokenScores, images: np.ndarray | None = None) -> Est
     rows, inverse = np.unique(scores.row, return_inverse=True)
     bits = np.bincount(inverse, weights=scores.nll) / np.log(2)  # (rows,)
     return mean_over_tokens(bits, owners(rows, images), "bits per image")
-
-
-@dataclass(frozen=True, eq=False)
-class RowSums:
-    """Scores summed over the tokens of each kind in each row: all that `measure_tokens` needs.
-
-    They take the memory of the rows, not of the tokens.
-    """
-
-    nll: np.ndarray  # (kinds, rows) nats
-    tokens: np.ndarray  # (kinds, rows) as the next two
-    top1: np.ndarray
-    top5: np.ndarray
-    nll_at: np.ndarray  # (P,) nats of the codes at each position
-    tokens_at: np.ndarray  # (P,)
-
-    @classmethod
-    def of(cls, scores: TokenScores, kinds: np.ndarray) -> "RowSums":
-        """`kinds` (V,) comes from `tokens.token_kinds`."""
-        kind, n = kinds[scores.target].astype(np.int64), scores.n_rows
-        cell = kind * n + scores.row
-
-        def total(weights: np.ndarray | None = None) -> np.ndarray:
-            return np.bincount(cell, weights=weights, minlength=N_KINDS * n).reshape(N_KINDS, n)
-
-        codes = scores.where(kind == KIND_CODE)
-        at = np.bincount(codes.position, weights=codes.nll), np.bincount(codes.position)
-        hits = (total(scores.rank < k) for k in (1, 5))
-        return cls(total(scores.nll), total(), *hits, *at)
-
-    @classmethod
-    def join(cls, parts: Sequence["RowSums"]) -> "RowSums":
-        """The rows of all `parts`, one after the other."""
-        columns = [[getattr(p, f.name) for p in parts] for f in fields(cls)]
-        at = (np.array([*map(sum, zip_longest(*c, fillvalue=0))]) for c in columns[4:])
-        return cls(*(np.concatenate(column, axis=1) for column in columns[:4]), *at)
-
-
-def sum_scores(score: Callable[[Rows], TokenScores], rows: Rows, kinds: np.ndarray) -> RowSums:
-    """`RowSums` of `score(rows)`, a part of the rows at a time, so that memory stays the same."""
-    part = np.cumsum(row_lengths(rows)) // TOKENS_AT_ONCE
-    starts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
-    parts = (rows[start:stop] for start, stop in pairwise(starts))
-    return RowSums.join([RowSums.of(score(some), kinds) for some in parts])
 
 
 def measure_tokens(

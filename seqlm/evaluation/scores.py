@@ -5,13 +5,15 @@ be averaged; and baselines and GPT make the same table.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from itertools import pairwise, zip_longest
 
 import numpy as np
 import torch
 from torch.nn.functional import log_softmax
 
 from seqlm.data.table import row_lengths
+from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import default_device, is_classifier
 from seqlm.models.inference import packed_copy
@@ -21,6 +23,8 @@ TOKENS_A_BATCH = 2048 if default_device() == "cpu" else 16_384
 PACKED_TOKENS = 512  # fewer in all, and packing a model's weights takes longer than it saves
 LOGITS_A_BATCH = 2**24  # as float32 64 MB, however long the rows and however large the vocabulary
 
+N_KINDS = 3
+TOKENS_AT_ONCE = 2**20  # scored before they are summed; their scores take 42 MB
 LEAST = 1e-300  # a probability of 0 would cost infinitely many nats; this one costs 691
 
 Rows = Sequence[Sequence[int]]
@@ -150,3 +154,47 @@ def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarra
     if is_classifier(model.config):
         return classifier_probabilities(model, prompts)
     return class_probabilities(model, prompts, class_ids)
+
+
+@dataclass(frozen=True, eq=False)
+class RowSums:
+    """Scores summed over the tokens of each kind in each row: all that `measure_tokens` needs.
+
+    They take the memory of the rows, not of the tokens.
+    """
+
+    nll: np.ndarray  # (kinds, rows) nats
+    tokens: np.ndarray  # (kinds, rows) as the next two
+    top1: np.ndarray
+    top5: np.ndarray
+    nll_at: np.ndarray  # (P,) nats of the codes at each position
+    tokens_at: np.ndarray  # (P,)
+
+    @classmethod
+    def of(cls, scores: TokenScores, kinds: np.ndarray) -> "RowSums":
+        """`kinds` (V,) comes from `tokens.token_kinds`."""
+        kind, n = kinds[scores.target].astype(np.int64), scores.n_rows
+        cell = kind * n + scores.row
+
+        def total(weights: np.ndarray | None = None) -> np.ndarray:
+            return np.bincount(cell, weights=weights, minlength=N_KINDS * n).reshape(N_KINDS, n)
+
+        codes = scores.where(kind == KIND_CODE)
+        at = np.bincount(codes.position, weights=codes.nll), np.bincount(codes.position)
+        hits = (total(scores.rank < k) for k in (1, 5))
+        return cls(total(scores.nll), total(), *hits, *at)
+
+    @classmethod
+    def join(cls, parts: Sequence["RowSums"]) -> "RowSums":
+        """The rows of all `parts`, one after the other."""
+        columns = [[getattr(p, f.name) for p in parts] for f in fields(cls)]
+        at = (np.array([*map(sum, zip_longest(*c, fillvalue=0))]) for c in columns[4:])
+        return cls(*(np.concatenate(column, axis=1) for column in columns[:4]), *at)
+
+
+def sum_scores(score: Callable[[Rows], TokenScores], rows: Rows, kinds: np.ndarray) -> RowSums:
+    """`RowSums` of `score(rows)`, a part of the rows at a time, so that memory stays the same."""
+    part = np.cumsum(row_lengths(rows)) // TOKENS_AT_ONCE
+    starts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
+    parts = (rows[start:stop] for start, stop in pairwise(starts))
+    return RowSums.join([RowSums.of(score(some), kinds) for some in parts])

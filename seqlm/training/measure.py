@@ -11,9 +11,9 @@ from seqlm.errors import DataError
 from seqlm.evaluation.classical import bag_of_codes, fit_classical_models
 from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import Estimate
-from seqlm.evaluation.metrics import RowSums, measure_tokens, sum_scores
+from seqlm.evaluation.metrics import measure_tokens
 from seqlm.evaluation.ngrams import fit_ngrams
-from seqlm.evaluation.scores import classifier_probabilities, score_tokens
+from seqlm.evaluation.scores import RowSums, classifier_probabilities, score_tokens, sum_scores
 from seqlm.evaluation.significance import ratio_of_rows
 
 BASELINE_ROWS = 5_000  # what an SVM learns from in seconds; its time grows with the square

@@ -18,12 +18,12 @@ from seqlm.data.encoder import LAYOUTS
 from seqlm.data.table import Ids
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
-from seqlm.evaluation.metrics import sum_scores
 from seqlm.evaluation.scores import (
     LEAST,
     class_probabilities,
     classifier_probabilities,
     score_tokens,
+    sum_scores,
 )
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
 from seqlm.training.timing import processes

@@ -281,7 +281,8 @@ def save_model(
     `weights` stands in for the model's own, where several processes share those.
     """
     with utils.atomic_dir(directory) as aside:
-        model.save_pretrained(aside, state_dict=weights)
+        # LoRA takes any argument as Trainer's wish for the adapter alone.
+        model.save_pretrained(aside, **({"state_dict": weights} if weights else {}))
         save_tokenizer(tokenizer, aside)
         torch.save(arguments, aside / "training_args.bin")
         for path in aside.iterdir():

@@ -7,16 +7,15 @@ from samples import VOCAB, BigramModel, ragged_rows, scores_of, sharpened
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL, class_of, token_kinds
 from seqlm.errors import DataError
-from seqlm.evaluation import metrics
+from seqlm.evaluation import scores
 from seqlm.evaluation.metrics import (
     bits_per_image,
     measure_tokens,
     nll,
     perplexity,
-    sum_scores,
     top_k_accuracy,
 )
-from seqlm.evaluation.scores import score_tokens
+from seqlm.evaluation.scores import score_tokens, sum_scores
 from seqlm.models.gpt2 import build_lm
 
 KINDS = token_kinds(VOCAB)
@@ -141,7 +140,7 @@ def test_sums_of_a_few_rows_at_a_time_are_those_of_all(lm, monkeypatch):
         asked.append(len(some))
         return score_tokens(lm, some, batch_size=1)
 
-    monkeypatch.setattr(metrics, "TOKENS_AT_ONCE", 40)
+    monkeypatch.setattr(scores, "TOKENS_AT_ONCE", 40)
     parts = measure_tokens(sum_scores(score, rows, KINDS), KINDS, images)
     assert len(asked) > 2 and sum(asked) == len(rows)
     for kind, measured in whole.items():

