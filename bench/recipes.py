@@ -26,10 +26,10 @@ from seqlm.errors import SeqlmError
 from seqlm.evaluation.tables import markdown_table
 from seqlm.models.gpt2 import build_lm, fit_attention
 from seqlm.plots import style
+from seqlm.training.batches import collator
 from seqlm.training.muon import build_optimizer
 from seqlm.training.tasks import train_lm, train_rows
 from seqlm.training.timing import forward_backward, has_native_bf16
-from seqlm.training.trainer import collator
 from seqlm.utils import machine, read_json, versions, write_json
 
 ROOT = Path(__file__).parents[1]

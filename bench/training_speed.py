@@ -48,9 +48,10 @@ from seqlm.errors import SeqlmError
 from seqlm.evaluation.estimates import Estimate, as_estimate, as_share, median
 from seqlm.evaluation.tables import markdown_table
 from seqlm.models.gpt2 import build_lm, default_device
+from seqlm.training.batches import Rows
 from seqlm.training.timing import has_native_bf16
 from seqlm.training.train import make_trainer
-from seqlm.training.trainer import Rows, ValidationMetric
+from seqlm.training.trainer import ValidationMetric
 from seqlm.utils import code_fingerprint, sha256_of
 
 NAME = "training_speed"

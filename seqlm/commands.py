@@ -77,7 +77,7 @@ def sizes(
         vocab_path: JSON file that maps each token to its id.
         json: print JSON instead of a table.
     """
-    from seqlm.training.sizes import show_sizes
+    from seqlm.lab.sizes import show_sizes
 
     show_sizes(training, data_path, vocab_path, json)
 

@@ -11,5 +11,5 @@
       runs.save_run              metrics.json, model cards and report.md (cards.py)
 
 `seqlm classify` is the same with `train_classifier` and `evaluate_classifier`; finetune.py starts
-from a saved model, with replay.py and forgetting.py. timing.py times steps, sizes.py whole runs.
+from a saved model, with replay.py and forgetting.py. timing.py times steps.
 """

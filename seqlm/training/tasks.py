@@ -26,9 +26,10 @@ from seqlm.evaluation.scores import (
     sum_scores,
 )
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
+from seqlm.training.batches import Rows
 from seqlm.training.timing import processes
 from seqlm.training.train import train_model
-from seqlm.training.trainer import Rows, ValidationMetric
+from seqlm.training.trainer import ValidationMetric
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats; random weights are never quite even-handed
 # Of the old rows in fine-tuning, what a line of progress has room for.

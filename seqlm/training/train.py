@@ -23,6 +23,7 @@ from seqlm.data.table import Ids
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
+from seqlm.training.batches import Rows, collator, mean_class_loss
 from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import (
     NOT_TIMED,
@@ -33,13 +34,7 @@ from seqlm.training.timing import (
     saving_seconds,
     update_seconds,
 )
-from seqlm.training.trainer import (
-    MeasuringTrainer,
-    Rows,
-    ValidationMetric,
-    collator,
-    mean_class_loss,
-)
+from seqlm.training.trainer import MeasuringTrainer, ValidationMetric
 
 RECORD = "training.json"
 DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay

@@ -1,14 +1,12 @@
-"""Transformers' Trainer with our validation metric, progress lines and batches."""
+"""Transformers' Trainer with our validation metric and progress lines."""
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from torch.nn.functional import cross_entropy
-from torch.utils.data import Dataset, Sampler
 from transformers import (
     EarlyStoppingCallback,
     GPT2LMHeadModel,
@@ -16,17 +14,13 @@ from transformers import (
     Trainer,
     TrainerCallback,
 )
-from transformers.trainer_pt_utils import get_length_grouped_indices
 
 from seqlm.config import TrainConfig
-from seqlm.data.table import Ids
-from seqlm.errors import DataError
-from seqlm.evaluation.scores import pad
 from seqlm.models.gpt2 import labelled_logits_only
+from seqlm.training.batches import IGNORED, EpochOrder
 from seqlm.training.timing import Forecast, agree, count_steps
 from seqlm.utils import format_duration, read_json
 
-IGNORED = -100  # PyTorch's "no loss here"
 LOG_SECONDS = 20.0  # between two lines of progress
 BUSY = "less than half the speed of the forecast: another program is using the processor"
 
@@ -38,52 +32,6 @@ class ValidationMetric:
     name: str  # of the value that chooses the best checkpoint; lower is better
     measure: Callable[[torch.nn.Module], dict[str, float]]
     key: object  # the rows measured, for JSON; with another key it is another run
-
-
-class Rows(Dataset):
-    """Rows of ids, and for a classifier their classes. ::
-
-        language model, two rows in a batch            classifier
-        input_ids   2  45   6   3   4 509   5          2  45   6   3   4
-                    2   9   3   4 507   5   0          2   9   3   4   0
-        labels      2  45   6   3   4 509   5          3
-                    2   9   3   4 507   5 -100         1
-
-    GPT2LMHeadModel shifts the labels itself: shifting them here too would teach it to predict
-    the token after the next. No attention mask is needed: the padding stands on the right, where
-    causal attention never looks.
-    """
-
-    def __init__(self, ids: Sequence[Sequence[int]], classes: Sequence[int] | None = None):
-        if classes is not None and len(ids) != len(classes):
-            raise DataError(f"{len(ids)} rows, but {len(classes)} classes; each row needs one")
-        if not len(ids):
-            raise DataError("there are no rows to train on; put some into the train split")
-        self.ids, self.classes = Ids.of(ids), classes
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    def __getitem__(self, index: int | None) -> dict:
-        """One row; for None (see `_Order`) an empty one, without a token to count or predict."""
-        row = {"input_ids": [] if index is None else self.ids[index]}
-        if self.classes is None:
-            return row
-        return {**row, "label": IGNORED if index is None else self.classes[index]}
-
-
-def collator(pad_id: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
-    """Puts rows into a batch: input_ids (B, T) and labels, (B, T) or (B,) (see `Rows`)."""
-
-    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-        ids = [row["input_ids"] for row in rows]
-        if "label" in rows[0]:
-            labels = torch.tensor([row["label"] for row in rows])  # (B,)
-        else:
-            labels = pad(ids, fill=IGNORED)  # (B, T)
-        return {"input_ids": pad(ids, fill=pad_id), "labels": labels}
-
-    return collate
 
 
 class _EarlyStop(EarlyStoppingCallback):
@@ -158,47 +106,6 @@ class _Progress(TrainerCallback):
             self.log(BUSY)
 
 
-def mean_class_loss(outputs, labels: torch.Tensor, num_items_in_batch: torch.Tensor):
-    """Cross-entropy of labels (B,), summed and divided by all rows of the step, in nats.
-
-    GPT-2's own is the mean over one batch; a mean of means is wrong where batches differ in size.
-    """
-    total = cross_entropy(outputs.logits, labels, ignore_index=IGNORED, reduction="sum")
-    return total / num_items_in_batch.sum()
-
-
-class _Order(Sampler):
-    """The rows of an epoch, in an order that follows from the seed and the epoch alone.
-
-    Trainer's own order by length takes whatever random numbers come next, so a run that was resumed
-    within an epoch would go on in another order than it began in. Where several processes share the
-    rows, every one needs as many batches as the others: None fills up the last ones. Accelerate
-    would train on some rows twice.
-    """
-
-    def __init__(self, trainer: Trainer, rows: Rows):
-        self.trainer, self.rows = trainer, len(rows)
-        args = trainer.args
-        self.batch = args.train_batch_size * args.world_size
-        by_length = args.train_sampling_strategy == "group_by_length"
-        self.lengths = rows.ids.lengths.tolist() if by_length else None
-
-    def __len__(self) -> int:
-        several = self.trainer.args.world_size > 1
-        return math.ceil(self.rows / self.batch) * self.batch if several else self.rows
-
-    def __iter__(self):
-        args = self.trainer.args
-        seed = args.data_seed + int(self.trainer.state.epoch or 0)
-        generator = torch.Generator().manual_seed(seed)
-        if self.lengths:
-            group = self.batch * args.gradient_accumulation_steps
-            yield from get_length_grouped_indices(self.lengths, group, generator=generator)
-        else:
-            yield from torch.randperm(self.rows, generator=generator).tolist()
-        yield from [None] * (len(self) - self.rows)
-
-
 class MeasuringTrainer(Trainer):
     """Trainer that evaluates with a `ValidationMetric`, keeps the best model and logs progress."""
 
@@ -242,7 +149,7 @@ class MeasuringTrainer(Trainer):
         return self.earlier_seconds + time.perf_counter() - self.started
 
     def _get_train_sampler(self, train_dataset=None):
-        return _Order(self, self.train_dataset)
+        return EpochOrder(self, self.train_dataset)
 
     def compute_loss(self, model, inputs: dict, *args, **kwargs):
         labels, one_copy = inputs["labels"], self.args.n_gpu <= 1  # DataParallel splits a batch

@@ -20,7 +20,7 @@ from seqlm.evaluation.scores import TokenScores, score_tokens
 from seqlm.lab import trap_experiments as experiments
 from seqlm.lab import traps
 from seqlm.models.gpt2 import build_lm
-from seqlm.training.trainer import Rows, collator
+from seqlm.training.batches import Rows, collator
 
 ROOT = Path(__file__).parents[2]
 

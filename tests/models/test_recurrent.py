@@ -18,10 +18,11 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm, check_length, count_parameters, fit_attention
 from seqlm.models.recurrent import build_attention_free, build_lstm, load_baseline_lm
+from seqlm.training.batches import Rows
 from seqlm.training.tasks import train_lm
 from seqlm.training.timing import has_native_bf16
 from seqlm.training.train import train_model
-from seqlm.training.trainer import Rows, ValidationMetric
+from seqlm.training.trainer import ValidationMetric
 
 VOCAB = default_vocab(12, 3)
 SIZE = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64, dropout=0.0)

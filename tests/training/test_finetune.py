@@ -27,12 +27,13 @@ from seqlm.models.resize import (
     start_model,
 )
 from seqlm.training import forgetting
+from seqlm.training.batches import Rows
 from seqlm.training.finetune import finetune_model
 from seqlm.training.measure import evaluate_lm
 from seqlm.training.replay import warn_of_shared, with_replay
 from seqlm.training.runs import save_model_cards, train_and_evaluate
 from seqlm.training.train import run_identity
-from seqlm.training.trainer import Rows, ValidationMetric
+from seqlm.training.trainer import ValidationMetric
 from seqlm.utils import read_json, write_json
 
 pytestmark = pytest.mark.slow

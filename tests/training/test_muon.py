@@ -28,6 +28,7 @@ from seqlm.errors import ConfigError
 from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.models.recurrent import build_attention_free, build_lstm
 from seqlm.training import train as training
+from seqlm.training.batches import Rows, collator
 from seqlm.training.muon import (
     STEPS,
     MuonWithAdamW,
@@ -35,7 +36,7 @@ from seqlm.training.muon import (
     orthogonalize,
     parameter_groups,
 )
-from seqlm.training.trainer import Rows, ValidationMetric, collator
+from seqlm.training.trainer import ValidationMetric
 
 SHAPES = [(16, 48), (48, 16), (16, 16), (16, 16), (8, 16)]
 

@@ -21,8 +21,9 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
+from seqlm.training.batches import Rows, collator
 from seqlm.training.train import newest_checkpoint, train_model
-from seqlm.training.trainer import Rows, ValidationMetric, collator
+from seqlm.training.trainer import ValidationMetric
 
 pytestmark = pytest.mark.slow
 

@@ -10,8 +10,9 @@ from seqlm.config import ModelConfig, TrainConfig
 from seqlm.data.tokenizer import build_tokenizer
 from seqlm.data.tokens import default_vocab
 from seqlm.models.gpt2 import build_lm
+from seqlm.training.batches import EpochOrder, Rows, collator
 from seqlm.training.train import make_trainer
-from seqlm.training.trainer import Rows, ValidationMetric, _Order, collator
+from seqlm.training.trainer import ValidationMetric
 
 VOCAB = default_vocab(12, 3)
 SIZE = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64, dropout=0.0)
@@ -94,7 +95,7 @@ def test_a_batch_is_as_long_as_its_longest_row_and_holds_little_padding():
         data_seed=1,
     )
     fake = SimpleNamespace(args=args, state=SimpleNamespace(epoch=0))
-    order = list(_Order(fake, rows))
+    order = list(EpochOrder(fake, rows))
     assert sorted(order) == list(range(1000))
     batches = [batch_of([rows.ids[i] for i in order[k : k + 8]]) for k in range(0, 1000, 8)]
     padding = sum(int((batch["labels"] == -100).sum()) for batch in batches)

@@ -14,9 +14,9 @@ from seqlm.config import SIZES, ModelConfig, TrainConfig
 from seqlm.data.tokens import default_vocab
 from seqlm.errors import ConfigError
 from seqlm.evaluation.estimates import Estimate
+from seqlm.lab import sizes
+from seqlm.lab.sizes import TrainingStep, time_training_steps
 from seqlm.models.gpt2 import build_lm, fit_attention, gpt2_config
-from seqlm.training import sizes
-from seqlm.training.sizes import TrainingStep, time_training_steps
 
 SETTINGS = ("n_layer", "n_head", "n_embd")
 PLACES = ["--data_path", "a", "--vocab_path", "b"]
