@@ -35,7 +35,7 @@ IMPORT_NAMES = {
     "ipython": "IPython",
 }
 # Our own modules, as tests import them.
-OURS = {"seqlm", "tests", "conftest", "figure_samples", "samples", "playable"}
+OURS = {"seqlm", "tests", "training", "conftest", "figure_samples", "samples", "playable"}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
