@@ -40,7 +40,9 @@ def packed_copy(model, longest_row: int):
     """
     packable = isinstance(model, GPT2PreTrainedModel) and torch.backends.mkldnn.is_available()
     plain = packable and model.device.type == "cpu" and model.dtype == torch.float32
-    if not plain or torch.is_autocast_enabled("cpu"):  # these layers take no bf16
+    # These layers take no bf16. Accelerate gives a model in training a forward with autocast.
+    autocast = torch.is_autocast_enabled("cpu") or "forward" in vars(model)
+    if not plain or autocast:
         return model
     # The weights are shared; of the model only its structure is copied.
     shared = (*model.parameters(), *model.buffers())

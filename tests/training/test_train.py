@@ -18,7 +18,7 @@ from seqlm.config import ModelConfig, TrainConfig
 from seqlm.data.tokenizer import build_tokenizer
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import ConfigError, DataError
-from seqlm.evaluation.scores import score_tokens
+from seqlm.evaluation.scores import PACKED_TOKENS, score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
 from seqlm.training.batches import Rows, collator
@@ -765,8 +765,12 @@ def test_auto_takes_the_precision_that_was_faster_here(tmp_path, trainers, monke
 
 
 def test_bf16_learns_nearly_what_fp32_learns_and_is_saved_in_fp32(tmp_path):
+    def measure(model) -> dict[str, float]:
+        return {"code_nll": nll_of(model, VAL * 40)}  # so many that evaluation packs the weights
+
+    assert sum(map(len, VAL * 40)) > PACKED_TOKENS
     for precision in ("fp32", "bf16"):
-        learn(tmp_path / precision, rows_alike(), precision=precision)
+        learn(tmp_path / precision, rows_alike(), measure=measure, precision=precision)
     whole, half = (weights(tmp_path / name / "final_model") for name in ("fp32", "bf16"))
     assert {weight.dtype for weight in half.values()} == {torch.float32}
     assert not equal(whole, half)
