@@ -135,16 +135,15 @@ class _Counts:
 
     def distributions(self, tokens: np.recarray, names: Iterable[str]) -> dict[str, np.ndarray]:
         """Part -> (M, V) probabilities of every token, in the order of `names`."""
+        needed = set(names)
+        for name in reversed(PARTS):  # each comes after the one it is smoothed with
+            needed |= {PARTS[name][0]} if name in needed else set()
         tables = {"uniform": np.full((len(tokens), self.vocab_size), 1 / self.vocab_size)}
-
-        def table(name: str) -> np.ndarray:
-            if name not in tables:
-                lower, context = PARTS[name]
+        for name, (lower, context) in PARTS.items():
+            if name in needed:
                 contexts = context(tokens, self.vocab_size)
-                tables[name] = self.parts[name](contexts, table(lower))
-            return tables[name]
-
-        return {name: table(name) for name in names}
+                tables[name] = self.parts[name](contexts, tables[lower])
+        return {name: tables[name] for name in names}
 
 
 @dataclass(frozen=True, eq=False)
