@@ -13,6 +13,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import seqlm  # noqa: F401  (it sets GOMP_SPINCOUNT, before torch is imported)
+
+# isort: split
 import psutil
 import torch
 

@@ -16,6 +16,9 @@ from pathlib import Path
 from statistics import mean, median
 from time import perf_counter
 
+import seqlm  # noqa: F401  (it sets GOMP_SPINCOUNT, before torch is imported)
+
+# isort: split
 import torch
 from matplotlib.figure import Figure
 

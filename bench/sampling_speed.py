@@ -13,7 +13,9 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch is imported
+import seqlm  # noqa: F401  (it sets GOMP_SPINCOUNT, before torch is imported)
+
+# isort: split
 
 import numpy as np
 import torch

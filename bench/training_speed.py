@@ -14,7 +14,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-os.environ.setdefault("GOMP_SPINCOUNT", "0")  # before torch is imported
+import seqlm  # noqa: F401  (it sets GOMP_SPINCOUNT, before torch is imported)
+
+# isort: split
 
 import nano_gpt
 import numpy as np

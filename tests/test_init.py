@@ -30,8 +30,9 @@ ENTRIES = {
     "playground": "import seqlm.playground.app",
     "tests": "import pytest; pytest.main(['-s', '--collect-only', 'tests/test_config.py'])",
     **{
-        f"bench/{path.name}": f"runpy.run_path('bench/{path.name}')"
+        f"bench/{path.name}": f"sys.path[:0] = ['bench']; runpy.run_path('bench/{path.name}')"
         for path in (ROOT / "bench").glob("*.py")
+        if "__main__" in path.read_text(encoding="utf-8")
     },
 }
 

@@ -1,4 +1,4 @@
-"""Checkers of the exercises on probabilities: losses, perplexity, sampling, significance."""
+"""Checkers of the exercises on numbers: losses, perplexity, sampling, significance, cost."""
 
 import math
 
@@ -174,3 +174,20 @@ def check_sign_test(function: Answer) -> str:
     }
     line = mistake(answer, wrong, rel_tol=1e-4)
     return line or f"For {a} against {b} it is {want:.4f}, not {answer:.4f}."
+
+
+@checker("one number")
+def check_training_operations(function: Answer) -> str:
+    """`function(n_weights, n_tokens)` counts the additions and multiplications of training."""
+    weights, tokens = 3_000, 500
+    answer, product = number(function(weights, tokens)), weights * tokens
+    wrong = {
+        product: "Each weight has a multiplication and an addition, and not only forward.",
+        2 * product: "That is the way forward alone; the gradients cost twice as much again.",
+        3 * product: "A multiplication and an addition are two operations, not one.",
+        4 * product: "That is the way back alone; the way forward comes before it.",
+        6 * weights: "That is for one token.",
+    }
+    if math.isclose(answer, 6 * product):
+        return Right("Two operations per weight and token forward, four back: 6ND.")
+    return mistake(answer, wrong) or f"For {weights:,} weights and {tokens} tokens it is otherwise."

@@ -16,6 +16,7 @@ from seqlm.exercises.probabilities import (
     check_nucleus,
     check_perplexity,
     check_sign_test,
+    check_training_operations,
     check_wrong_evaluations,
 )
 from seqlm.exercises.tokens_and_codes import (
@@ -35,6 +36,7 @@ CHECKS = [
     check_nucleus,
     check_guidance,
     check_wrong_evaluations,
+    check_training_operations,
 ]
 
 
@@ -133,6 +135,12 @@ WRONG = [
         lambda b: np.exp(kept_losses(b)).mean(),
         "take the mean first",
     ),
+    (check_training_operations, lambda n, d: n * d, "multiplication and an addition, and"),
+    (check_training_operations, lambda n, d: 2 * n * d, "forward alone"),
+    (check_training_operations, lambda n, d: 3 * n * d, "two operations, not one"),
+    (check_training_operations, lambda n, d: 4 * n * d, "way back alone"),
+    (check_training_operations, lambda n, d: 6 * n, "for one token"),
+    (check_training_operations, lambda n, d: n + d, "it is otherwise"),
     (check_guidance, lambda g, f, w: f + w * (g - f), "mixes probabilities"),
     (check_guidance, lambda g, f, w: f ** (1 - w) * g**w, "sum to 1"),
     (
