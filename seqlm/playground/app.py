@@ -76,7 +76,7 @@ class Playground:
         if directories is None:
             self.message.text = (
                 "There is no trained model yet. `make report`, in a terminal in the project’s "
-                "folder, trains one in about twenty minutes on two cores. Or train a small one "
+                "folder, trains one in about ten minutes on two cores. Or train a small one "
                 "here in about two minutes: its images are worse, but all panels work with it."
             )
             self.start.children = [self.message, self.training.box]
@@ -101,7 +101,7 @@ class Playground:
         if path.is_relative_to(self.ws.root.resolve()):
             path = path.relative_to(self.ws.root.resolve())
         small = player.directory == self.folder / "best_model"
-        better = " `make report` trains a better one, in about twenty minutes." if small else ""
+        better = " `make report` trains a better one, in about ten minutes." if small else ""
         self.message.text = (
             f"Model: {path}, {config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide; "
             f"{len(player.images)} test images.{better}"
