@@ -37,13 +37,11 @@ def read_table(path: str | Path, vocab: Mapping[str, int], **settings) -> Table:
     """
     path, encoder = Path(path), Encoder(vocab, **settings)
     if _size(path) < LARGE:
-        batches = [*_batches(path, None, encoder)]
-        arrow = pa.Table.from_batches(batches, encoder.batch().schema)
+        arrow = pa.Table.from_batches(_batches(path, None, encoder), encoder.schema)
     else:
         arrow = _cached(path, encoder, [list(vocab), settings])
-    table = Table.from_arrow(arrow, vocab)
-    lines = table.column("line")
-    warn_of_rows(path, len(table), lines[table.column("lacks") > 0])
+    table = Table([*vocab], arrow)
+    warn_of_rows(path, len(table), table.column("line")[table.column("lacks")])
     return table
 
 
@@ -57,7 +55,7 @@ def _batches(path: Path, part: Part | None, encoder: Encoder) -> Iterator[pa.Rec
     for place, line, row in read_rows(path, part):
         with error_prefix(place):
             encoder.append(*encoder.reader(row, line))
-        if len(encoder.ids) == ROWS_A_BATCH:
+        if len(encoder.rows) == ROWS_A_BATCH:
             yield encoder.batch()
     yield encoder.batch()
 
@@ -75,6 +73,7 @@ def _cached(path: Path, encoder: Encoder, settings: list) -> pa.Table:
         return arrow
     try:
         _write(path, parts, encoder, folder)
+        _remove_old(folder.parent)
     except DataError:
         raise
     except (SeqlmError, OSError):  # not writable, or full: for this process alone, elsewhere
@@ -82,8 +81,6 @@ def _cached(path: Path, encoder: Encoder, settings: list) -> pa.Table:
         atexit.register(shutil.rmtree, aside, ignore_errors=True)
         folder = Path(aside) / name
         _write(path, parts, encoder, folder)
-    else:
-        _remove_old(folder.parent)
     return _open(folder)
 
 
@@ -95,15 +92,10 @@ def _parts(path: Path) -> tuple[str, list[Part | None]]:
     parts, start, lines, digest = [], 0, 0, hashlib.sha256()
     with open(path, "rb") as file:
         packed = file.peek(2)[:2] == b"\x1f\x8b"
-        while block := file.read(at_once):
+        while block := file.read(at_once) + file.readline():  # a part ends where a line does
             digest.update(block)
-            # A part ends at the end of a line.
-            end = file.tell() - len(block) + block.rfind(b"\n") + 1
-            if b"\n" in block:
-                parts.append(Part(start, end, lines))
-                start, lines = end, lines + block.count(b"\n")
-        if start < file.tell():
             parts.append(Part(start, file.tell(), lines))
+            start, lines = file.tell(), lines + block.count(b"\n")
     return digest.hexdigest(), [None] if packed else parts
 
 
@@ -126,31 +118,29 @@ def _write(path: Path, parts: list[Part | None], encoder: Encoder, folder: Path)
         write = partial(_write_part, path, encoder)
         workers = min(_processes(), len(parts))
         if workers < 2:
-            sizes = [*bar(map(write, parts, files))]
+            list(bar(map(write, parts, files)))
         else:
             # "spawn", because a process that has run threads cannot be copied safely. In order, so
             # that the first bad row is the one that is named.
             with ProcessPoolExecutor(workers, get_context("spawn")) as pool:
-                sizes = [*bar(pool.map(write, parts, files))]
-        write_json(aside / ABOUT, {file.name: n for file, n in zip(files, sizes, strict=True)})
+                list(bar(pool.map(write, parts, files)))
+        write_json(aside / ABOUT, {file.name: file.stat().st_size for file in files})
 
 
-def _write_part(path: Path, encoder: Encoder, part: Part | None, target: Path) -> int:
-    with pa.ipc.new_stream(target, encoder.batch().schema) as stream:
+def _write_part(path: Path, encoder: Encoder, part: Part | None, target: Path) -> None:
+    with pa.ipc.new_stream(target, encoder.schema) as stream:
         for batch in _batches(path, part, encoder):
             stream.write_batch(batch)
-    return target.stat().st_size
 
 
 def _open(folder: Path) -> pa.Table | None:
     """The columns in `folder`, mapped; None where they are not there, or damaged."""
-    from datasets import Dataset
-
     try:
         sizes = read_json(folder / ABOUT)
         if any((folder / name).stat().st_size != size for name, size in sizes.items()):
             return None
-        mapped = [Dataset.from_file(str(folder / name)).data.table for name in sizes]
+        files = [pa.memory_map(str(folder / name)) for name in sizes]
+        mapped = [pa.ipc.open_stream(file).read_all() for file in files]
         os.utime(folder)
     except (DataError, OSError, AttributeError, pa.ArrowInvalid):
         return None

@@ -12,7 +12,7 @@ from seqlm.config import DataFiles
 from seqlm.data.arrow import read_table
 from seqlm.data.records import Record
 from seqlm.data.splits import split_records
-from seqlm.data.table import Ids, Table
+from seqlm.data.table import Ids, Table, first_rows
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens
 from seqlm.data.tokens import class_ids, read_vocab, reading_prompt, token_kinds
 from seqlm.errors import DataError
@@ -58,7 +58,8 @@ class Corpus:
 
     def sources(self, split: str, layout: str | None = None) -> np.ndarray:
         """The number of each row's source; a row that names none is a source of its own. (N,)."""
-        return self.records(split, layout).number_sources()
+        first = first_rows(self.records(split, layout).column("source"))
+        return np.unique(first, return_inverse=True)[1]
 
     def ids(self, sentences: Sequence[Sequence[str]]) -> list[list[int]]:
         """Tokens -> ids."""

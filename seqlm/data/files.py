@@ -7,7 +7,6 @@ import sys
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from types import NoneType
 from typing import Any, NamedTuple
 
 from seqlm.errors import DataError
@@ -46,7 +45,7 @@ def read_rows(path: str | Path, part: Part | None = None) -> Iterator[tuple[str,
                     if text:
                         yield f"{path}:{line}", line, json.loads(text)
                     left -= len(raw)
-                    if left <= 0 and not packed:
+                    if left <= 0:
                         break
     except (ValueError, RecursionError) as error:  # a text that is not UTF-8 is a ValueError, too
         raise DataError(
@@ -82,9 +81,8 @@ def _read_dataset(path: str | Path) -> Iterator[tuple[str, int, Any]]:
         of = "" if split is None else f" of {split}"
         for number, row in enumerate(rows, start=1):
             # Arrow gives every row all fields; those that are null were not there.
-            meta = row.get("meta")
+            meta = {} if row.get("meta") is None else row["meta"]
             if isinstance(meta, dict):
                 meta = {name: value for name, value in meta.items() if value is not None}
-            if split is not None and isinstance(meta, (dict, NoneType)):
-                meta = (meta or {}) | {"split": split}
+                meta |= {"split": split} if split else {}
             yield f"{path}: row {number}{of}", number, {**row, "meta": meta}

@@ -94,23 +94,22 @@ def read_records(
     return records
 
 
+@dataclass
 class RowReader:
     """Checks a row, repairs and shortens it; the settings are those of `read_records`."""
 
-    def __init__(
-        self,
-        vocab: Mapping[str, int],
-        repair_tail: bool = False,
-        allow_unknown: bool = False,
-        max_length: int | None = None,
-    ):
-        if max_length is not None and max_length < 1:
-            raise ConfigError(f"max_length is {max_length}; it counts tokens and must be 1 or more")
+    vocab: Mapping[str, int]
+    repair_tail: bool = False
+    allow_unknown: bool = False
+    max_length: int | None = None
+
+    def __post_init__(self):
+        if self.max_length is not None and self.max_length < 1:
+            wrong = f"max_length is {self.max_length}"
+            raise ConfigError(f"{wrong}; it counts tokens and must be 1 or more")
         # One string per token, however many rows hold it.
-        self.known = {token: token for token in vocab}
-        self.n_classes = sum(class_of(token) is not None for token in vocab)
-        self.repair_tail, self.allow_unknown = repair_tail, allow_unknown
-        self.max_length = max_length
+        self.known = {token: token for token in self.vocab}
+        self.n_classes = sum(class_of(token) is not None for token in self.vocab)
 
     def __call__(self, row: Any, line: int) -> tuple[Record, bool]:
         """The row, and whether it lacks its class token. Raises DataError ``field: …``."""
@@ -131,7 +130,14 @@ def warn_of_rows(path: str | Path, n_rows: int, lacking: Sequence[int]) -> None:
     if not n_rows:
         raise DataError(f"{path}: the file has no rows; write one JSON object per line")
     if len(lacking):
-        warnings.warn(_missing_class(path, lacking, n_rows), DataWarning, stacklevel=3)
+        message = (
+            f"{path}: the class token is missing in {len(lacking)} of {n_rows} rows (the first is "
+            f"line {lacking[0]}): they end in '{CLS} {CLS} {EOS}' or '{CLS} {EOS}', where for "
+            f"example '{CLS} {class_token(3)} {EOS}' was meant. The model can never learn the "
+            "class from these rows, and every class-token number would be meaningless. To put the "
+            "class back from each row's label, use --repair_tail (repair_tail=True)."
+        )
+        warnings.warn(message, DataWarning, stacklevel=3)
 
 
 def _checked(row: Any, n_classes: int, line: int) -> Record:
@@ -195,16 +201,6 @@ def _known_tokens(
     more = f" (and {len(unknown) - 1} more)" if len(unknown) > 1 else ""
     fix = f"add it to the vocabulary, or read it as {UNK} with --allow_unknown"
     raise DataError(f"tokens: unknown token {unknown[0]!r}{more}; {fix}")
-
-
-def _missing_class(path: str | Path, lacking: list[int], n_rows: int) -> str:
-    return (
-        f"{path}: the class token is missing in {len(lacking)} of {n_rows} rows (the first is line "
-        f"{lacking[0]}): they end in '{CLS} {CLS} {EOS}' or '{CLS} {EOS}', where for example "
-        f"'{CLS} {class_token(3)} {EOS}' was meant. The model can never learn the class from these "
-        "rows, and every class-token number would be meaningless. To put the class back from each "
-        "row's label, use --repair_tail (repair_tail=True)."
-    )
 
 
 def write_records(path: str | Path, records: Iterable[Record]) -> None:

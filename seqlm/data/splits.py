@@ -1,8 +1,7 @@
 """Split rows into train, val and test, so that no image is in two of them."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -10,8 +9,7 @@ from scipy.sparse.csgraph import connected_components
 
 from seqlm.data.files import SPLITS
 from seqlm.data.records import Record
-from seqlm.data.table import Table
-from seqlm.data.tokens import STRUCTURAL
+from seqlm.data.table import Table, first_rows
 from seqlm.errors import ConfigError, DataError
 
 
@@ -32,7 +30,7 @@ def split_records(
             f"test_size {test_size} and val_size {val_size} leave no room: val_size must be above "
             "0, test_size 0 or more, and together they must stay below 1"
         )
-    (table,) = _tables([records])
+    table = Table.of(records)
     sides = table.column("split")
     own = bool((sides >= 0).any())
     if own and (sides < 0).any():
@@ -71,49 +69,28 @@ def leaks(splits: Mapping[str, Sequence[Record]]) -> list[str]:
 
     Layout and class tokens do not count: an image in the read and in the draw layout is the same.
     """
-    tables = _tables(splits.values())
-    names, sizes = [*splits], [*map(len, tables)]
+    names, tables = [*splits], [*map(Table.of, splits.values())]
+    sizes = [*map(len, tables)]
     side = np.repeat(np.arange(len(splits)), sizes)
     index = np.concatenate([*map(np.arange, sizes)])
-    sources, codes = (
-        np.concatenate([table.column(name) for table in tables]) for name in ("source", "codes")
-    )
-    named = np.flatnonzero(sources)
-    earlier = np.arange(len(side))
-    earlier[named] = named[_first(sources[named])]
+    sources, codes = (np.concatenate([t.column(k) for t in tables]) for k in ("source", "codes"))
+    earlier = first_rows(sources)
     by_source = side[earlier] != side
     # A row that is reported for its source is not looked at again.
-    others = np.flatnonzero(~by_source)
-    earlier[others] = others[_first(codes[others])]
+    same_codes = first_rows(np.where(by_source, 0, codes))
+    earlier = np.where(by_source, earlier, same_codes)
+
+    def place(row: int) -> str:
+        return f"{_place(tables[side[row]], index[row])} ({names[side[row]]})"
+
     sentences = []
     for row in np.flatnonzero(side[earlier] != side):
-        places = []
-        for j in (earlier[row], row):
-            table, i = tables[side[j]], int(index[j])
-            places.append(f"{_place(table, i)} ({names[side[j]]})")
         what = "hold the same codes"
         if by_source[row]:
-            what = f"come from one source (meta.source_id {table[i].source!r})"
-        sentences.append(f"{' and '.join(places)} {what}")
+            source = tables[side[row]][index[row]].source
+            what = f"come from one source (meta.source_id {source!r})"
+        sentences.append(f"{place(earlier[row])} and {place(row)} {what}")
     return sentences
-
-
-def _tables(groups: Iterable[Sequence[Record]]) -> list[Table]:
-    """Each group of records as columns, all under one vocabulary, so that equal codes are equal."""
-    groups = list(groups)
-    names = [records.store.names for records in groups if isinstance(records, Table)]
-    if len(names) == len(groups) and all(other == names[0] for other in names):
-        return groups
-    groups = [list(records) for records in groups]
-    tokens = chain(STRUCTURAL, *(record.tokens for records in groups for record in records))
-    vocab = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return [Table.of(records, vocab) for records in groups]
-
-
-def _first(keys: np.ndarray) -> np.ndarray:
-    """The first place of each row's key. (N,)."""
-    _, first, inverse = np.unique(keys, return_index=True, return_inverse=True)
-    return first[inverse]
 
 
 def _place(records: Sequence[Record], index: int) -> str:
@@ -179,13 +156,9 @@ def _groups(table: Table) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     Returns all rows (N,), group by group, in the order of their first rows; where each group
     starts, and its size.
     """
-    sources, codes = table.column("source"), table.column("codes")
-    named = np.flatnonzero(sources)
-    ends = np.concatenate([named[_first(sources[named])], _first(codes)])
-    rows = np.concatenate([named, np.arange(len(codes))])
-    bound = rows != ends
-    graph = coo_array((np.ones(bound.sum()), (rows[bound], ends[bound])), shape=2 * codes.shape)
-    first = _first(connected_components(graph, directed=False)[1])
+    n, first = len(table), [first_rows(table.column(key)) for key in ("source", "codes")]
+    bonds = np.ones(2 * n), (np.tile(np.arange(n), 2), np.concatenate(first))
+    first = first_rows(1 + connected_components(coo_array(bonds, (n, n)), directed=False)[1])
     order = np.argsort(first, kind="stable")
     starts = np.flatnonzero(np.diff(first[order], prepend=-1))
     return order, starts, np.diff(starts, append=len(order))

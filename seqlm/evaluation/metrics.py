@@ -48,14 +48,15 @@ def perplexity(nll_estimate: Estimate) -> Estimate:
 
 
 def top_k_accuracy(scores: TokenScores, k: int, images: np.ndarray | None = None) -> Estimate:
-    """Share of tokens that are among the model's `k` likeliest.
+    """Share of tokens that are among the model's `k` likeliest."""
+    return _share(scores.rank < k, owners(scores.row, images))
 
-    Where every image has only one such token (the class, say) the interval is Wilson's.
-    """
-    owner, hits = owners(scores.row, images), scores.rank < k
-    if np.bincount(owner).max() == 1:
+
+def _share(hits: np.ndarray, owner: np.ndarray, counts: np.ndarray | None = None) -> Estimate:
+    # Where every image has only one such token (the class, say) the interval is Wilson's.
+    if np.bincount(owner, weights=counts).max() == 1:
         return proportion(hits)
-    return mean_over_tokens(hits.astype(float), owner, "share")
+    return mean_over_tokens(hits, owner, "share", counts)
 
 
 def bits_per_image(scores: TokenScores, images: np.ndarray | None = None) -> Estimate:
@@ -73,7 +74,11 @@ def measure_tokens(
     Code tokens are the headline; structural tokens are nearly free, so they would flatter the mean,
     and class tokens are measured apart. `kinds` (V,) comes from `tokens.token_kinds`.
     """
-    sums = scores if isinstance(scores, RowSums) else RowSums.of(scores, kinds)
+    sums = scores
+    if isinstance(scores, TokenScores):
+        sums = RowSums(scores.n_rows, 1 + scores.position.max(initial=0)).add(scores, kinds)
+    if not sums.tokens[KIND_CODE].any():
+        raise DataError("there are no code tokens in the split, so there is no image to measure")
     groups = {
         "code": [KIND_CODE],
         "class": [KIND_CLASS],
@@ -82,31 +87,21 @@ def measure_tokens(
     }
     measured = {}
     for name, wanted in groups.items():
-        columns = (sums.nll, sums.tokens, sums.top1, sums.top5)
-        nats, counts, *hits = (column[wanted].sum(axis=0) for column in columns)
-        rows = np.flatnonzero(counts)
+        rows = np.flatnonzero(sums.tokens[wanted].sum(axis=0))
         if not len(rows):
             continue
-        owner, counts = owners(rows, images), counts[rows]
-        loss = mean_over_tokens(nats[rows], owner, "nats per token", counts)
-        one_each = np.bincount(owner, weights=counts).max() == 1  # as in `top_k_accuracy`
-        top1, top5 = (
-            proportion(hit[rows])
-            if one_each
-            else mean_over_tokens(hit[rows], owner, "share", counts)
-            for hit in hits
-        )
-        measured[name] = {
-            "tokens": int(counts.sum()),
-            "nll": loss.to_json(),
-            "perplexity": perplexity(loss).to_json(),
-            "top1": top1.to_json(),
-            "top5": top5.to_json(),
+        owner = owners(rows, images)
+        columns = (sums.tokens, sums.nll, sums.top1, sums.top5)
+        counts, nats, top1, top5 = (column[wanted].sum(axis=0)[rows] for column in columns)
+        loss = mean_over_tokens(nats, owner, "nats per token", counts)
+        measures = {
+            "nll": loss,
+            "perplexity": perplexity(loss),
+            "top1": _share(top1, owner, counts),
+            "top5": _share(top5, owner, counts),
         }
-    if "code" not in measured:
-        raise DataError("there are no code tokens in the split, so there is no image to measure")
-    rows = np.flatnonzero(sums.tokens[KIND_CODE])
-    bits = sums.nll[KIND_CODE][rows] / np.log(2)
-    bits = mean_over_tokens(bits, owners(rows, images), "bits per image")
-    measured["code"]["bits_per_image"] = bits.to_json()
+        if name == "code":
+            measures["bits_per_image"] = mean_over_tokens(nats / np.log(2), owner, "bits per image")
+        measured[name] = {"tokens": int(counts.sum())}
+        measured[name] |= {key: estimate.to_json() for key, estimate in measures.items()}
     return measured

@@ -5,8 +5,8 @@ be averaged; and baselines and GPT make the same table.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from itertools import pairwise, zip_longest
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -80,9 +80,8 @@ def _fast(model, rows: Rows):
     """`model`, ready to evaluate, or its faster copy where there are rows enough."""
     model.eval()
     lengths = row_lengths(rows)
-    return (
-        packed_copy(model, int(lengths.max(initial=0))) if lengths.sum() >= PACKED_TOKENS else model
-    )
+    enough = lengths.sum() >= PACKED_TOKENS
+    return packed_copy(model, int(lengths.max())) if enough else model
 
 
 @torch.inference_mode()
@@ -156,45 +155,33 @@ def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarra
     return class_probabilities(model, prompts, class_ids)
 
 
-@dataclass(frozen=True, eq=False)
 class RowSums:
-    """Scores summed over the tokens of each kind in each row: all that `measure_tokens` needs.
+    """Scores summed over the tokens of each kind in each row: their memory is that of the rows."""
 
-    They take the memory of the rows, not of the tokens.
-    """
+    def __init__(self, n_rows: int, longest: int):
+        """Sums of no scores yet, of rows of up to `longest` tokens."""
+        self.nll, self.tokens, self.top1, self.top5 = np.zeros((4, N_KINDS, n_rows))
+        self.nll_at, self.tokens_at = np.zeros((2, longest))  # of the codes at each position
 
-    nll: np.ndarray  # (kinds, rows) nats
-    tokens: np.ndarray  # (kinds, rows) as the next two
-    top1: np.ndarray
-    top5: np.ndarray
-    nll_at: np.ndarray  # (P,) nats of the codes at each position
-    tokens_at: np.ndarray  # (P,)
-
-    @classmethod
-    def of(cls, scores: TokenScores, kinds: np.ndarray) -> "RowSums":
-        """`kinds` (V,) comes from `tokens.token_kinds`."""
+    def add(self, scores: TokenScores, kinds: np.ndarray, first: int = 0) -> "RowSums":
+        """Add scores whose row 0 is row `first` here; `kinds` (V,) is `tokens.token_kinds`."""
         kind, n = kinds[scores.target].astype(np.int64), scores.n_rows
-        cell = kind * n + scores.row
-
-        def total(weights: np.ndarray | None = None) -> np.ndarray:
-            return np.bincount(cell, weights=weights, minlength=N_KINDS * n).reshape(N_KINDS, n)
-
-        codes = scores.where(kind == KIND_CODE)
-        at = np.bincount(codes.position, weights=codes.nll), np.bincount(codes.position)
-        hits = (total(scores.rank < k) for k in (1, 5))
-        return cls(total(scores.nll), total(), *hits, *at)
-
-    @classmethod
-    def join(cls, parts: Sequence["RowSums"]) -> "RowSums":
-        """The rows of all `parts`, one after the other."""
-        columns = [[getattr(p, f.name) for p in parts] for f in fields(cls)]
-        at = (np.array([*map(sum, zip_longest(*c, fillvalue=0))]) for c in columns[4:])
-        return cls(*(np.concatenate(column, axis=1) for column in columns[:4]), *at)
+        weights = (scores.nll, None, scores.rank < 1, scores.rank < 5)
+        columns = (self.nll, self.tokens, self.top1, self.top5)
+        for column, weight in zip(columns, weights, strict=True):
+            total = np.bincount(kind * n + scores.row, weight, N_KINDS * n)
+            column[:, first : first + n] += total.reshape(N_KINDS, n)
+        codes, longest = scores.where(kind == KIND_CODE), len(self.nll_at)
+        self.nll_at += np.bincount(codes.position, codes.nll, longest)
+        self.tokens_at += np.bincount(codes.position, None, longest)
+        return self
 
 
 def sum_scores(score: Callable[[Rows], TokenScores], rows: Rows, kinds: np.ndarray) -> RowSums:
     """`RowSums` of `score(rows)`, a part of the rows at a time, so that memory stays the same."""
-    part = np.cumsum(row_lengths(rows)) // TOKENS_AT_ONCE
+    lengths = row_lengths(rows)
+    sums, part = RowSums(len(rows), lengths.max(initial=0)), np.cumsum(lengths) // TOKENS_AT_ONCE
     starts = [0, *(np.flatnonzero(np.diff(part)) + 1).tolist(), len(rows)]
-    parts = (rows[start:stop] for start, stop in pairwise(starts))
-    return RowSums.join([RowSums.of(score(some), kinds) for some in parts])
+    for start, stop in pairwise(starts):
+        sums.add(score(rows[start:stop]), kinds, start)
+    return sums
