@@ -49,11 +49,10 @@ from seqlm.data.tokens import default_vocab
 from seqlm.errors import SeqlmError
 from seqlm.evaluation.estimates import Estimate, as_estimate, as_share, median
 from seqlm.evaluation.tables import markdown_table
-from seqlm.models.gpt2 import build_lm, default_device
+from seqlm.models.gpt2 import build_lm, default_device, fit_attention
 from seqlm.training.batches import Rows
-from seqlm.training.timing import has_native_bf16
-from seqlm.training.train import make_trainer
-from seqlm.training.trainer import ValidationMetric
+from seqlm.training.timing import Forecast, has_native_bf16
+from seqlm.training.trainer import MeasuringTrainer, ValidationMetric
 from seqlm.utils import code_fingerprint, sha256_of
 
 NAME = "training_speed"
@@ -196,9 +195,10 @@ def train_ours(turns: Turns, case: Case, shape: dict, precision: str) -> None:
     """The Trainer of `seqlm train`, dropout 0.1 as by default; evaluations are left out."""
     metric = ValidationMetric("none", lambda model: {"none": 0.0}, None)
     model = build_lm(ModelConfig(**shape), VOCAB).to(default_device())
+    fit_attention(model, case.longest)
     with tempfile.TemporaryDirectory() as folder:
         config = TrainConfig(output_dir=Path(folder), batch_size=case.batch_size)
-        trainer = make_trainer(
+        trainer = MeasuringTrainer(
             model,
             build_tokenizer(VOCAB),
             Rows(case.rows()),
@@ -206,6 +206,7 @@ def train_ours(turns: Turns, case: Case, shape: dict, precision: str) -> None:
             config,
             precision,
             {"steps": STEPS, "evals": 1},
+            Forecast(1.0, 0.0),
             lambda line: None,
         )
         trainer.add_callback(StepDone(turns))

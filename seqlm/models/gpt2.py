@@ -1,7 +1,6 @@
 """Build, load and check small GPT-2 language models and classifiers."""
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -70,28 +69,6 @@ def fix_loss_reduction(model: PreTrainedModel) -> PreTrainedModel:
     else:
         model.accepts_loss_kwargs = False
     return model
-
-
-@contextmanager
-def labelled_logits_only(
-    model: GPT2LMHeadModel, labels: torch.Tensor, ignored: int
-) -> Iterator[torch.Tensor]:
-    """Within it, `model` computes the (N, V) logits of the N tokens to predict, not of padding.
-
-    `labels` (B, T) is `ignored` where nothing is predicted. Yields the N labels, which the model
-    takes as `shift_labels`; its loss and gradients are those of all logits.
-    """
-    following = torch.nn.functional.pad(labels[:, 1:], (0, 1), value=ignored).flatten()  # (B T,)
-    places = (following != ignored).nonzero().squeeze(1)  # (N,)
-
-    def select(_, hidden: tuple[torch.Tensor]) -> torch.Tensor:
-        return hidden[0].flatten(0, 1).index_select(0, places)  # (N, C)
-
-    hook = model.lm_head.register_forward_pre_hook(select)
-    try:
-        yield following[places]
-    finally:
-        hook.remove()
 
 
 def build_classifier(

@@ -10,26 +10,24 @@ from transformers.pytorch_utils import Conv1D
 from seqlm.models.gpt2 import fit_attention
 
 PACKED_ROWS = 16  # fewer rows at once, and packing costs more time than it saves
-FUSED = ("gelu_new", "gelu_pytorch_tanh")  # one formula
 
 
 class _PackedLinear(nn.Module):
-    """A linear layer and, if `fused`, the GELU after it, as one call of oneDNN.
+    """A linear layer as one call of oneDNN.
 
     Most of the time goes into these products. torch leaves them to MKL, which on an AMD processor
     with AVX-512 took twice as long as oneDNN for 64 rows of a 384 wide model.
     """
 
-    def __init__(self, layer: nn.Linear | Conv1D, fused: bool = False):
+    def __init__(self, layer: nn.Linear | Conv1D):
         super().__init__()
         weight = layer.weight.detach()
         weight = weight.t() if isinstance(layer, Conv1D) else weight  # (out, in)
         self.weight = torch.ops.mkldnn._reorder_linear_weight(weight)
         self.bias = layer.bias
-        self.after = ("gelu", [], "tanh") if fused else ("none", [], "")
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, *self.after)
+        return torch.ops.mkldnn._linear_pointwise(x, self.weight, self.bias, "none", [], "")
 
 
 def packed_copy(model, longest_row: int):
@@ -47,9 +45,6 @@ def packed_copy(model, longest_row: int):
     # The weights are shared; of the model only its structure is copied.
     shared = (*model.parameters(), *model.buffers())
     fast = copy.deepcopy(model, {id(tensor): tensor for tensor in shared})
-    if fast.config.activation_function in FUSED:
-        for block in fast.transformer.h:
-            block.mlp.c_fc, block.mlp.act = _PackedLinear(block.mlp.c_fc, True), nn.Identity()
     for module in list(fast.modules()):
         for name, child in module.named_children():
             if type(child) in (nn.Linear, Conv1D):

@@ -84,13 +84,6 @@ def _logits(model, ids: list[int], last: int) -> torch.Tensor:
     return model(input_ids, use_cache=False).logits[0, -last:].float()
 
 
-def first_patches(image: np.ndarray, n: int, patch: int) -> np.ndarray:
-    """`image` (H, W) with all but its first `n` patches blank."""
-    columns = image.shape[1] // patch
-    mask = np.arange(image.size // patch**2).reshape(-1, columns) < n
-    return image * np.kron(mask, np.ones((patch, patch)))
-
-
 @torch.inference_mode()
 def attention_weights(model, ids: Sequence[int]) -> np.ndarray:
     """Attention of each token to those before it. (n_layer, n_head, T, T), rows sum to 1.

@@ -4,11 +4,11 @@ import ipywidgets
 import numpy as np
 import traitlets
 
-from seqlm.models.tracing import first_patches
 from seqlm.playground import html
 from seqlm.playground.controls import WRAPPED, SamplingControls, beside
 from seqlm.playground.player import Player
 from seqlm.playground.widgets import FULL, PEN, Choice, Notice, PaintGrid, Slider
+from seqlm.plots.images import first_patches
 
 COMPLETIONS = 5
 

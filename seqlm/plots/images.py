@@ -12,6 +12,13 @@ from seqlm.plots import style
 from seqlm.plots.style import canvas, finish, make_tiles, styled
 
 
+def first_patches(image: np.ndarray, n: int, patch: int) -> np.ndarray:
+    """`image` (H, W) with all but its first `n` patches blank."""
+    columns = image.shape[1] // patch
+    mask = np.arange(image.size // patch**2).reshape(-1, columns) < n
+    return image * np.kron(mask, np.ones((patch, patch)))
+
+
 @styled
 def plot_images(
     images: np.ndarray,

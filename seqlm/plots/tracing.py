@@ -10,8 +10,9 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokens import code_token, codes_of
-from seqlm.models.tracing import Candidate, Trace, first_patches
+from seqlm.models.tracing import Candidate, Trace
 from seqlm.plots import style
+from seqlm.plots.images import first_patches
 from seqlm.plots.style import LINE, Tiles, canvas, finish, inch_axes, styled
 
 STAGES = 16  # of a picture with more codes than that, so many are shown

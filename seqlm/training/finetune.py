@@ -121,13 +121,8 @@ def _grow_vocab(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[
             "vocabulary grow with --grow true"
         )
     vocab = resize.extend_vocab(known, new)
-    _log(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {names}")
+    runs.print_at_once(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {names}")
     return vocab
-
-
-def _log(line: str) -> None:
-    if processes().is_main_process:
-        runs.print_at_once(line)
 
 
 def train_from(
@@ -151,7 +146,7 @@ def train_from(
         model = _add_lora(model, options, config.seed)
     trained = count_parameters(model)
     how = f"LoRA of rank {options.lora_rank}" if lora else "all of them"
-    _log(f"{trained:,} of {parameters:,} parameters are trained ({how})")
+    runs.print_at_once(f"{trained:,} of {parameters:,} parameters are trained ({how})")
     rows, metric = train_rows(corpus, classifies), validation_metric(corpus, classifies, old)
     record = train_model(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
     if lora and processes().is_main_process:
@@ -176,7 +171,7 @@ def _save_adapters(model, directory: Path) -> None:
 
     size = max(save_adapter(model, directory / name) for name in MODELS)
     merged = (directory / MODELS[0] / "model.safetensors").stat().st_size
-    _log(
+    runs.print_at_once(
         f"the adapter alone, {size / 1e6:,.2f} MB beside {merged / 1e6:,.2f} MB of merged weights, "
         f"is in {directory / MODELS[0] / ADAPTER}"
     )

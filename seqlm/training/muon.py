@@ -11,7 +11,7 @@ arXiv 2502.16982). torch.optim.Muon does the same for one matrix at a time, with
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 import torch
 from accelerate.utils import parse_flag_from_env
@@ -36,8 +36,7 @@ class MuonWithAdamW(torch.optim.AdamW):
     default bf16 where the machine computes in it; the momentum keeps the weight's own.
     """
 
-    def __init__(self, groups: Iterable[dict], lr: float, dtype: torch.dtype | None = None):
-        groups = list(groups)
+    def __init__(self, groups: list[dict], lr: float, dtype: torch.dtype | None = None):
         on_cpu = all(w.device.type == "cpu" for group in groups for w in group["params"])
         super().__init__(groups, lr=lr, fused=on_cpu)
         self.dtype = dtype or (torch.bfloat16 if has_native_bf16() else torch.float32)
@@ -46,22 +45,18 @@ class MuonWithAdamW(torch.optim.AdamW):
         # AdamW's own looks for AdamW's moments in every group.
         torch.optim.Optimizer.__setstate__(self, state)
 
-    @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None):
         """Update all weights that have a gradient."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
         groups = self.param_groups
-        self._muon_step()
         self.param_groups = [group for group in groups if not group["parts"]]
         try:
-            super().step()
+            loss = super().step(closure)
         finally:
             self.param_groups = groups
+        self._muon_step()
         return loss
 
+    @torch.no_grad()
     def _muon_step(self) -> None:
         waiting = defaultdict(list)  # by shape, so that one batched product updates many matrices
         for group in self.param_groups:

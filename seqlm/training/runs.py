@@ -5,7 +5,6 @@ import shutil
 import warnings
 from collections.abc import Mapping
 from contextlib import suppress
-from functools import partial
 from pathlib import Path
 
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
@@ -23,7 +22,12 @@ from seqlm.training.timing import processes
 from seqlm.utils import atomic_path, check_folder, read_json, write_json, write_text
 
 METRICS = "metrics.json"
-print_at_once = partial(print, flush=True)  # also into a file or a pipe
+
+
+def print_at_once(line: str) -> None:
+    """Print `line`, without delay also into a file or a pipe; of torchrun's processes one does."""
+    if processes().is_main_process:
+        print(line, flush=True)
 
 
 def train_and_evaluate(
@@ -144,12 +148,11 @@ def trained_length(directory: Path, wanted: int | None = None) -> int:
 
 def log_corpus(corpus: Corpus) -> None:
     """Print how many rows each split has, how long the longest is, and how many were cut."""
-    if processes().is_main_process:
-        counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
-        print_at_once(f"{corpus.path}: {counts}; at most {corpus.longest} tokens per row")
-        cut = sum(int(corpus.records(split).column("cut").sum()) for split in corpus.splits)
-        if cut:
-            print_at_once(f"{cut:,} rows were cut to {corpus.max_length} tokens")
+    counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
+    print_at_once(f"{corpus.path}: {counts}; at most {corpus.longest} tokens per row")
+    cut = sum(int(corpus.records(split).column("cut").sum()) for split in corpus.splits)
+    if cut:
+        print_at_once(f"{cut:,} rows were cut to {corpus.max_length} tokens")
 
 
 def _split_settings(files: DataFiles) -> dict:

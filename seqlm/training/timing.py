@@ -13,7 +13,6 @@ from accelerate.utils import broadcast_object_list
 
 from seqlm.config import TrainConfig
 from seqlm.errors import ConfigError
-from seqlm.models.gpt2 import default_device
 
 TIMED_PASSES = 3  # of a precision, at most
 TOO_SLOW = 1.5  # a precision whose first pass takes so many times the other's is not timed again
@@ -55,18 +54,14 @@ def update_weights(model, optimizer, max_grad_norm: float) -> None:
 
 def update_seconds(model, optimizer, max_grad_norm: float) -> float:
     """Seconds of `update_weights`; leaves model and seeds untouched, but `optimizer` is used up."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    before = [weight.detach().clone() for weight in trained]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        for _ in range(2):  # the first makes the optimizer's state
-            for weight in trained:
-                weight.grad = torch.randn_like(weight)
-            started = time.perf_counter()
-            update_weights(model, optimizer, max_grad_norm)
-            seconds = time.perf_counter() - started
-    with torch.no_grad():
-        for weight, value in zip(trained, before, strict=True):
-            weight.copy_(value)
+    for _ in range(2):  # the first makes the optimizer's state
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0  # no weight changes
+            for weight in group["params"]:
+                weight.grad = torch.ones_like(weight)
+        started = time.perf_counter()
+        update_weights(model, optimizer, max_grad_norm)
+        seconds = time.perf_counter() - started
     return seconds
 
 
@@ -92,7 +87,7 @@ def choose_precision(
     wanted, started = config.precision, time.perf_counter()
     if wanted == "fp16" and not torch.cuda.is_available():
         raise ConfigError("precision: fp16 needs a GPU; use bf16, fp32 or auto on this machine")
-    model.to(default_device()).train()
+    model.train()
     auto = ("fp32", "bf16") if has_native_bf16() else ("fp32",)
     asked = auto if wanted == "auto" else (wanted,)
     possible = [name for name in asked if _can_train(model, batch, name)]
@@ -103,12 +98,11 @@ def choose_precision(
         )
     times = {name: [step_seconds(model, batch, name)] for name in possible}
     fastest = min(times.values())[0]
-    left = [taken for taken in times.items() if taken[1][0] < TOO_SLOW * fastest]
     run = fastest * count_steps(config, rows) * config.grad_accumulation
     allowed = TIMING_SHARE * min(run, config.max_seconds or math.inf)
     for _ in range(TIMED_PASSES - 1):
-        for name, taken in left:
-            if time.perf_counter() - started < allowed:
+        for name, taken in times.items():
+            if taken[0] < TOO_SLOW * fastest and time.perf_counter() - started < allowed:
                 taken.append(step_seconds(model, batch, name))
     medians = {name: median(taken) for name, taken in times.items()}
     # Under torchrun every process timed for itself; they must not train in different precisions.
@@ -161,9 +155,6 @@ class Forecast:
         """Seconds left after `done` of `steps`, evaluated every `eval_steps` and at the end."""
         evals = math.ceil(steps / eval_steps) - done // eval_steps
         return (steps - done) * self.step + evals * self.evaluation
-
-
-NOT_TIMED = Forecast(math.inf, 0.0)
 
 
 def plan_steps(config: TrainConfig, rows: int, forecast: Forecast) -> dict[str, int]:

@@ -6,30 +6,25 @@ checkpoints. Ours are the metric that chooses the best model, the progress lines
 
 import hashlib
 import json
-import math
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import torch
-from transformers import TrainingArguments
 
 from seqlm import utils
 from seqlm.config import TrainConfig
 from seqlm.data.table import Ids
-from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
-from seqlm.training.batches import Rows, collator, mean_class_loss
+from seqlm.training.batches import Rows, collator
 from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import (
-    NOT_TIMED,
     Forecast,
     choose_precision,
-    count_steps,
     plan_steps,
     saving_seconds,
     update_seconds,
@@ -37,7 +32,6 @@ from seqlm.training.timing import (
 from seqlm.training.trainer import MeasuringTrainer, ValidationMetric
 
 RECORD = "training.json"
-DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay
 
 
 def train_model(
@@ -84,7 +78,6 @@ def train_model(
         utils.write_json(directory / RECORD, record)
     _log_eta(trainer, record, checkpoint)
     record |= {"finished": True, **trainer.run(checkpoint)}
-    record["stopped_by"] = _stopped_by(trainer, config)
     trainer.save_whole("final_model")
     if trainer.is_world_process_zero():
         utils.write_json(directory / RECORD, record)
@@ -122,16 +115,11 @@ def _earlier_record(directory: Path, identity: str) -> dict:
 def newest_checkpoint(directory: Path) -> Path | None:
     """The newest whole checkpoint below `directory`; one cut short in writing is passed over."""
     states = Path(directory).glob("checkpoints/checkpoint-*/trainer_state.json")
-    whole = [path.parent for path in states if _is_whole(path)]
-    return max(whole, key=lambda path: int(path.name.split("-")[1]), default=None)
-
-
-def _is_whole(state: Path) -> bool:
-    # Trainer writes this file last.
-    try:
-        return isinstance(utils.read_json(state), dict)
-    except DataError:
-        return False
+    for state in sorted(states, key=lambda path: -int(path.parent.name.split("-")[1])):
+        with suppress(DataError):
+            if isinstance(utils.read_json(state), dict):  # Trainer writes this file last
+                return state.parent
+    return None
 
 
 def _prepare(model, tokenizer, rows, metric, config, earlier, log):
@@ -152,90 +140,10 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     evaluation = time.perf_counter() - started + saving_seconds(model, config.output_dir)
     forecast = Forecast(step, earlier["forecast"]["evaluation"] if earlier else evaluation)
     plan = earlier.get("plan") or plan_steps(config, len(rows), forecast)
-    settings = config, precision["chosen"], plan, log, forecast
-    trainer = make_trainer(model, tokenizer, rows, metric, *settings)
+    run = precision["chosen"], plan, forecast, log
+    trainer = MeasuringTrainer(model, tokenizer, rows, metric, config, *run)
     seconds = asdict(forecast)
     return trainer, {"precision": precision, "forecast": seconds, "initial": initial, "plan": plan}
-
-
-def make_trainer(
-    model,
-    tokenizer,
-    rows: Rows,
-    metric: ValidationMetric,
-    config: TrainConfig,
-    precision: str,
-    plan: dict[str, int],
-    log: Callable[[str], None],
-    forecast: Forecast = NOT_TIMED,
-) -> MeasuringTrainer:
-    """The Trainer of a run of `plan["steps"]` steps in `precision`; `model` is on its device."""
-    fit_attention(model, rows.ids.lengths.max())
-    arguments = _arguments(config, rows, metric.name, precision, plan)
-    optimizer = build_optimizer(model, config) if config.optimizer == "muon" else None
-    return MeasuringTrainer(
-        model=model,
-        # Trainer's own AdamW also works with FSDP; the schedule is always Trainer's.
-        optimizers=(optimizer, None),
-        args=arguments,
-        train_dataset=rows,
-        data_collator=collator(tokenizer.pad_token_id),
-        processing_class=tokenizer,
-        compute_loss_func=None if rows.classes is None else mean_class_loss,
-        metric=metric,
-        save=lambda name, weights: save_model(
-            config.output_dir / name, model, tokenizer, arguments, weights
-        ),
-        config=config,
-        forecast=forecast,
-        log=log if arguments.process_index == 0 else lambda line: None,
-        eval_dataset=rows,
-    )
-
-
-def _arguments(
-    config: TrainConfig, rows: Rows, best_metric: str, precision: str, plan: dict[str, int]
-) -> TrainingArguments:
-    lengths = rows.ids.lengths
-    # Where rows are about as long, nothing is gained by sorting them into batches.
-    similar = lengths.max() <= 1.1 * lengths.min()
-    evaluate_every = max(1, math.ceil(plan["steps"] / plan["evals"]))
-    warmup = round(plan["steps"] * config.warmup_ratio)
-    decay = min(round(plan["steps"] * DECAY_SHARE), plan["steps"] - warmup)
-    shape = {"num_decay_steps": decay, "decay_type": "linear"}
-    return TrainingArguments(
-        output_dir=str(config.output_dir / "checkpoints"),
-        per_device_train_batch_size=config.batch_size,
-        gradient_accumulation_steps=config.grad_accumulation,
-        num_train_epochs=config.num_epochs,
-        max_steps=plan["steps"],
-        learning_rate=config.learning_rate,
-        weight_decay=config.weight_decay,
-        warmup_steps=warmup,
-        lr_scheduler_type=config.schedule,
-        lr_scheduler_kwargs=shape if config.schedule == "warmup_stable_decay" else {},
-        max_grad_norm=config.max_grad_norm,
-        bf16=precision == "bf16",
-        fp16=precision == "fp16",
-        use_cpu=default_device() == "cpu",
-        train_sampling_strategy="random" if similar else "group_by_length",
-        eval_strategy="steps",
-        eval_steps=evaluate_every,
-        save_strategy="steps",
-        save_steps=evaluate_every,
-        save_total_limit=2,
-        logging_strategy="steps",
-        logging_steps=max(1, plan["steps"] // 200),
-        metric_for_best_model=best_metric,
-        greater_is_better=False,
-        restore_callback_states_from_checkpoint=True,
-        include_num_input_tokens_seen="non_padding",
-        ddp_find_unused_parameters=False,
-        disable_tqdm=True,
-        report_to="none",
-        seed=config.seed,
-        data_seed=config.seed,
-    )
 
 
 def _log_eta(trainer: MeasuringTrainer, record: dict, checkpoint: Path | None) -> None:
@@ -246,39 +154,14 @@ def _log_eta(trainer: MeasuringTrainer, record: dict, checkpoint: Path | None) -
     left = utils.format_duration(forecast.seconds(done, steps, arguments.eval_steps))
     times = precision["step_seconds"]
     timed = ", ".join(f"{name} {passed * 1000:,.0f} ms" for name, passed in times.items())
-    lines = [
-        f"{record['parameters']:,} parameters, {record['rows']:,} rows, {steps:,} steps",
-        f"a pass over one batch takes {timed}; training in {precision['chosen']}",
-        f"this will take about {left}: {forecast.step:.2g} s per step, and every "
-        f"{arguments.eval_steps:,} steps {forecast.evaluation:.2g} s to evaluate and save",
-    ]
+    log = trainer.log_line
+    log(f"{record['parameters']:,} parameters, {record['rows']:,} rows, {steps:,} steps")
+    log(f"a pass over one batch takes {timed}; training in {precision['chosen']}")
     if precision["asked"] == "auto" and "bf16" not in times:
-        lines.insert(2, "bf16 was not tried: this processor has no instructions for it")
+        log("bf16 was not tried: this processor has no instructions for it")
+    log(
+        f"this will take about {left}: {forecast.step:.2g} s per step, and every "
+        f"{arguments.eval_steps:,} steps {forecast.evaluation:.2g} s to evaluate and save"
+    )
     if checkpoint is not None:
-        lines.append(f"picking up the interrupted run at step {done:,}")
-    for line in lines:
-        trainer.log_line(line)
-
-
-def _stopped_by(trainer: MeasuringTrainer, config: TrainConfig) -> str | None:
-    """ "max_seconds" or "patience", where one of them ended the run; else None."""
-    steps, planned = trainer.state.global_step, trainer.args.max_steps
-    if steps < planned:
-        return "max_seconds" if trainer.out_of_time else "patience"
-    return "max_seconds" if planned < count_steps(config, len(trainer.train_dataset)) else None
-
-
-def save_model(
-    directory: Path, model, tokenizer, arguments: TrainingArguments, weights: dict | None = None
-) -> None:
-    """Write a Hugging Face model directory as a whole; it replaces an older one.
-
-    `weights` stands in for the model's own, where several processes share those.
-    """
-    with utils.atomic_dir(directory) as aside:
-        # LoRA takes any argument as Trainer's wish for the adapter alone.
-        model.save_pretrained(aside, **({"state_dict": weights} if weights else {}))
-        save_tokenizer(tokenizer, aside)
-        torch.save(arguments, aside / "training_args.bin")
-        for path in aside.iterdir():
-            path.chmod(0o644)  # safetensors keeps its file to its owner; a model is for sharing
+        log(f"picking up the interrupted run at step {done:,}")

@@ -1,4 +1,4 @@
-"""Transformers' Trainer with our validation metric and progress lines."""
+"""Transformers' Trainer with our settings, validation metric and progress lines."""
 
 import math
 import time
@@ -7,20 +7,25 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
+from torch.nn.functional import pad
 from transformers import (
     EarlyStoppingCallback,
     GPT2LMHeadModel,
     PrinterCallback,
     Trainer,
     TrainerCallback,
+    TrainingArguments,
 )
 
 from seqlm.config import TrainConfig
-from seqlm.models.gpt2 import labelled_logits_only
-from seqlm.training.batches import IGNORED, EpochOrder
+from seqlm.data.tokenizer import save_tokenizer
+from seqlm.models.gpt2 import default_device
+from seqlm.training.batches import IGNORED, EpochOrder, Rows, collator, mean_class_loss
+from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import Forecast, agree, count_steps
-from seqlm.utils import format_duration, read_json
+from seqlm.utils import atomic_dir, format_duration, read_json
 
+DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay
 LOG_SECONDS = 20.0  # between two lines of progress
 BUSY = "less than half the speed of the forecast: another program is using the processor"
 
@@ -32,13 +37,6 @@ class ValidationMetric:
     name: str  # of the value that chooses the best checkpoint; lower is better
     measure: Callable[[torch.nn.Module], dict[str, float]]
     key: object  # the rows measured, for JSON; with another key it is another run
-
-
-class _EarlyStop(EarlyStoppingCallback):
-    """Stops when `patience` evaluations in a row were no better."""
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        """No warning needed: `MeasuringTrainer` keeps the best model itself."""
 
 
 class _TimeLimit(TrainerCallback):
@@ -61,83 +59,140 @@ class _Progress(TrainerCallback):
     def __init__(self, log: Callable[[str], None], forecast: Forecast, step_tokens: float):
         self.log, self.step_tokens = log, step_tokens
         self.forecast, self.best_speed = forecast, step_tokens / forecast.step
-        self.loss, self.warned = None, False
+        self.warned = False
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.first_step, self.began = state.global_step, time.perf_counter()
         self.mark = self.last_logged = self.began
-        self.seconds = self.pauses = self.evals = 0  # `seconds` will leave out the first step
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        self.loss = (logs or {}).get("loss", self.loss)
+        self.pauses = self.evals = 0
 
     def on_evaluate(self, args, state, control, **kwargs):
         self.evals += 1
         self.on_save(args, state, control)
 
     def on_save(self, args, state, control, **kwargs):
-        self.mark, before = time.perf_counter(), self.mark
-        self.pauses += self.mark - before
+        now = time.perf_counter()
+        self.pauses, self.mark = self.pauses + now - self.mark, now
 
     def on_step_end(self, args, state, control, **kwargs):
         now, done = time.perf_counter(), state.global_step - self.first_step
-        self.seconds, self.mark = self.seconds + now - self.mark, now
-        if done == 1:
-            self.seconds, self.seen, self.shown = 0.0, state.num_input_tokens_seen, (0.0, 0)
+        self.mark = now
+        if done == 1:  # it is slow, and left out of the speed
+            self.start, self.seen, self.shown = now, state.num_input_tokens_seen, (0.0, 0)
         if done == 1 or done != 10 and now - self.last_logged < LOG_SECONDS:
             return
         self.last_logged = now
+        seconds = now - self.start - self.pauses
         tokens = state.num_input_tokens_seen - self.seen
-        speed = tokens / self.seconds
+        speed = tokens / seconds
         evaluation = self.pauses / self.evals if self.evals else self.forecast.evaluation
         measured = Forecast(self.step_tokens / speed, evaluation)
         left = measured.seconds(state.global_step, state.max_steps, args.eval_steps)
-        loss = "" if self.loss is None else f" · loss {self.loss:.3f}"
+        losses = [line["loss"] for line in state.log_history if "loss" in line]
+        loss = f" · loss {losses[-1]:.3f}" if losses else ""
         line = f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
         line += f"{format_duration(left)} left"
         if done == 10:
             line += f"; corrected: {format_duration(now - self.began + left)} in all"
             self.best_speed = max(self.best_speed, speed)
         self.log(line)
-        recent = (tokens - self.shown[1]) / (self.seconds - self.shown[0])
-        self.shown = self.seconds, tokens
+        recent = (tokens - self.shown[1]) / (seconds - self.shown[0])
+        self.shown = seconds, tokens
         if done >= 10 and recent < self.best_speed / 2 and not self.warned:
             self.warned = True
             self.log(BUSY)
 
 
+def _arguments(
+    config: TrainConfig, rows: Rows, best_metric: str, precision: str, plan: dict[str, int]
+) -> TrainingArguments:
+    lengths = rows.ids.lengths
+    # Where rows are about as long, nothing is gained by sorting them into batches.
+    similar = lengths.max() <= 1.1 * lengths.min()
+    evaluate_every = max(1, math.ceil(plan["steps"] / plan["evals"]))
+    warmup = round(plan["steps"] * config.warmup_ratio)
+    decay = min(round(plan["steps"] * DECAY_SHARE), plan["steps"] - warmup)
+    shape = {"num_decay_steps": decay, "decay_type": "linear"}
+    return TrainingArguments(
+        output_dir=str(config.output_dir / "checkpoints"),
+        per_device_train_batch_size=config.batch_size,
+        gradient_accumulation_steps=config.grad_accumulation,
+        num_train_epochs=config.num_epochs,
+        max_steps=plan["steps"],
+        learning_rate=config.learning_rate,
+        weight_decay=config.weight_decay,
+        warmup_steps=warmup,
+        lr_scheduler_type=config.schedule,
+        lr_scheduler_kwargs=shape if config.schedule == "warmup_stable_decay" else {},
+        max_grad_norm=config.max_grad_norm,
+        bf16=precision == "bf16",
+        fp16=precision == "fp16",
+        use_cpu=default_device() == "cpu",
+        train_sampling_strategy="random" if similar else "group_by_length",
+        eval_strategy="steps",
+        eval_steps=evaluate_every,
+        save_steps=evaluate_every,
+        save_total_limit=2,
+        logging_steps=max(1, plan["steps"] // 200),
+        metric_for_best_model=best_metric,
+        greater_is_better=False,
+        restore_callback_states_from_checkpoint=True,
+        include_num_input_tokens_seen="non_padding",
+        ddp_find_unused_parameters=False,
+        disable_tqdm=True,
+        report_to="none",
+        seed=config.seed,
+        data_seed=config.seed,
+    )
+
+
 class MeasuringTrainer(Trainer):
-    """Trainer that evaluates with a `ValidationMetric`, keeps the best model and logs progress."""
+    """Trainer that evaluates with a `ValidationMetric`, keeps the best model and logs progress.
+
+    The run has plan["steps"] steps in `precision`; `model` is on its device.
+    """
 
     def __init__(
         self,
-        *,
+        model,
+        tokenizer,
+        rows: Rows,
         metric: ValidationMetric,
         config: TrainConfig,
+        precision: str,
+        plan: dict[str, int],
         forecast: Forecast,
-        save: Callable[[str, dict | None], None],
         log: Callable[[str], None],
-        **kwargs,
     ):
-        early_stop = [_EarlyStop(config.patience)] if config.patience else []
-        super().__init__(callbacks=early_stop, **kwargs)
-        self.metric, self.save_as, self.log_line = metric, save, log
-        self.earlier_seconds, self.started = 0.0, time.perf_counter()
-        self.out_of_time = False
+        optimizer = build_optimizer(model, config) if config.optimizer == "muon" else None
+        super().__init__(
+            model=model,
+            # Trainer's own AdamW also works with FSDP; the schedule is always Trainer's.
+            optimizers=(optimizer, None),
+            args=_arguments(config, rows, metric.name, precision, plan),
+            train_dataset=rows,
+            eval_dataset=rows,  # not used, but Trainer wants some
+            data_collator=collator(tokenizer.pad_token_id),
+            processing_class=tokenizer,
+            compute_loss_func=None if rows.classes is None else mean_class_loss,
+            callbacks=[EarlyStoppingCallback(config.patience)] if config.patience else [],
+        )
+        self.own_model, self.metric, self.config = model, metric, config  # FSDP wraps self.model
+        self.log_line = log if self.is_world_process_zero() else lambda line: None
+        self.started, self.out_of_time = time.perf_counter(), False
         self.remove_callback(PrinterCallback)
         one_epoch = replace(config, num_epochs=1.0, max_steps=-1)
-        tokens = int(self.train_dataset.ids.lengths.sum())
-        step_tokens = tokens / count_steps(one_epoch, len(self.train_dataset))
-        self.add_callback(_Progress(log, forecast, step_tokens))
+        step_tokens = int(rows.ids.lengths.sum()) / count_steps(one_epoch, len(rows))
+        self.add_callback(_Progress(self.log_line, forecast, step_tokens))
         if config.max_seconds is not None:
             self.add_callback(_TimeLimit(self, config.max_seconds))
 
     def run(self, checkpoint: Path | None) -> dict:
         """Train, from `checkpoint` if there is one, evaluate at the end; return what was logged."""
+        self.started = time.perf_counter()
         if checkpoint is not None:
             history = read_json(checkpoint / "trainer_state.json")["log_history"]
-            self.earlier_seconds = max((line.get("seconds", 0) for line in history), default=0)
-        self.started = time.perf_counter()
+            self.started -= max((line.get("seconds", 0) for line in history), default=0)
         self.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         evaluated = [line["step"] for line in self.state.log_history if _is_evaluation(line)]
         if not evaluated or evaluated[-1] != self.state.global_step:
@@ -146,29 +201,47 @@ class MeasuringTrainer(Trainer):
 
     def elapsed(self) -> float:
         """Seconds of training, those before an interruption included."""
-        return self.earlier_seconds + time.perf_counter() - self.started
+        return time.perf_counter() - self.started
 
     def _get_train_sampler(self, train_dataset=None):
         return EpochOrder(self, self.train_dataset)
 
     def compute_loss(self, model, inputs: dict, *args, **kwargs):
+        """Trainer's own; a GPT-2 computes logits of the N tokens to predict, none of padding."""
         labels, one_copy = inputs["labels"], self.args.n_gpu <= 1  # DataParallel splits a batch
         padded = isinstance(self.model, GPT2LMHeadModel) and bool((labels == IGNORED).any())
         if not (padded and one_copy):
             return super().compute_loss(model, inputs, *args, **kwargs)
-        with labelled_logits_only(self.model, labels, IGNORED) as following:
-            inputs = {**inputs, "shift_labels": following}
+        following = pad(labels[:, 1:], (0, 1), value=IGNORED).flatten()  # (B T,)
+        places = (following != IGNORED).nonzero().squeeze(1)  # (N,)
+        hook = self.model.lm_head.register_forward_pre_hook(  # (B, T, C) -> (N, C)
+            lambda _, hidden: hidden[0].flatten(0, 1).index_select(0, places)
+        )
+        try:
+            inputs = {**inputs, "shift_labels": following[places]}
             return super().compute_loss(model, inputs, *args, **kwargs)
+        finally:
+            hook.remove()
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)
 
     def save_whole(self, name: str) -> None:
-        """Save the model under `name`, once; every process must call it."""
-        # FSDP's processes hold a share of the weights each.
-        weights = self.accelerator.get_state_dict(self.model) if self.is_fsdp_enabled else None
-        if self.is_world_process_zero():
-            self.save_as(name, weights)
+        """Write a whole Hugging Face model directory, in place of an older one of that `name`.
+
+        Every process must call it: under FSDP each holds a share of the weights.
+        """
+        weights = {}  # LoRA takes any argument as Trainer's wish for the adapter alone
+        if self.is_fsdp_enabled:
+            weights["state_dict"] = self.accelerator.get_state_dict(self.model)
+        if not self.is_world_process_zero():
+            return
+        with atomic_dir(self.config.output_dir / name) as aside:
+            self.own_model.save_pretrained(aside, **weights)
+            save_tokenizer(self.processing_class, aside)
+            torch.save(self.args, aside / "training_args.bin")
+            for path in aside.iterdir():
+                path.chmod(0o644)  # safetensors keeps its file to its owner; a model is for sharing
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         values = {f"eval_{name}": v for name, v in self.metric.measure(self.model).items()}
@@ -195,9 +268,18 @@ class MeasuringTrainer(Trainer):
             "best": min(evals, key=lambda line: math.inf if line[name] is None else line[name]),
             "steps": self.state.global_step,
             "stopped_early": self.state.global_step < self.args.max_steps,
+            "stopped_by": self._stopped_by(),
             "tokens": self.state.num_input_tokens_seen,
             "seconds": evals[-1]["seconds"],
         }
+
+    def _stopped_by(self) -> str | None:
+        """ "max_seconds" or "patience", where one of them ended the run; else None."""
+        steps, planned = self.state.global_step, self.args.max_steps
+        if steps < planned:
+            return "max_seconds" if self.out_of_time else "patience"
+        shortened = planned < count_steps(self.config, len(self.train_dataset))
+        return "max_seconds" if shortened else None
 
 
 def _is_evaluation(line: dict) -> bool:

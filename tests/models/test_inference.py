@@ -17,9 +17,7 @@ from seqlm.models.recurrent import build_lstm
 
 SETTINGS = [
     {},
-    {"n_inner": 40, "activation_function": "relu"},
-    {"activation_function": "gelu_new", "tie_word_embeddings": False},
-    {"activation_function": "gelu", "scale_attn_by_inverse_layer_idx": True},
+    {"n_inner": 40, "tie_word_embeddings": False},
     {"scale_attn_weights": False, "layer_norm_epsilon": 1e-3, "n_layer": 3},
     {"reorder_and_upcast_attn": True, "scale_attn_by_inverse_layer_idx": True},
 ]

@@ -135,6 +135,7 @@ def run(clock, step_seconds, forecast, evaluate_every=1000):
     lines = []
     progress = trainer._Progress(lines.append, forecast, step_tokens=100)
     state = SimpleNamespace(global_step=0, num_input_tokens_seen=0, max_steps=len(step_seconds))
+    state.log_history = []
     args = SimpleNamespace(eval_steps=evaluate_every)
     progress.on_train_begin(args, state, None)
     for seconds in step_seconds:

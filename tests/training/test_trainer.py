@@ -11,8 +11,8 @@ from seqlm.data.tokenizer import build_tokenizer
 from seqlm.data.tokens import default_vocab
 from seqlm.models.gpt2 import build_lm
 from seqlm.training.batches import EpochOrder, Rows, collator
-from seqlm.training.train import make_trainer
-from seqlm.training.trainer import ValidationMetric
+from seqlm.training.timing import Forecast
+from seqlm.training.trainer import MeasuringTrainer, ValidationMetric
 
 VOCAB = default_vocab(12, 3)
 SIZE = ModelConfig(n_layer=2, n_head=2, n_embd=32, n_positions=64, dropout=0.0)
@@ -29,7 +29,9 @@ def trainer(tmp_path):
     config = TrainConfig(output_dir=tmp_path)
     model, tokenizer = build_lm(SIZE, VOCAB), build_tokenizer(VOCAB)
     plan, rows = {"steps": 1, "evals": 1}, Rows(RAGGED)
-    return make_trainer(model, tokenizer, rows, metric, config, "fp32", plan, print)
+    return MeasuringTrainer(
+        model, tokenizer, rows, metric, config, "fp32", plan, Forecast(1.0, 0.0), print
+    )
 
 
 def gradients(model) -> list[torch.Tensor]:
