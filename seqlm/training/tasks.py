@@ -45,7 +45,7 @@ def train_lm(
 ) -> dict:
     """Train a language model from scratch on the train split; returns the record of `train`.
 
-    `build(size, vocab, seed)` makes it: a GPT-2, or a model of `models/recurrent.py`. Raises
+    `build(size, vocab, seed)` makes it: a GPT-2, or a model of `lab/recurrent.py`. Raises
     ConfigError, before anything runs, when a row of any split is longer than the model.
     """
     model = build(size, corpus.vocab, config.seed)

@@ -7,13 +7,13 @@ from transformers import DynamicCache
 
 from seqlm.config import ModelConfig, SampleConfig
 from seqlm.data.tokens import EOS, IMG, drawing_prompt
+from seqlm.lab.recurrent import build_lstm
 from seqlm.models import generation
 from seqlm.models.beam_search import beam_search
 from seqlm.models.generation import generate
 from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.models.inference import Decoder, guided_logits, packed_copy
 from seqlm.models.lora import add_lora
-from seqlm.models.recurrent import build_lstm
 
 SETTINGS = [
     {},

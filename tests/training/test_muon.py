@@ -25,8 +25,8 @@ from training.test_train import (
 
 from seqlm.config import TrainConfig
 from seqlm.errors import ConfigError
+from seqlm.lab.recurrent import build_attention_free, build_lstm
 from seqlm.models.gpt2 import build_classifier, build_lm
-from seqlm.models.recurrent import build_attention_free, build_lstm
 from seqlm.training import train as training
 from seqlm.training.batches import Rows, collator
 from seqlm.training.muon import (

@@ -16,8 +16,8 @@ from seqlm.data.tokenizer import build_tokenizer
 from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
+from seqlm.lab.recurrent import build_attention_free, build_lstm, load_baseline_lm
 from seqlm.models.gpt2 import build_lm, check_length, count_parameters, fit_attention
-from seqlm.models.recurrent import build_attention_free, build_lstm, load_baseline_lm
 from seqlm.training.batches import Rows
 from seqlm.training.tasks import train_lm
 from seqlm.training.timing import has_native_bf16
