@@ -39,8 +39,7 @@ def packed_copy(model, longest_row: int):
     packable = isinstance(model, GPT2PreTrainedModel) and torch.backends.mkldnn.is_available()
     plain = packable and model.device.type == "cpu" and model.dtype == torch.float32
     # These layers take no bf16. Accelerate gives a model in training a forward with autocast.
-    autocast = torch.is_autocast_enabled("cpu") or "forward" in vars(model)
-    if not plain or autocast:
+    if not plain or torch.is_autocast_enabled("cpu") or "forward" in vars(model):
         return model
     # The weights are shared; of the model only its structure is copied.
     shared = (*model.parameters(), *model.buffers())
