@@ -67,7 +67,8 @@ class MuonWithAdamW(torch.optim.AdamW):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-                update = weight.grad.lerp(momentum, MOMENTUM)  # Nesterov: one step ahead
+                # Nesterov: one step ahead.
+                update = weight.grad.lerp(momentum, MOMENTUM).to(self.dtype)
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 for part, change in zip(
                     weight.chunk(group["parts"], 1), update.chunk(group["parts"], 1), strict=True
@@ -77,18 +78,27 @@ class MuonWithAdamW(torch.optim.AdamW):
                     waiting[part.shape].append((part, change, group["lr"]))
         for (_, longer), entries in waiting.items():
             parts, changes, rates = zip(*entries, strict=True)
-            updates = orthogonalize(torch.stack(changes), self.dtype)
+            updates = orthogonalize(torch.stack(changes))
             for part, update, rate in zip(parts, updates, rates, strict=True):
                 part.sub_(update, alpha=rate * 0.2 * math.sqrt(longer))
 
 
-def orthogonalize(matrices: torch.Tensor, dtype: torch.dtype = torch.float32) -> torch.Tensor:
-    """`matrices` (N, R, C) with singular values near 1, computed in `dtype`; R is at most C."""
+def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
+    """`matrices` (N, R, C) with singular values near 1, in their own precision; R is at most C."""
     a, b, c = COEFFICIENTS
-    x = matrices.to(dtype)
-    x = x / x.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)
-    for _ in range(STEPS):
-        square = x @ x.mT  # (N, R, R)
+    x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=EPSILON)
+    square = x @ x.mT  # (N, R, R)
+    if x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32:
+        # Each step multiplies x by a polynomial in x x^T. With long rows it is cheaper to multiply
+        # the polynomials, and x once in the end; bf16 is not precise enough for that.
+        identity = torch.eye(x.shape[1], device=x.device)
+        total = identity.expand_as(square)
+        for _ in range(STEPS):
+            polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c) + a * identity
+            total, square = polynomial @ total, polynomial @ square @ polynomial
+        return total @ x
+    for step in range(STEPS):
+        square = x @ x.mT if step else square
         polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
         x = torch.baddbmm(x, polynomial, x, beta=a)
     return x

@@ -15,6 +15,7 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import (
+    SHORT_ROW,
     build_classifier,
     build_lm,
     check_length,
@@ -426,7 +427,7 @@ def test_rows_longer_than_the_model_are_refused(lm):
 def test_the_attention_kernel_changes_the_speed_not_the_answers(lm, vocab):
     rows = torch.tensor(rows_of(vocab))
     answers = {}
-    for longest in (64, 65):
+    for longest in (SHORT_ROW, SHORT_ROW + 1):
         fit_attention(lm, longest)
         with torch.no_grad():
             answers[lm.config._attn_implementation] = lm(rows).logits
