@@ -61,9 +61,11 @@ lint: $(STAMP) ## check the style of code and notebooks
 lab: $(STAMP) ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir notebooks
 
-app: $(STAMP) ## open the playground as a web application (PROFILE=…, or MODEL=your/best_model)
-	SEQLM_PROFILE=$(PROFILE) SEQLM_MODEL=$(abspath $(MODEL)) \
-		JUPYTER_PATH=notebooks/app $(BIN)/voila notebooks/07_playground.ipynb --template seqlm
+app: $(STAMP) ## serve the playground as a web application (PROFILE=…, or MODEL=your/best_model)
+	@echo "Open the address below in a browser; only who has its token can use the playground."
+	@SEQLM_PROFILE=$(PROFILE) SEQLM_MODEL="$$MODEL" JUPYTER_PATH=notebooks/app \
+		$(BIN)/voila notebooks/07_playground.ipynb --template seqlm --no-browser \
+		--Voila.auto_token=True
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache

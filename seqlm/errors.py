@@ -28,6 +28,15 @@ class PipelineError(Exception):
     """A notebook failed while it ran: which cell, and what it said. The command line exits 1."""
 
 
+def printable(text: object) -> str:
+    """`text` for a terminal: what is no printable character, but for line ends, is escaped.
+
+    So a token or a file name can neither move the cursor nor hide what it is.
+    """
+    shown = (c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in str(text))
+    return "".join(shown)
+
+
 @contextmanager
 def error_prefix(prefix: object) -> Iterator[None]:
     """Put `prefix` before the message of a DataError that does not start with it."""

@@ -237,6 +237,24 @@ def test_a_target_installs_only_what_is_missing_or_has_changed(checkout: Path, t
 
 
 @needs_make
+@pytest.mark.parametrize("model", ['outputs/my "best" model', "", "/elsewhere/a b"])
+def test_make_app_hands_on_a_model_with_spaces_and_asks_for_a_token(tmp_path, model):
+    folder = tmp_path / "with spaces"
+    (folder / ".venv/bin").mkdir(parents=True)
+    shutil.copy(ROOT / "Makefile", folder)
+    for name in ("pyproject.toml", "constraints.txt", ".venv/.installed"):
+        (folder / name).touch()
+    voila = folder / ".venv/bin/voila"
+    voila.write_text('#!/bin/sh\necho "$SEQLM_MODEL|$@"\n', encoding="utf-8")
+    voila.chmod(0o755)
+    said = run_make("app", *([f"MODEL={model}"] if model else []), folder=folder)
+    assert said.returncode == 0, said.stderr
+    handed_on, words = said.stdout.splitlines()[-1].split("|")
+    assert handed_on == model
+    assert "--Voila.auto_token=True" in words and "open the address" in said.stdout.lower()
+
+
+@needs_make
 def test_an_old_python_is_refused_in_one_sentence(checkout: Path) -> None:
     shutil.rmtree(checkout / ".venv")
     old = checkout / "old-python"

@@ -15,6 +15,7 @@ from typing import Annotated
 import litserve
 from fastapi.responses import StreamingResponse
 from litserve.loops import BatchedLoop, StreamingLoop
+from litserve.utils import LitAPIStatus, LoopResponseType, PickleableHTTPException
 from pydantic import AfterValidator
 from transformers import GPT2Config
 
@@ -35,7 +36,7 @@ GIB = 2**30
 
 
 class _SleepingLoop(BatchedLoop):
-    """LitServe's batches, but asleep until there is a request.
+    """LitServe's batches, but asleep until there is a request, and of clients still there.
 
     LitServe's own loop polls a thousand times a second, and three of them kept half a core busy.
     """
@@ -49,7 +50,16 @@ class _SleepingLoop(BatchedLoop):
         def get(timeout: float):
             return first.pop() if first else request_queue.get(timeout=timeout)
 
-        return super().get_batch_requests(lit_api, SimpleNamespace(get=get), transport)
+        batch, late = super().get_batch_requests(lit_api, SimpleNamespace(get=get), transport)
+        waiting = []
+        for queue, uid, request in batch:
+            if request.has_left(lit_api.gone):  # an answer all the same: LitServe waits for it
+                error = PickleableHTTPException(499, "the client has left")
+                answer = (error, LitAPIStatus.ERROR, LoopResponseType.REGULAR)
+                self.put_response(transport, queue, uid, *answer)
+            else:
+                waiting.append((queue, uid, request))
+        return waiting, late
 
 
 class Endpoint(litserve.LitAPI):
@@ -66,6 +76,7 @@ class Endpoint(litserve.LitAPI):
         self.config = check_model_directory(directory)
         self.tokenizer = load_tokenizer(directory)
         self.vocab = vocabulary_of(self.tokenizer)
+        self.gone = bytes(1)  # nobody; the server puts an array that it shares in its place
 
     def setup(self, device: str) -> None:
         # Ctrl-C reaches every process of a terminal; the first of them stops the others in order.
@@ -164,11 +175,14 @@ class StreamEndpoint(GenerateEndpoint):
         steps = generation.stream_sentences(
             self.model, self.vocab, prompts, request.config(), streams
         )
-        for chosen in steps:
+        while not request.has_left(self.gone):
+            chosen = next(steps, None)
+            if chosen is None:
+                yield {"sentences": sentences}
+                return
             for row, token in chosen.items():
                 sentences[row].append(token)
                 yield {"sentence": row, "token": token}
-        yield {"sentences": sentences}
 
     def encode_response(self, output) -> StreamingResponse:  # what FastAPI will see
         yield from output

@@ -1,16 +1,34 @@
 """Requests to a served model and its answers, as strict pydantic models."""
 
+import json
+from html import escape
 from typing import Annotated
 
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    FailFast,
+    Field,
+    PrivateAttr,
+    model_validator,
+)
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
 
 from seqlm.checked import bounds_of
 from seqlm.config import DRAWING, SampleConfig, Strategy
+from seqlm.deploy.middleware import TICKET
+from seqlm.errors import printable
 from seqlm.models.generation import NextToken
 
 MAX_SENTENCES = 64  # generated side by side for one request, beams counted
+MAX_TOKENS = 2**16  # in a prompt or a row; what the model has room for is far less
+MAX_PROBLEMS = 5  # named in the answer to one request
+MAX_SENTENCE = 400  # characters
 MAX_INTEGER = 2**53  # readers of JSON agree on whole numbers up to here
 
 
@@ -29,7 +47,8 @@ def _split(value: object) -> object:
 # A list of tokens or, as in a row of data, one string with spaces between them.
 Tokens = Annotated[
     list[str],
-    Field(min_length=1, examples=["<CLS> <CLS_3> <IMG>"]),
+    Field(min_length=1, max_length=MAX_TOKENS, examples=["<CLS> <CLS_3> <IMG>"]),
+    FailFast(),
     BeforeValidator(_split, json_schema_input_type=str | list[str]),
 ]
 
@@ -38,6 +57,19 @@ class StrictRequest(BaseModel):
     """Fields of the right type, and no others."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    _ticket: int = PrivateAttr(default_factory=TICKET.get)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _limit_fields(cls, fields):
+        if isinstance(fields, dict) and len(fields) > 2 * len(cls.model_fields):
+            known = ", ".join(cls.model_fields)
+            raise ValueError(f"{len(fields):,} fields; a request has only {known}")
+        return fields
+
+    def has_left(self, gone) -> bool:
+        """Whether the client has left, by the array of `middleware.Departures`."""
+        return bool(gone[self._ticket])
 
 
 class NextTokenRequest(StrictRequest):
@@ -85,7 +117,7 @@ class GenerateRequest(StrictRequest):
 class ClassifyRequest(StrictRequest):
     """The class of each of `rows`; a class token in a row is not used."""
 
-    rows: list[Tokens] = Field(min_length=1, max_length=256)
+    rows: Annotated[list[Tokens], Field(min_length=1, max_length=256), FailFast()]
 
 
 class NextTokens(BaseModel):
@@ -113,20 +145,51 @@ class ClassPredictions(BaseModel):
     rows: list[ClassPrediction]
 
 
-async def refusal_response(_, error: RequestValidationError) -> JSONResponse:
-    """Status 422 with a sentence for each problem in a request, which names the field.
+async def refusal_response(request: Request, error: RequestValidationError) -> JSONResponse:
+    """Status 422 with a sentence for each of the first problems in a request, naming the field.
 
     FastAPI's own answer would repeat the input, and fail when that holds what JSON cannot: NaN, or
     half of a surrogate pair.
     """
-    detail = []
-    for problem in error.errors():
+    sent = request.headers.get("content-type", "")
+    if isinstance(error.body, bytes) and error.body:
+        sentence = f"content-type: send application/json, not {sent[:80] or 'no type'}"
+        return _refusal([(sentence, "content_type")])
+    problems = []
+    for problem in error.errors()[:MAX_PROBLEMS]:
         field = ".".join(str(part)[:40] for part in problem["loc"][1:])
         if problem["type"] == "json_invalid":
             field = f"no JSON from character {field} on"
         # The message of `check` or of the JSON reader; pydantic would put words before it.
         message = str(problem.get("ctx", {}).get("error", problem["msg"]))
-        message = f"{field}: {message}" if field else message
-        message = message.encode("utf-8", "backslashreplace").decode()
-        detail.append({"loc": ["body"], "msg": message, "type": problem["type"]})
+        problems.append((f"{field}: {message}" if field else message, problem["type"]))
+    return _refusal(problems)
+
+
+async def unreadable_response(request: Request, error: HTTPException):
+    """Status 422 with a sentence in place of FastAPI's 400 for a body that no reader can hold."""
+    if error.status_code != 400:
+        return await http_exception_handler(request, error)
+    return _refusal([(f"the body cannot be read as JSON: {error.__cause__}", "json_unreadable")])
+
+
+def _refusal(problems: list[tuple[str, str]]) -> JSONResponse:
+    detail = [
+        {"loc": ["body"], "msg": printable(message[:MAX_SENTENCE]), "type": kind}
+        for message, kind in problems
+    ]
     return JSONResponse({"detail": detail}, 422)
+
+
+async def docs_page(request: Request) -> HTMLResponse:
+    """What FastAPI knows of each endpoint, as a page without scripts."""
+    described = request.app.openapi()
+    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>seqlm</title><h1>seqlm</h1>"]
+    for path, methods in described["paths"].items():
+        for method, about in methods.items():
+            parts.append(f"<h2>{method.upper()} {path}</h2><p>{escape(about['summary'])}</p>")
+    for name, schema in described["components"]["schemas"].items():
+        written = escape(json.dumps(schema, indent=2))
+        parts.append(f"<h2 id={name}>{name}</h2><pre>{written}</pre>")
+    safe = {"content-security-policy": "default-src 'none'"}
+    return HTMLResponse("\n".join(parts), headers=safe)

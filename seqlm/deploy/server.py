@@ -1,13 +1,17 @@
 """`seqlm serve`: serve a trained model over HTTP, with LitServe."""
 
 import logging
+import multiprocessing
 import os
+import re
 import signal
 import socket
 from pathlib import Path
 
 import litserve
 from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from seqlm.config import ServeConfig
 from seqlm.data.tokens import class_ids
@@ -18,12 +22,16 @@ from seqlm.deploy.endpoints import (
     NextTokenEndpoint,
     StreamEndpoint,
 )
-from seqlm.deploy.schemas import refusal_response
-from seqlm.errors import ConfigError, SeqlmError
+from seqlm.deploy.middleware import Departures, KeyCheck, StreamStart
+from seqlm.deploy.schemas import docs_page, refusal_response, unreadable_response
+from seqlm.errors import ConfigError, SeqlmError, printable
 from seqlm.models.gpt2 import default_device, is_classifier, load_model
 
 API_KEY = "LIT_SERVER_API_KEY"  # LitServe reads it, once, when it is imported
+MIN_KEY = 16  # characters
 MAX_BODY = 2**22  # bytes
+DEPARTURES = 2**16  # requests, the newest, of which the server knows whether the client has left
+LOOPBACK = "127.0.0.1"
 STREAM = "/generate/stream"
 
 
@@ -63,16 +71,30 @@ def build_server(config: ServeConfig) -> litserve.LitServer:
     """The server, not yet running. Raises SeqlmError for what would keep it from running."""
     _check_settings(config)
     served = endpoints(config.model_path, config.classifier_path)
+    gone = multiprocessing.get_context("spawn").RawArray("b", DEPARTURES)
+    for endpoint in served:
+        endpoint.gone = gone
+    key = os.environ.get(API_KEY)
+    # The last one is asked first. Without a key a web page could reach this machine's own address
+    # under a name of its own ("DNS rebinding"), so only local names are answered.
+    guard = (KeyCheck, {"key": key})
+    if not key:
+        guard = (TrustedHostMiddleware, {"allowed_hosts": [LOOPBACK, "localhost"]})
     server = litserve.LitServer(
         served,
         accelerator=default_device(),
         workers_per_device=config.workers,
         timeout=config.timeout,
         max_payload_size=MAX_BODY,
-        middlewares=[_StreamType],
+        middlewares=[(StreamStart, {"path": STREAM}), (Departures, {"gone": gone}), guard],
     )
     server.app.title = "seqlm"
     server.app.add_exception_handler(RequestValidationError, refusal_response)
+    server.app.add_exception_handler(HTTPException, unreadable_response)
+    # FastAPI's own pages load their scripts from the web.
+    routes = server.app.router.routes
+    routes[:] = [each for each in routes if not each.path.startswith(("/docs", "/redoc"))]
+    server.app.add_route("/docs", docs_page)
     summaries = {endpoint.api_path: endpoint.__doc__ for endpoint in served}
     for route in server.app.routes:
         if route.path in summaries:
@@ -86,7 +108,8 @@ def serve_model(config: ServeConfig) -> None:
     _stop_in_order()
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{config.port}"
-    print(f"serving {config.model_path} at {address}, docs at {address}/docs", flush=True)
+    model = printable(config.model_path)
+    print(f"serving {model} at {address}, docs at {address}/docs", flush=True)
     print(f"{address}/health says ok once the workers are ready; Ctrl-C stops", flush=True)
     try:
         server.run(
@@ -104,10 +127,16 @@ def serve_model(config: ServeConfig) -> None:
 
 
 def _check_settings(config: ServeConfig) -> None:
-    if config.host != "127.0.0.1" and not os.environ.get(API_KEY, "").strip():
+    key = os.environ.get(API_KEY, "")
+    if config.host != LOOPBACK and not key.strip():
         raise ConfigError(
             f"host: others can reach {config.host}; set the environment variable {API_KEY} to a "
-            "key that they must send, or serve 127.0.0.1"
+            f"key that they must send, or serve {LOOPBACK}"
+        )
+    if key and (len(key) < MIN_KEY or not re.fullmatch("[!-~]([ -~]*[!-~])?", key)):
+        raise ConfigError(
+            f"{API_KEY}: the key must have at least {MIN_KEY} characters, all ASCII and none a "
+            "space at an end; `openssl rand -hex 32` makes one"
         )
     family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
     with socket.socket(family) as trial:
@@ -133,18 +162,3 @@ def _stop_in_order() -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, stop)
-
-
-class _StreamType:
-    """Middleware that sets the content type of the stream, which LitServe leaves out."""
-
-    def __init__(self, app):
-        self.app = app
-
-    async def __call__(self, scope, receive, send) -> None:
-        async def with_type(message) -> None:
-            if message["type"] == "http.response.start" and message["status"] == 200:
-                message["headers"].append((b"content-type", b"application/x-ndjson"))
-            await send(message)
-
-        await self.app(scope, receive, with_type if scope.get("path") == STREAM else send)

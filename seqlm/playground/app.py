@@ -58,7 +58,7 @@ class Playground:
     def find_model(self) -> tuple[Path, Path] | None:
         """The profile's model and data, else those of the small model; None without a model."""
         if self.directory:
-            return Path(self.directory), self.ws.data
+            return self.ws.root / self.directory, self.ws.data
         if (self.ws.best_model / "model.safetensors").is_file():
             return self.ws.best_model, self.ws.data
         small = self.folder / "best_model"

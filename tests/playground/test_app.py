@@ -57,6 +57,12 @@ def test_a_directory_chooses_the_model(tmp_path, play):
     assert other.panels and "2 layers" in other.message.text
 
 
+def test_a_directory_is_looked_for_from_the_projects_folder(ws, tmp_path):
+    (tmp_path / "my models").symlink_to(ws.best_model.parent)
+    other = Playground(Workspace("laptop", tmp_path), directory="my models/best_model")
+    assert other.panels, other.message.text
+
+
 def test_the_profiles_model_comes_before_the_small_one_and_that_needs_its_codebook(ws, tmp_path):
     both = Workspace("laptop", tmp_path)
     small = Playground(both).folder / "best_model"
