@@ -1,7 +1,6 @@
-"""Common mistakes in training and evaluation, made on purpose; no other code may use them.
+"""What notebook how_to_be_fooled measures its bugs with; the bugs themselves are in its cells.
 
-Each function makes one mistake, which its docstring names. `trap_experiments` sets the metric that
-it reports beside the correct one.
+No other code may use this module. All rows are in the read layout and of one length.
 """
 
 from collections.abc import Sequence
@@ -11,10 +10,19 @@ import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 
+from seqlm.config import ModelConfig
+from seqlm.data.corpus import Corpus
 from seqlm.data.records import Record
+from seqlm.data.tokens import KIND_CODE, codes_of
 from seqlm.evaluation.estimates import Estimate, bootstrap
-from seqlm.evaluation.metrics import ratio_of_sums
-from seqlm.evaluation.scores import Rows, TokenScores, batches
+from seqlm.evaluation.metrics import nll, perplexity, ratio_of_sums
+from seqlm.evaluation.scores import Rows, TokenScores, batches, score_tokens
+from seqlm.models.gpt2 import build_lm, default_device, fit_attention
+
+MOST_ROWS = 8_000  # more than these short trainings see
+BATCH = 32
+LEARNING_RATE = 1e-2  # high, and right for models this small
+NEIGHBOUR_ROWS = 400  # rows whose nearest row is searched for
 
 
 @dataclass(frozen=True)
@@ -50,29 +58,36 @@ class Trap:
         )
 
 
-def pad_rows(rows: Rows, length: int, pad_id: int) -> list[list[int]]:
-    """Pad rows to `length` and use them as their own labels.
-
-    Wrong: padding is predicted and counted like any token. Its labels must be -100.
-    """
-    return [[*row, *[pad_id] * (length - len(row))] for row in rows]
+def small_size(n_positions: int) -> ModelConfig:
+    """Two layers, 64 wide: trained in seconds."""
+    return ModelConfig(n_layer=2, n_head=2, n_embd=64, n_positions=n_positions, dropout=0.0)
 
 
-def shift_labels(rows: Rows) -> tuple[list[list[int]], list[list[int]]]:
-    """Inputs, and labels shifted one place to the left.
-
-    Wrong: GPT2LMHeadModel shifts its labels itself, so it learns the token after the next.
-    """
-    return [list(row[:-1]) for row in rows], [list(row[1:]) for row in rows]
+def small_lm(corpus: Corpus, n_positions: int, seed: int):
+    """A language model of that size with random weights."""
+    return build_lm(small_size(n_positions), corpus.vocab, seed)
 
 
-def shift_inputs(rows: Rows) -> tuple[list[list[int]], list[list[int]]]:
-    """The same with inputs and labels swapped.
-
-    Wrong: the model's own shift undoes this one, so each token is predicted from itself.
-    """
-    labels, inputs = shift_labels(rows)
-    return inputs, labels
+def fit_small_model(
+    model, inputs: Rows, labels: Sequence, steps: int, seed: int, batch_size: int = BATCH
+):
+    """Train on ``model(inputs, labels=labels).loss``; returns the model."""
+    model.to(default_device()).train()
+    fit_attention(model, len(inputs[0]))
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, steps, pct_start=0.1)
+    rng = np.random.default_rng(seed)
+    for _ in range(steps):
+        chosen = rng.integers(0, len(inputs), batch_size)
+        batch = (torch.tensor([some[i] for i in chosen]) for some in (inputs, labels))
+        ids, targets = (tensor.to(model.device) for tensor in batch)
+        loss = model(ids, labels=targets).loss
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    return model.eval()
 
 
 @torch.inference_mode()
@@ -87,33 +102,38 @@ def score_training_loop(model, inputs: Rows, labels: Rows) -> TokenScores:
         ids = torch.tensor([inputs[i] for i in batch], device=model.device)  # (B, T)
         target = torch.tensor([labels[i] for i in batch], device=model.device)[:, 1:]  # (B, T-1)
         logits = model(ids, use_cache=False).logits[:, :-1].float().transpose(1, 2)  # (B, V, T-1)
-        nll = cross_entropy(logits, target, reduction="none").double()  # (B, T-1)
+        loss = cross_entropy(logits, target, reduction="none").double()  # (B, T-1)
         of_target = logits.gather(1, target[:, None])  # (B, 1, T-1)
         rank = (~(logits < of_target)).sum(1) - 1
-        parts.append([column.cpu().numpy().ravel() for column in (target, nll, rank)])
-    target, nll, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
-    row, position = np.divmod(np.arange(len(nll)), len(inputs[0]) - 1)
-    return TokenScores(row, position + 1, target, nll, rank, len(inputs))
+        parts.append([column.cpu().numpy().ravel() for column in (target, loss, rank)])
+    target, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
+    row, position = np.divmod(np.arange(len(loss)), len(inputs[0]) - 1)
+    return TokenScores(row, position + 1, target, loss, rank, len(inputs))
 
 
-def split_rows(records: Sequence[Record], seed: int, test_size: float = 0.2) -> dict[str, list]:
-    """Assign each row to "train" or "test" at random.
+def code_perplexity(model, corpus: Corpus) -> Estimate:
+    """The correct perplexity of a model: that of code tokens on test."""
+    scores = score_tokens(model, corpus.rows("test", "read")[:MOST_ROWS])
+    return perplexity(nll(scores.of_kind(corpus.kinds, KIND_CODE)))
 
-    Wrong: copies of one image, and its other layout, end up on both sides.
-    `splits.split_records` keeps them together.
+
+def nearest_row_hits(train: Sequence[Record], test: Sequence[Record]) -> np.ndarray:
+    """Whether the train row with the most codes in common is of the same class. (n,) bool.
+
+    For one row of each source in `test`, at most `NEIGHBOUR_ROWS`.
     """
-    tested = np.random.default_rng(seed).random(len(records)) < test_size  # (N,)
-    sides = {"train": ~tested, "test": tested}
-    return {side: [records[i] for i in np.flatnonzero(chosen)] for side, chosen in sides.items()}
+    chosen = list({record.source: record for record in test}.values())[:NEIGHBOUR_ROWS]
+    known, codes = (np.array([codes_of(r.tokens) for r in some]) for some in (train, chosen))
+    nearest = [(known != row).sum(1).argmin() for row in codes]  # of (N, P), for each (P,)
+    return np.array([train[i].label == r.label for i, r in zip(nearest, chosen, strict=True)])
 
 
-def prompts_with_class(rows: Rows, class_ids: Sequence[int]) -> list[list[int]]:
-    """Each row up to its class token, that token included.
-
-    Wrong: the input holds the answer. `tokens.reading_prompt` ends before it.
-    """
-    ends = [max(i for i, token in enumerate(row) if token in class_ids) + 1 for row in rows]
-    return [list(row[:end]) for row, end in zip(rows, ends, strict=True)]
+def drop_prefixes(scores: TokenScores, seed: int) -> TokenScores:
+    """Scores without a random number of first tokens of each row, so that rows become ragged."""
+    counts = np.bincount(scores.row, minlength=scores.n_rows)  # (rows,)
+    dropped = np.random.default_rng(seed).integers(0, np.maximum(counts, 1))
+    place = np.arange(len(scores.row)) - (np.cumsum(counts) - counts)[scores.row]
+    return scores.where(place >= dropped[scores.row])
 
 
 def mean_of_batch_means(scores: TokenScores, batch_size: int) -> Estimate:
@@ -131,28 +151,3 @@ def mean_of_batch_means(scores: TokenScores, batch_size: int) -> Estimate:
         weight[batch] = 1 / (len(grouped) * counts[batch].sum())
     parts = (weight * sums)[order], (weight * counts)[order]
     return bootstrap(ratio_of_sums, parts, "nats per token")
-
-
-def select_on_test(hits: np.ndarray, halvings: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracy of the best candidate on the half of test that selected it, and on the other half.
-
-    `hits` (C, N) bool: which candidate classifies which image correctly. Returns (halvings,) each.
-    Wrong is to report the first: it belongs to the luckiest of C candidates, not to the best.
-    """
-    rng, half = np.random.default_rng(seed), hits.shape[1] // 2
-    accuracies = []
-    for _ in range(halvings):
-        order = rng.permutation(hits.shape[1])
-        here, elsewhere = hits[:, order[:half]].mean(1), hits[:, order[half:]].mean(1)
-        best = here.argmax()
-        accuracies.append((here[best], elsewhere[best]))
-    reported, true = np.array(accuracies).T
-    return reported, true
-
-
-def truncate_right(rows: Rows, max_length: int) -> list[list[int]]:
-    """The first `max_length` tokens of each row.
-
-    Wrong: the class comes last and is lost. `tokens.shorten` drops the first codes instead.
-    """
-    return [list(row[:max_length]) for row in rows]

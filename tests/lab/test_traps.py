@@ -1,28 +1,38 @@
-"""Every trap reports the wrong number that its docstring describes, and the correct one."""
+"""Every bug of notebook how_to_be_fooled reports the wrong number beside the correct one."""
 
 import json
 import re
-from dataclasses import replace
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 
 from seqlm.config import DataFiles, ModelConfig
-from seqlm.data.build import SEQUENCES, VOCAB, Pictures
+from seqlm.data.build import ABOUT, CODEBOOK, IMAGES, SEQUENCES, VOCAB
 from seqlm.data.corpus import load_corpus
-from seqlm.data.splits import leaks, split_records
-from seqlm.data.tokens import class_of, reading_prompt, shorten
+from seqlm.data.records import Record
+from seqlm.data.tokens import class_of, layout_of
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import TokenScores, score_tokens
-from seqlm.lab import trap_experiments as experiments
 from seqlm.lab import traps
 from seqlm.models.gpt2 import build_lm
 from seqlm.training.batches import Rows, collator
+from seqlm.workspace import read_notebooks
 
 ROOT = Path(__file__).parents[2]
+NOTEBOOK = nbformat.read(read_notebooks()["how_to_be_fooled"].path, as_version=4)
+CELLS = {cell.id: cell.source for cell in NOTEBOOK.cells if cell.cell_type == "code"}
+# Small enough for a test.
+PARAMETERS = {
+    "seed": 0, "pad_to": 128, "padding_steps": 40, "shift_steps": 60, "class_steps": 40,
+    "cut_to": 12, "cut_steps": 80, "copies": 1, "batch_size": 8, "many": 5, "learn_from": 40,
+    "halvings": 200,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -32,26 +42,20 @@ def corpus(built):
 
 @pytest.fixture(scope="module")
 def few(built):
-    """60 training images, and all the test images."""
-    pictures = built.pictures
-    split = pictures.split.copy()
+    """Which of the images are 60 training images, and which are for test."""
+    split = built.pictures.split.copy()
     split[np.flatnonzero(split == "train")[60:]] = "val"
-    return Pictures(pictures.images, pictures.labels, split)
+    return split
 
 
 @pytest.fixture(scope="module")
 def lm(corpus, few):
     """A small model trained for many epochs on the rows of 60 images."""
-    sources = {f"digits-{i:05d}" for i in np.flatnonzero(few.split == "train")}
+    sources = {f"digits-{i:05d}" for i in np.flatnonzero(few == "train")}
     records = [r for r in corpus.records("train", "read") if r.source in sources]
     rows = corpus.ids([record.tokens for record in records])
-    size = ModelConfig(n_layer=2, n_head=2, n_embd=64, n_positions=24, dropout=0.0)
-    return experiments.fit_small_model(build_lm(size, corpus.vocab), rows, rows, steps=200, seed=0)
-
-
-@pytest.fixture(scope="module")
-def padding(corpus):
-    return experiments.train_with_padding_counted(corpus, 128, 40, seed=0, n_rows=20)
+    size = traps.small_size(80)
+    return traps.fit_small_model(build_lm(size, corpus.vocab), rows, rows, steps=200, seed=0)
 
 
 @pytest.fixture(scope="module")
@@ -60,20 +64,40 @@ def guesses():
     return np.random.default_rng(0).random((1000, 400)) < 0.5
 
 
+def run_cells(names: dict, first: str, last: str) -> dict:
+    """Run the notebook's own cells from one id to another, with `names` for its variables."""
+    places = list(CELLS)
+    for place in places[places.index(first) : places.index(last) + 1]:
+        exec(CELLS[place], names)
+    return names
+
+
 @pytest.fixture(scope="module")
-def results(corpus, built, few, lm, padding, guesses):
-    """Every trap, on data small enough for a test."""
-    augmentation = replace(built.config, seed=7)
-    return [
-        padding[0],
-        *experiments.train_with_shifted_labels(corpus, steps=60, seed=0).values(),
-        experiments.train_with_class_in_input(corpus, steps=40, seed=0),
-        experiments.train_with_label_cut_off(corpus, max_length=12, steps=80, seed=0),
-        experiments.measure_siblings(lm, corpus, built.book, few, augmentation),
-        experiments.measure_twins(corpus, copies=1, seed=0),
-        experiments.measure_batch_means(easier_to_the_end(), batch_size=8),
-        experiments.measure_best_of_many(guesses, halvings=200, seed=0),
-    ]
+def notebook(built, corpus, few, lm, guesses, tmp_path_factory):
+    """The variables of the notebook after its bugs, on data small enough for a test."""
+    data = tmp_path_factory.mktemp("few")
+    for name in (ABOUT, CODEBOOK):
+        shutil.copy(built.directory / name, data)
+    pictures = built.pictures
+    np.savez(data / IMAGES, images=pictures.images, labels=pictures.labels, split=few)
+    rows = corpus.rows("test", "read")
+    names = {
+        **PARAMETERS, "corpus": corpus, "model": lm, "rows": rows, "test_rows": rows,
+        "train_rows": corpus.rows("train", "read"), "results": {},
+    }  # fmt: skip
+    exec(
+        "\n".join(re.findall(r"(?m)^(?:from|import) .*", CELLS["08-03"] + "\n" + CELLS["08-04"])),
+        names,
+    )
+    names |= {"ws": SimpleNamespace(data=data), "correct": all_codes_easier_to_the_end()}
+    run_cells(names, "08-06", "08-30")
+    names["trained"], names["hits"] = names["hits"], guesses
+    return run_cells(names, "08-56", "08-36")
+
+
+@pytest.fixture(scope="module")
+def results(notebook):
+    return list(notebook["results"].values())
 
 
 def scores_of(lengths, surprisal):
@@ -86,10 +110,13 @@ def scores_of(lengths, surprisal):
     return TokenScores(row, place + 1, zeros, surprised, zeros, len(lengths))
 
 
-def easier_to_the_end():
+def all_codes_easier_to_the_end():
     noise = np.random.default_rng(1)
-    whole = scores_of([16] * 300, lambda place, _: 5 - place / 4 + noise.random(len(place)))
-    return experiments.drop_prefixes(whole, seed=0)
+    return scores_of([16] * 300, lambda place, _: 5 - place / 4 + noise.random(len(place)))
+
+
+def easier_to_the_end():
+    return traps.drop_prefixes(all_codes_easier_to_the_end(), seed=0)
 
 
 # Every reported number against the correct one
@@ -99,12 +126,12 @@ NAMES = [
     "padding counted",
     "labels shifted twice",
     "two shifts that cancel",
-    "class left in the input",
-    "label cut off",
     "siblings across the split",
     "twins across the split",
+    "class left in the input",
     "mean of batch means",
     "best of many, picked on test",
+    "label cut off",
 ]
 
 
@@ -112,7 +139,7 @@ def test_all_the_traps_are_there(results):
     assert [trap.name for trap in results] == NAMES
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if n not in ("label cut off", NAMES[-1])])
+@pytest.mark.parametrize("name", [n for n in NAMES if not n.startswith(("label cut", "best of"))])
 def test_reported_numbers_are_better_than_true_ones_beyond_chance(results, name):
     trap = results[NAMES.index(name)]
     low, high = (
@@ -139,13 +166,15 @@ def test_with_the_class_in_the_input_accuracy_is_1_and_without_it_chance(results
     assert trap.reported.value == 1 and trap.true.low <= 0.1 <= trap.true.high
 
 
-def test_the_best_of_many_is_flattered_where_it_was_picked(results, guesses):
-    trap = results[-1]
+def test_the_best_of_many_is_flattered_where_it_was_picked(results, notebook):
+    trap = results[NAMES.index("best of many, picked on test")]
     assert trap.flatters and trap.reported.n == trap.true.n == 200
     assert trap.true.value == pytest.approx(0.5, abs=0.02)  # all of them guess
-    reported, true = traps.select_on_test(guesses, halvings=200, seed=0)
-    assert reported.mean() == pytest.approx(trap.reported.value)
-    assert np.quantile(reported - true, 0.025) > 0
+    assert notebook["here"].mean() == pytest.approx(trap.reported.value)
+    assert np.quantile(notebook["here"] - notebook["elsewhere"], 0.025) > 0
+    # Means over halvings of the same images claim no interval.
+    assert not trap.reported.has_interval and not trap.true.has_interval
+    assert "of 200 halvings" in trap.cause
 
 
 def test_every_trap_names_an_existing_test(results):
@@ -166,24 +195,26 @@ def test_traps_can_be_stored_and_printed(results):
 
 
 def test_padding_is_its_own_label_and_our_collator_ignores_it():
-    assert traps.pad_rows([[5, 6], [7]], 4, 0) == [[5, 6, 0, 0], [7, 0, 0, 0]]
+    names = {"corpus": SimpleNamespace(vocab={"<PAD>": 0}), "PAD": "<PAD>", "pad_to": 4}
+    exec(CELLS["08-06"].split("\n\n\n")[0], names)
+    assert names["padded"]([[5, 6], [7]]) == [[5, 6, 0, 0], [7, 0, 0, 0]]
     batch = collator(0)([Rows([[5, 6], [7]])[i] for i in range(2)])
     assert (batch["labels"] == -100).sum() == 1
 
 
-def test_the_longer_the_padding_the_smaller_the_perplexity_of_one_model(padding):
-    trap, by_length = padding
-    assert list(by_length) == [32, 64, 128] and by_length[128] == trap.reported
+def test_the_longer_the_padding_the_smaller_the_perplexity_of_one_model(results, notebook):
+    by_length = notebook["by_length"]
+    assert list(by_length) == [32, 64, 128] and by_length[128] == results[0].reported
     assert by_length[32].value > by_length[64].value > by_length[128].value
-    assert by_length[32].n == 20
+    assert by_length[32].n == 60
 
 
 # Shifts
 
 
-def test_the_training_loop_compares_labels_one_place_on(lm, corpus):
+def test_the_training_loop_compares_labels_one_place_on(lm, corpus, notebook):
     rows = corpus.rows("test", "read")[:5]
-    for wrong in (traps.shift_labels, traps.shift_inputs):
+    for wrong in (notebook["shifted"], notebook["swapped"]):
         inputs, labels = wrong(rows)
         with torch.no_grad():
             loss = lm(torch.tensor(inputs), labels=torch.tensor(labels)).loss.item()
@@ -200,11 +231,11 @@ def test_with_the_inputs_as_labels_the_loop_is_right(lm, corpus):
     np.testing.assert_allclose(loop.nll, correct.nll, atol=1e-5)
 
 
-def test_targets_are_the_token_after_the_next_or_the_one_just_seen():
-    inputs, labels = traps.shift_labels([[1, 2, 3, 4]])
+def test_targets_are_the_token_after_the_next_or_the_one_just_seen(notebook):
+    inputs, labels = notebook["shifted"]([[1, 2, 3, 4]])
     assert (inputs, labels) == ([[1, 2, 3]], [[2, 3, 4]])
     assert labels[0][1] == 3  # after inputs[0] = 1, where 2 comes next
-    inputs, labels = traps.shift_inputs([[1, 2, 3, 4]])
+    inputs, labels = notebook["swapped"]([[1, 2, 3, 4]])
     assert all(labels[0][t + 1] == inputs[0][t] for t in range(2))
 
 
@@ -212,7 +243,7 @@ def test_a_small_training_gives_the_same_model_again(corpus):
     rows = corpus.rows("train", "read")
     size = ModelConfig(n_layer=1, n_head=1, n_embd=8, n_positions=24, dropout=0.0)
     first, again = (
-        experiments.fit_small_model(build_lm(size, corpus.vocab), rows, rows, steps=3, seed=4)
+        traps.fit_small_model(build_lm(size, corpus.vocab), rows, rows, steps=3, seed=4)
         for _ in range(2)
     )
     for one, other in zip(first.parameters(), again.parameters(), strict=True):
@@ -222,46 +253,43 @@ def test_a_small_training_gives_the_same_model_again(corpus):
 # Splits
 
 
-def test_rows_split_at_random_leak_and_our_split_does_not(corpus):
-    records = experiments.first_copies(corpus, copies=1)
-    sides = traps.split_rows(records, seed=0)
-    assert len(sides["train"]) + len(sides["test"]) == len(records)
-    assert 0.1 < len(sides["test"]) / len(records) < 0.3
-    assert len(leaks(sides)) > 50
-    free = [replace(r, meta={"source_id": r.source}) for r in records]
-    assert leaks(split_records(free)) == []
+def test_rows_split_at_random_leak_and_rows_of_one_source_stay_together(notebook):
+    sides, n = notebook["by_row"], len(notebook["records"])
+    assert len(sides["train"]) + len(sides["test"]) == n
+    assert 0.1 < len(sides["test"]) / n < 0.3
+    assert len(notebook["shared"]) > 50
+    of_side = [{record.source for record in rows} for rows in notebook["by_source"].values()]
+    assert not of_side[0] & of_side[1]
 
 
-def test_only_so_many_copies_of_each_image_are_used(corpus):
-    none, one = (experiments.first_copies(corpus, copies) for copies in (0, 1))
-    assert {record.meta["copy"] for record in none} == {0}
-    assert len(one) == 2 * len(none)
+def test_only_so_many_copies_of_each_image_are_used(notebook):
+    kept = run_cells({**notebook, "copies": 0}, "08-18", "08-18")["records"]
+    assert {record.meta["copy"] for record in kept} == {0}
+    assert len(notebook["records"]) == 2 * len(kept)
 
 
-def test_one_row_of_each_source_is_classified(corpus):
-    records = experiments.first_copies(corpus, copies=1)
-    right = experiments.nearest_row_hits(records, records)
+def test_one_row_of_each_source_is_classified(notebook):
+    records: list[Record] = notebook["records"]
+    right = traps.nearest_row_hits(records, records)
     assert right.all() and len(right) == len({record.source for record in records})
 
 
 # The class, in the prompt and cut off
 
 
-def test_the_wrong_prompt_ends_in_the_class_and_the_right_one_before_it(corpus):
-    records = corpus.records("test", "read")[:3]
-    rows = corpus.ids([record.tokens for record in records])
-    leaky = traps.prompts_with_class(rows, corpus.class_ids)
-    right = corpus.ids([reading_prompt(record.tokens) for record in records])
-    for wrong, prompt, record in zip(leaky, right, records, strict=True):
-        assert wrong[:-1] == prompt and wrong[-1] == corpus.class_ids[record.label]
+def test_the_wrong_prompt_ends_in_the_class_and_the_right_one_before_it(corpus, notebook):
+    prompts, labels = corpus.to_classify("test")
+    for wrong, prompt, label in zip(notebook["leaky"], prompts, labels, strict=True):
+        assert wrong[:-1] == prompt and wrong[-1] == corpus.class_ids[label]
 
 
-def test_cutting_from_the_right_takes_the_class_and_shortening_keeps_it(corpus):
-    tokens = corpus.records("test", "read")[0].tokens
-    cut = traps.truncate_right([tokens], 12)[0]
-    assert len(cut) == len(shorten(tokens, 12)) == 12
+def test_cutting_from_the_right_takes_the_class_and_shortening_keeps_it(corpus, notebook):
+    names = corpus.tokenizer.convert_ids_to_tokens
+    cut, short = names(notebook["cut"][0]), names(notebook["shortened"]["train"][0])
+    assert len(cut) == len(short) == 12 and layout_of(short) == "read"
     assert not any(class_of(token) is not None for token in cut)
-    assert class_of(shorten(tokens, 12)[-2]) is not None
+    assert class_of(short[-2]) is not None
+    assert names(notebook["prompts"][0])[-1] == "<CLS>"
 
 
 # Means
@@ -296,7 +324,7 @@ def test_batch_size_changes_the_wrong_mean():
 
 def test_unfinished_rows_keep_their_ends_and_at_least_one_token():
     whole = scores_of([16] * 200, lambda place, _: place)
-    rest = experiments.drop_prefixes(whole, seed=3)
+    rest = traps.drop_prefixes(whole, seed=3)
     counts = np.bincount(rest.row)
     assert counts.min() == 1 and counts.max() == 16 and len(counts) == 200
     assert all(rest.position[rest.row == row][-1] == 16 for row in range(200))
@@ -305,27 +333,24 @@ def test_unfinished_rows_keep_their_ends_and_at_least_one_token():
 # The best of many
 
 
+def picked(hits, halvings):
+    names = run_cells({"np": np, "seed": 0, "hits": hits, "halvings": halvings}, "08-56", "08-56")
+    return names["here"], names["elsewhere"]
+
+
 def test_of_one_candidate_both_halves_together_are_the_whole():
-    hits = np.array([[True] * 30 + [False] * 10])
-    reported, true = traps.select_on_test(hits, halvings=50, seed=0)
+    reported, true = picked(np.array([[True] * 30 + [False] * 10]), halvings=50)
     np.testing.assert_allclose((reported + true) / 2, 0.75)
 
 
 def test_the_candidate_picked_is_the_best_on_its_half():
     hits = np.zeros((3, 10), dtype=bool)
     hits[1] = True
-    reported, true = traps.select_on_test(hits, halvings=5, seed=0)
+    reported, true = picked(hits, halvings=5)
     assert (reported == 1).all() and (true == 1).all()
 
 
-def test_candidates_differ_but_are_about_equally_good(built):
-    hits = experiments.train_candidates(built.pictures, many=5, n_images=60, seed=0)
+def test_candidates_differ_but_are_about_equally_good(notebook):
+    hits = notebook["trained"]
     assert hits.shape == (5, 60) and len({row.tobytes() for row in hits}) == 5
     assert hits.mean() > 0.5 and np.ptp(hits.mean(1)) < 0.3
-
-
-def test_means_over_halvings_of_the_same_images_claim_no_interval(built):
-    hits = experiments.train_candidates(built.pictures, many=5, n_images=60, seed=0)
-    trap = experiments.measure_best_of_many(hits, halvings=40, seed=0)
-    assert not trap.reported.has_interval and not trap.true.has_interval
-    assert trap.reported.n == trap.true.n == 30 and "of 40 halvings" in trap.cause
