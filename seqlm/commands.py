@@ -40,11 +40,14 @@ def classify(
     model: config.ModelConfig,
     training: config.TrainConfig,
     start_from: Path | None = None,
+    only_unseen: bool = False,
 ) -> None:
     """Train a classifier on your own labelled sequences, measure it, write a report.
 
     Args:
         start_from: directory of a trained language model; without it, random weights.
+        only_unseen: where val or test hold rows that this model was trained on, leave those out
+            instead of refusing.
     """
     from seqlm.training.runs import train_and_evaluate
 
@@ -54,7 +57,7 @@ def classify(
             "out either --size or --start_from"
         )
     _log_overridden(model)
-    train_and_evaluate(files, model, training, classifies=True, start_from=start_from)
+    train_and_evaluate(files, model, training, True, start_from, only_unseen)
 
 
 def _log_overridden(model: config.ModelConfig) -> None:
@@ -85,23 +88,26 @@ def sizes(
 def evaluate(
     files: config.DataFiles,
     model_path: Path = BEST_MODEL,
-    split: Literal["val", "test"] = "test",
+    split: Literal["val", "test", "all"] = "test",
     baselines: bool = True,
     json: bool = False,
     max_length: int = 1024,
+    only_unseen: bool = False,
 ) -> None:
     """Measure a trained language model and its baselines: perplexity with intervals.
 
     Args:
         model_path: directory of a trained language model.
-        split: which rows to measure.
-        baselines: also measure the baselines, fitted on the train rows.
+        split: which rows to measure; all: every row of a file that is not divided.
+        baselines: also measure the baselines, fitted on the rows the model was trained on.
         json: print JSON instead of a table.
         max_length: most tokens in a row; longer rows lose codes from the left.
+        only_unseen: leave out rows that the model was trained on, instead of refusing.
     """
     from seqlm.training.runs import evaluate_model
 
     options = {"split": split, "baselines": baselines, "max_length": max_length}
+    options |= {"only_unseen": only_unseen}
     evaluate_model(files, model_path, as_json=json, **options)
 
 
@@ -173,12 +179,14 @@ def export(
     """
     from seqlm.data.corpus import load_corpus
     from seqlm.deploy.export import export_model
+    from seqlm.training.replay import keep_unseen, read_learned
     from seqlm.training.runs import trained_length
 
     corpus = None
     if data_path is not None:
         files = config.DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
+        corpus = keep_unseen(corpus, ["val"], read_learned(model_path), model_path)
     print(export_model(model_path, output_dir, cache, int8, corpus))
 
 

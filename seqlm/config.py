@@ -250,6 +250,8 @@ class FinetuneConfig:
         lora_alpha: LoRA: the product of the matrices is scaled by lora_alpha / lora_rank.
         old_data_path: rows of the kind it was trained on before, to measure what it forgets.
         replay: share of the training rows that are old rows, so that the model forgets less.
+        only_unseen: where val or test hold rows that the model was trained on, leave those out
+            instead of refusing.
     """
 
     model_path: FilePath = Path("outputs/best_model")
@@ -260,6 +262,7 @@ class FinetuneConfig:
     lora_alpha: float = Field(16.0, ge=1e-6)
     old_data_path: Path | None = Field(None, strict=False)
     replay: float = Field(0.0, ge=0, le=0.9)
+    only_unseen: bool = False
 
 
 @checked_dataclass

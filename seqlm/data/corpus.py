@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seqlm.config import DataFiles
 from seqlm.data.arrow import read_table
+from seqlm.data.files import SPLITS
 from seqlm.data.records import Record
 from seqlm.data.splits import split_records
 from seqlm.data.table import Ids, Table, first_rows
@@ -26,6 +27,7 @@ class Corpus:
     splits: dict[str, Sequence[Record]]  # "train", "val" and "test" -> records
     max_length: int | None = None  # the length that longer rows were cut to
     path: Path | None = None  # the file of the rows, for messages
+    left_out: tuple[str, ...] = ()  # rows taken out of a split, and why, a sentence each
 
     @cached_property
     def tokenizer(self) -> PreTrainedTokenizerFast:
@@ -110,12 +112,15 @@ class Corpus:
 
 
 def load_corpus(
-    files: DataFiles, max_length: int | None = None, vocab: dict[str, int] | None = None
+    files: DataFiles,
+    max_length: int | None = None,
+    vocab: dict[str, int] | None = None,
+    divide: bool = True,
 ) -> Corpus:
     """Read, check, shorten to `max_length` and split what `files` names.
 
-    `vocab` takes the place of `files.vocab_path`. Raises DataError for anything that breaks the
-    data contract.
+    `vocab` takes the place of `files.vocab_path`. Without `divide` all rows are in one split,
+    "all". Raises DataError for anything that breaks the data contract.
     """
     vocab = read_vocab(files.vocab_path) if vocab is None else vocab
     records = read_table(
@@ -125,6 +130,9 @@ def load_corpus(
         allow_unknown=files.allow_unknown,
         max_length=max_length,
     )
+    if not divide:
+        nothing = dict.fromkeys(SPLITS, records[:0])
+        return Corpus(vocab, {**nothing, "all": records}, max_length, files.data_path)
     try:
         splits = split_records(
             records, test_size=files.test_size, val_size=files.val_size, seed=files.split_seed

@@ -3,13 +3,14 @@
 import hashlib
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 
 from seqlm.data.files import SPLITS
 from seqlm.data.records import Record, RowReader
-from seqlm.data.tokens import IMG_END, KIND_CLASS, KIND_CODE, UNK, layout_of, token_kinds
+from seqlm.data.tokens import IMG_END, KIND_CLASS, KIND_CODE, UNK, is_code, layout_of, token_kinds
 
 LAYOUTS = ("other", "read", "draw")
 # What is kept of a row beside its ids, and as what.
@@ -21,6 +22,7 @@ COLUMNS = {
     "split": pa.int8(),  # meta.split as a place in SPLITS; -1: none
     "source": pa.int64(),  # hash of meta.source_id; 0: none
     "codes": pa.int64(),  # hash of the code tokens, whatever their ids
+    "original": pa.int64(),  # the same of the row in the file, before codes were cut or replaced
     "prompt": pa.int64(),  # length of `reading_prompt`; 0: it has none, -1: a class is in it
     "lacks": pa.bool_(),  # whether the class token was missing
     "cut": pa.bool_(),  # whether codes were cut
@@ -47,7 +49,8 @@ class Encoder:
         unknown, meta, layout = self.vocab[UNK], record.meta, layout_of(record.tokens)
         ids = np.array([self.vocab.get(t, unknown) for t in record.tokens], self.dtype)
         prompt = record.tokens.index(IMG_END) + 2 if layout == "read" else 0
-        split, source = meta.get("split"), meta.get("source_id")
+        split, source = meta.get("split"), record.source
+        codes = _hash(self.hashes[ids[self.coded[ids]]].tobytes())
         row = {
             "ids": ids,
             "length": len(ids),
@@ -56,7 +59,8 @@ class Encoder:
             "layout": LAYOUTS.index(layout),
             "split": SPLITS.index(split) if split in SPLITS else -1,
             "source": 0 if source is None else hash_value(source),
-            "codes": _hash(self.hashes[ids[self.coded[ids]]].tobytes()),
+            "codes": codes,
+            "original": codes if record.original is None else _hash_codes(record.original),
             "prompt": -1 if self.is_class[ids[:prompt]].any() else prompt,
             "lacks": lacks,
             "cut": "cut_codes" in meta,
@@ -79,8 +83,16 @@ def _hash(content: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(content, digest_size=8).digest(), "little", signed=True)
 
 
+def _hash_codes(tokens: tuple[str, ...]) -> int:
+    hashes = [_hash_token(token) for token in tokens if token == UNK or is_code(token)]
+    return _hash(np.array(hashes, np.int64).tobytes())
+
+
 def hash_value(value: object) -> int:
-    """A hash of a token or a meta.source_id, the same for equal ones: 1, 1.0 and true are equal."""
+    """A hash of a token or a meta.source_id, the same for equal ones: 3, 3.0 and "3" are equal."""
     whole = isinstance(value, (int, np.integer))
     whole = whole or (isinstance(value, float) and value.is_integer())
-    return _hash(repr(int(value) if whole else value).encode(errors="surrogatepass"))
+    return _hash(str(int(value) if whole else value).strip().encode(errors="surrogatepass"))
+
+
+_hash_token = lru_cache(maxsize=1 << 16)(hash_value)

@@ -6,6 +6,7 @@ data/README.md says what each field may hold.
 
 import gzip
 import json
+import math
 import warnings
 from collections import Counter
 from collections.abc import Hashable, Iterable, Mapping, Sequence
@@ -43,11 +44,15 @@ class Record:
     label: int | None = None
     meta: dict[str, Any] = field(default_factory=dict)
     line: int | None = field(default=None, compare=False)
+    # Its tokens in the file, where reading cut or replaced some of them.
+    original: tuple[str, ...] | None = field(default=None, compare=False, repr=False)
 
     @property
     def source(self) -> Hashable | None:
-        """What the row was made from (`meta.source_id`), or None when it does not say."""
-        return self.meta.get("source_id")
+        """What the row was made from (`meta.source_id`); None where it is missing, empty or NaN."""
+        source = self.meta.get("source_id")
+        nothing = isinstance(source, float) and not math.isfinite(source)
+        return None if nothing or not str(source).strip() else source
 
     @property
     def codes(self) -> tuple[str, ...]:
@@ -117,12 +122,14 @@ class RowReader:
         lacks = lacks_class_token(record)
         if lacks and self.repair_tail:
             record, lacks = _repaired(record, self.known), False
+        original = record.tokens
         if self.max_length is not None and len(record.tokens) > self.max_length:
             kept = shorten(record.tokens, self.max_length)
             meta = record.meta | {"cut_codes": len(record.tokens) - len(kept)}
             record = replace(record, tokens=kept, meta=meta)
         tokens = _known_tokens(record.tokens, self.known, self.allow_unknown)
-        return replace(record, tokens=tokens), lacks
+        same = tokens == original
+        return replace(record, tokens=tokens, original=None if same else original), lacks
 
 
 def warn_of_rows(path: str | Path, n_rows: int, lacking: Sequence[int]) -> None:

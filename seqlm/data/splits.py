@@ -56,7 +56,10 @@ def _check_filled(splits: Mapping[str, Sequence[Record]], own: bool, test_size: 
         return
     counts = ", ".join(f"{name} {len(rows)}" for name, rows in splits.items())
     if own:
-        fix = f"mark some rows as {empty}, or take meta.split out of every row"
+        fix = (
+            f"mark some rows as {empty}, take meta.split out of every row, or, to measure a model "
+            "on all of them, use `seqlm evaluate --split all`"
+        )
         raise DataError(f"meta.split leaves {empty} empty ({counts}); {fix}")
     raise DataError(
         f"there are too few different rows to fill {empty} ({counts}; rows of one source or with "

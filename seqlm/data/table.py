@@ -53,6 +53,10 @@ class Ids(_Rows):
         rows = [self._array(i) for i in range(len(self))]
         return np.concatenate([np.empty(0, np.int64), *rows], dtype=np.int64)
 
+    def count(self, token_id: int) -> int:
+        """How often an id stands in these rows."""
+        return sum(int((self._array(i) == token_id).sum()) for i in range(len(self)))
+
     def digest(self) -> str:
         """A hash of these rows in this order, whatever they are stored in."""
         total = hashlib.blake2b(self.lengths.astype("<i8").tobytes(), digest_size=16)

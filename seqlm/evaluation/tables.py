@@ -56,16 +56,19 @@ def results_table(values: Mapping[str, Mapping]) -> str:
 
 def run_table(values: Mapping) -> str:
     """The metrics of a run on one's own data: a language model's, or a classifier's."""
+    left_out = [f"- {escape_markdown(sentence)}" for sentence in values.get("left_out", [])]
+    below = "\n".join(["\n\nLeft out of these numbers:\n", *left_out]) if left_out else ""
     if "accuracy" not in values:
-        return estimates_table(_lm_rows(values))
+        return estimates_table(_lm_rows(values)) + below
     models = {"**the classifier**": values}
     models |= {f"baseline: {name}": v for name, v in values.get("baselines", {}).items()}
     metrics = {"accuracy": "accuracy", "macro F1 over the classes": "macro_f1"}
-    return estimates_table(
+    rows = (
         (metric, name, measured[key])
         for metric, key in metrics.items()
         for name, measured in models.items()
     )
+    return estimates_table(rows) + below
 
 
 def comparisons_table(comparisons: Iterable[Mapping]) -> str:

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
@@ -30,12 +31,18 @@ class Rows(Dataset):
     causal attention never looks.
     """
 
-    def __init__(self, ids: Sequence[Sequence[int]], classes: Sequence[int] | None = None):
+    def __init__(
+        self,
+        ids: Sequence[Sequence[int]],
+        classes: Sequence[int] | None = None,
+        learned: np.ndarray | None = None,
+    ):
+        """`learned`, from `replay.learned_rows`, is saved with the model."""
         if classes is not None and len(ids) != len(classes):
             raise DataError(f"{len(ids)} rows, but {len(classes)} classes; each row needs one")
         if not len(ids):
             raise DataError("there are no rows to train on; put some into the train split")
-        self.ids, self.classes = Ids.of(ids), classes
+        self.ids, self.classes, self.learned = Ids.of(ids), classes, learned
 
     def __len__(self) -> int:
         return len(self.ids)

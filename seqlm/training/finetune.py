@@ -13,8 +13,8 @@ from seqlm.models import resize
 from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
 from seqlm.training import runs
 from seqlm.training.forgetting import change_lines, change_table, measure_changes
-from seqlm.training.measure import evaluation_split
-from seqlm.training.replay import warn_of_shared, with_replay
+from seqlm.training.measure import check_measurable
+from seqlm.training.replay import keep_unseen, learned_rows, read_learned, with_replay
 from seqlm.training.tasks import train_rows, validation_metric
 from seqlm.training.timing import processes
 from seqlm.training.train import train_model
@@ -87,19 +87,22 @@ def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -
     known = read_vocab(start / "vocab.json")
     length = runs.trained_length(start, config.max_length)
     new = load_corpus(files, length, _grow_vocab(files, options, known))
-    runs.log_corpus(new)
-    runs.warn_of_other_splits(new, files, start)
-    mixed, old = new, None
+    old, learned = None, read_learned(start)
     if options.old_data_path is not None:
-        old_files = replace(files, data_path=options.old_data_path)
-        old = load_corpus(old_files, length, known)
-        runs.warn_of_other_splits(old, old_files, start)
-        warn_of_shared(new, old, evaluation_split(old), options.replay > 0)
+        old = load_corpus(replace(files, data_path=options.old_data_path), length, known)
+        if learned is None:  # the best guess
+            learned = learned_rows(old.records("train"))
+    splits, drop = ("val", "test"), options.only_unseen
+    new = keep_unseen(new, splits, learned, start, drop)
+    runs.log_corpus(new)
+    check_measurable(new, classifies)
+    mixed = new
+    if old is not None:
+        taught = learned_rows(new.records("train"))
+        old = keep_unseen(old, splits, learned, start, drop)
+        old = keep_unseen(old, splits, taught, "the new model", drop)
         mixed = with_replay(new, old, options.replay, classifies, config.seed)
-    if classifies:
-        for corpus, first in ((new, ["train"]), *([(old, [])] if old else [])):
-            for split in (*first, "val", evaluation_split(corpus)):
-                corpus.to_classify(split)  # raises DataError where no row has a label
+        check_measurable(old, classifies, train=False)
     return FinetuneData(known, new, mixed, old, classifies)
 
 
@@ -147,7 +150,8 @@ def train_from(
     trained = count_parameters(model)
     how = f"LoRA of rank {options.lora_rank}" if lora else "all of them"
     runs.print_at_once(f"{trained:,} of {parameters:,} parameters are trained ({how})")
-    rows, metric = train_rows(corpus, classifies), validation_metric(corpus, classifies, old)
+    rows = train_rows(corpus, classifies, options.model_path)
+    metric = validation_metric(corpus, classifies, old)
     record = train_model(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
     if lora and processes().is_main_process:
         _save_adapters(model, config.output_dir)
@@ -205,10 +209,13 @@ def _save(
     if options.lora_rank:
         note += f" by LoRA of rank {options.lora_rank} ({about['trained']:,} parameters)"
     codebook = start / CODEBOOK
+    values = runs.evaluate_best_model(directory, data.new) | {"finetuned": settings}
+    if data.old and data.old.left_out:
+        values["left_out"] = [*values.get("left_out", []), *data.old.left_out]
     runs.save_run(
         directory,
         dict(record) | {"parameters": about["parameters"]},
-        runs.evaluate_best_model(directory, data.new) | {"finetuned": settings},
+        values,
         data.new,
         files,
         note=f"{note}; {mixture}" if mixture else note,

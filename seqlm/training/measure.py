@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 
 from seqlm.data.corpus import Corpus
+from seqlm.data.encoder import LAYOUTS
 from seqlm.data.table import Ids
-from seqlm.data.tokens import KIND_CODE
+from seqlm.data.tokens import KIND_CODE, UNK
 from seqlm.errors import DataError
 from seqlm.evaluation.classical import bag_of_codes, fit_classical_models
 from seqlm.evaluation.classification import measure_classes
@@ -31,6 +32,26 @@ def evaluation_split(corpus: Corpus) -> str:
     return "test" if corpus.splits["test"] else "val"
 
 
+def check_measurable(corpus: Corpus, classifies: bool, train: bool = True) -> None:
+    """Raise DataError, before training, for rows on which its end could measure nothing.
+
+    Without `train` the train split is not looked at.
+    """
+    for split in dict.fromkeys([*["train"] * train, "val", evaluation_split(corpus)]):
+        if classifies:
+            corpus.to_classify(split)
+            continue
+        for layout in LAYOUTS:
+            rows = corpus.records(split, layout)
+            coded = ((corpus.kinds[row[1:]] == KIND_CODE).any() for row in rows.ids())
+            if len(rows) and not any(coded):
+                raise DataError(
+                    f"{corpus.path}: none of the {len(rows):,} rows of {split} in the layout "
+                    f"{layout!r} (the first is line {rows.column('line')[0]}) holds a code token, "
+                    "so there is nothing to measure; add the codes, or remove these rows"
+                )
+
+
 def evaluate_lm(model, corpus: Corpus, split: str = "test", baselines: bool = True) -> dict:
     """Measure a language model on one split, and the n-gram baselines on the same rows.
 
@@ -50,11 +71,37 @@ def evaluate_lm(model, corpus: Corpus, split: str = "test", baselines: bool = Tr
         name: measure_tokens(sums[name], corpus.kinds, corpus.sources(split, name))
         for name in present
     }
+    codes = sum(measured["code"]["tokens"] for measured in values.values())
+    values |= _left_out(corpus, split, codes)
     if baselines:
         first = present[0]
         values["layout_compared"] = first
         values |= _against_baselines(sums[first], corpus, split, first)
     return values
+
+
+def _left_out(corpus: Corpus, split: str, codes: int | None = None, n_classes: int = 0) -> dict:
+    """What the numbers of a split do not count, a sentence each, as "left_out"; {} for nothing.
+
+    `codes` tokens of a language model were measured, or `n_classes` classes of a classifier.
+    """
+    rows, sentences = corpus.records(split), list(corpus.left_out)
+    of_rows = f"of the {len(rows):,} rows of {split}"
+    cut = int(rows.column("cut").sum())
+    if cut:
+        sentences.append(f"the first codes of {cut:,} {of_rows}: {corpus.max_length} tokens fit")
+    unknown = 0 if codes is None else rows.ids().count(corpus.vocab[UNK])
+    if unknown:
+        of_codes = f"of {unknown + codes:,} codes of {split}"
+        sentences.append(f"{unknown:,} {of_codes}, which the vocabulary lacks ({UNK})")
+    labelled = corpus.labelled(split)
+    if n_classes and len(labelled) < len(rows):
+        why = "without a label, or not in the read layout"
+        sentences.append(f"{len(rows) - len(labelled):,} {of_rows}, {why}")
+    absent = n_classes and n_classes - len(np.unique(labelled.column("label")))
+    if absent:
+        sentences.append(f"{absent:,} of {n_classes:,} classes, without a row, from macro F1")
+    return {"left_out": sentences} if sentences else {}
 
 
 def _against_baselines(ours: RowSums, corpus: Corpus, split: str, layout: str) -> dict:
@@ -108,6 +155,7 @@ def evaluate_classifier(model, corpus: Corpus, split: str = "test") -> dict:
     probabilities = classifier_probabilities(model, prompts)  # (N, C)
     n_classes = probabilities.shape[1]
     values = measure_classes(labels, probabilities.argmax(1), n_classes, probabilities)
+    values |= _left_out(corpus, split, n_classes=n_classes)
     return values | {"baselines": measure_class_baselines(corpus, split, n_classes)}
 
 

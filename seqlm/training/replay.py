@@ -1,12 +1,18 @@
-"""Replay: mix old rows into the new ones, so that the model forgets less; check for leaks."""
+"""What a model has learned from: kept with it, never measured, and replayed, to forget less."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
 from seqlm.data.corpus import Corpus
+from seqlm.data.table import Table
 from seqlm.errors import DataError, DataWarning
+
+LEARNED = "learned.npy"  # beside the weights
+MAX_SHOWN = 5  # lines named in a message
 
 
 def with_replay(
@@ -35,43 +41,75 @@ def with_replay(
     return replace(corpus, splits=corpus.splits | {"train": own + replayed})
 
 
-def warn_of_shared(corpus: Corpus, old: Corpus, split: str, replayed: bool = False) -> None:
-    """Warn of rows that are learned from on one side and measured on the other, either way.
+def learned_rows(rows: Table, start: Path | None = None) -> np.ndarray | None:
+    """Hashes of the codes of `rows`, and of all that the model in `start` has learned from.
 
-    The starting model has learned from the train rows of `old`, and forgetting is measured on its
-    `split`. Where old rows are `replayed`, those that leak are left out, and the warning says so.
+    Sorted, (N,) int64: what LEARNED holds. None where `start` does not say what it learned from.
     """
-    learned = _count_among(corpus, "train", _codes(old, split))
-    known = _codes(old, "train")
-    counts = {name: _count_among(corpus, name, known) for name in ("val", "test")}
-    messages = []
-    if learned:
-        messages.append(
-            f"{corpus.path}: of its rows {learned:,} in train hold the same codes as rows of "
-            f"{old.path} that forgetting is measured on, so it will look smaller than it is; take "
-            "them out"
+    hashes = [rows.column("codes"), rows.column("original")]
+    if start is not None:
+        hashes.append(read_learned(start))
+    return None if hashes[-1] is None else np.unique(np.concatenate(hashes))
+
+
+def read_learned(directory: Path) -> np.ndarray | None:
+    """What `learned_rows` saved with a model; None for a model that has no such file."""
+    path = Path(directory) / LEARNED
+    try:
+        learned = np.load(path) if path.exists() else None
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(
+            f"{path}: the hashes of the training rows cannot be read ({error!s:.90}); train the "
+            "model again, or remove the file to go on without them"
+        ) from error
+    return learned
+
+
+def is_learned(rows: Table, learned: np.ndarray) -> np.ndarray:
+    """Whether each of `rows` holds the codes of a row in `learned`, cut or not. (N,) bool."""
+    return np.isin(rows.column("codes"), learned) | np.isin(rows.column("original"), learned)
+
+
+def keep_unseen(
+    corpus: Corpus,
+    splits: Sequence[str],
+    learned: np.ndarray | None,
+    teacher: Path | str,
+    only_unseen: bool = False,
+) -> Corpus:
+    """`corpus`, checked: no row of `splits` is among the `learned` ones, those of `teacher`.
+
+    With `only_unseen` such rows are left out, and `left_out` says so. Raises DataError, naming how
+    many and which lines, without it, or where no row would be left. Where `learned` is None
+    nothing can be checked, and a warning says so.
+    """
+    if learned is None:
+        message = (
+            f"{teacher}: this model does not say which rows it was trained on ({LEARNED} is "
+            f"missing), so nobody can check whether {corpus.path} is measured on some of them"
         )
-    if any(counts.values()):
-        leaked = " and ".join(f"{n:,} in {name}" for name, n in counts.items() if n)
-        dropped = _count_among(old, "train", _held_out_codes(corpus))
-        left_out = f"; old rows like them ({dropped}) are not replayed" if replayed else ""
-        messages.append(
-            f"{corpus.path}: of its rows {leaked} hold the same codes as train rows of {old.path}, "
-            "which the starting model has learned from, so both models will look better than "
-            f"they are{left_out}; take them out"
-        )
-    for message in messages:
         warnings.warn(message, DataWarning, stacklevel=3)
-
-
-def _codes(corpus: Corpus, split: str) -> np.ndarray:
-    """Hashes of the codes of each row; equal tokens have equal ids on both sides. (N,)."""
-    return corpus.records(split).column("codes")
+        return corpus
+    kept, sentences = dict(corpus.splits), list(corpus.left_out)
+    for split in splits:
+        rows = corpus.records(split)
+        seen = is_learned(rows, learned)
+        if not seen.any():
+            continue
+        count = f"{seen.sum():,} of the {len(rows):,} rows of {split}"
+        lines = ", ".join(map(str, rows.column("line")[seen][:MAX_SHOWN]))
+        more = ", …" if seen.sum() > MAX_SHOWN else ""
+        if seen.all() or not only_unseen:
+            fix = "bring other rows" if seen.all() else "or leave these rows out with --only_unseen"
+            raise DataError(
+                f"{corpus.path}: {count} (lines {lines}{more}) hold the codes of rows that "
+                f"{teacher} was trained on, so their numbers would flatter; use the file and the "
+                f"split settings of that training, {fix}"
+            )
+        kept[split] = rows[~seen]
+        sentences.append(f"{count} in {corpus.path.name}, because the model was trained on them")
+    return replace(corpus, splits=kept, left_out=tuple(sentences))
 
 
 def _held_out_codes(corpus: Corpus) -> np.ndarray:
-    return np.concatenate([_codes(corpus, name) for name in ("val", "test")])
-
-
-def _count_among(corpus: Corpus, split: str, codes: np.ndarray) -> int:
-    return int(np.isin(_codes(corpus, split), codes).sum())
+    return np.concatenate([corpus.records(name).column("codes") for name in ("val", "test")])

@@ -2,24 +2,32 @@
 
 import json
 import shutil
-import warnings
 from collections.abc import Mapping
-from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
+
+import numpy as np
 
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
+from seqlm.data.files import SPLITS
+from seqlm.data.table import Table
 from seqlm.data.tokenizer import load_tokenizer
-from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.estimates import as_estimate
 from seqlm.evaluation.significance import baseline_verdict
 from seqlm.models.gpt2 import check_model_directory, is_classifier, load_lm, load_model
 from seqlm.training.cards import model_card, write_report
-from seqlm.training.measure import evaluate_classifier, evaluate_lm, evaluation_split
+from seqlm.training.measure import (
+    check_measurable,
+    evaluate_classifier,
+    evaluate_lm,
+    evaluation_split,
+)
+from seqlm.training.replay import is_learned, keep_unseen, read_learned
 from seqlm.training.tasks import train_classifier, train_lm
 from seqlm.training.timing import processes
-from seqlm.utils import atomic_path, check_folder, read_json, write_json, write_text
+from seqlm.utils import atomic_path, check_folder, write_json, write_text
 
 METRICS = "metrics.json"
 
@@ -34,20 +42,24 @@ def train_and_evaluate(
     files: DataFiles,
     size: ModelConfig,
     config: TrainConfig,
-    *,
     classifies: bool = False,
     start_from: Path | None = None,
+    only_unseen: bool = False,
 ) -> None:
     """Train a language model or a classifier, evaluate its best checkpoint on test, save it all.
 
     The rows of a classifier are cut to what the model in `start_from` was trained on, if that is
-    less than `config.max_length`. Under torchrun every process trains; the first alone evaluates
-    and writes.
+    less than `config.max_length`, and none that this model has learned from is measured (see
+    `keep_unseen`). Under torchrun every process trains; the first alone evaluates and writes.
     """
     check_folder(config.output_dir)
     length = trained_length(start_from, config.max_length) if start_from else config.max_length
     corpus = load_corpus(files, length)
+    if start_from:
+        learned = read_learned(start_from)
+        corpus = keep_unseen(corpus, ("val", "test"), learned, start_from, only_unseen)
     log_corpus(corpus)
+    check_measurable(corpus, classifies)
     if classifies:
         record = train_classifier(corpus, size, config, start_from, log=print_at_once)
     else:
@@ -65,17 +77,38 @@ def evaluate_model(
     baselines: bool,
     as_json: bool,
     max_length: int | None = None,
+    only_unseen: bool = False,
 ) -> None:
-    """Measure a saved language model on one split of `files`; print a table, or JSON.
+    """Measure a saved language model on one split of `files`, or "all"; print a table, or JSON.
 
-    Rows are cut to what the model was trained on, or to `max_length` if that is less. Warns when
-    the model was trained on another division of the same file.
+    Rows are cut to what the model was trained on, or to `max_length` if that is less. None that it
+    was trained on is measured (see `keep_unseen`); on those the baselines are fitted.
     """
-    model = load_lm(directory)
-    corpus = load_corpus(files, trained_length(directory, max_length))
-    warn_of_other_splits(corpus, files, directory)
+    model, learned = load_lm(directory), read_learned(directory)
+    length = trained_length(directory, max_length)
+    whole = load_corpus(files, length, divide=split != "all")
+    corpus = keep_unseen(whole, [split], learned, directory, only_unseen)
+    if baselines and learned is not None:
+        corpus = replace(corpus, splits=corpus.splits | _baseline_rows(whole, learned))
+    if baselines and not (len(corpus.splits["train"]) and len(corpus.splits["val"])):
+        baselines, why = False, f"{files.data_path} holds no row that the model was trained on"
+        if split == "all":
+            why = "--split all leaves no rows to fit them on"
+        else:
+            why += "; --split all measures every row of it"
+        corpus = replace(corpus, left_out=(*corpus.left_out, f"the baselines, because {why}"))
     values = evaluate_lm(model, corpus, split, baselines)
     print(json.dumps(values, indent=2) if as_json else "\n".join(_summary(values)))
+
+
+def _baseline_rows(corpus: Corpus, learned: np.ndarray) -> dict[str, Table]:
+    """The rows of any split that the model was trained on, as train; val without them."""
+    train, val, test = (corpus.records(name) for name in SPLITS)
+    new = ~is_learned(val, learned)
+    train = train[is_learned(train, learned)]
+    for rows, seen in ((val, ~new), (test, is_learned(test, learned))):
+        train = train + rows[seen] if seen.any() else train
+    return {"train": train, "val": val[new]}
 
 
 def evaluate_best_model(directory: Path, corpus: Corpus) -> dict:
@@ -153,6 +186,8 @@ def log_corpus(corpus: Corpus) -> None:
     cut = sum(int(corpus.records(split).column("cut").sum()) for split in corpus.splits)
     if cut:
         print_at_once(f"{cut:,} rows were cut to {corpus.max_length} tokens")
+    for sentence in corpus.left_out:
+        print_at_once(f"left out: {sentence}")
 
 
 def _split_settings(files: DataFiles) -> dict:
@@ -161,36 +196,15 @@ def _split_settings(files: DataFiles) -> dict:
     return {"file": Path(files.data_path).name, **{name: getattr(files, name) for name in names}}
 
 
-def warn_of_other_splits(corpus: Corpus, files: DataFiles, directory: Path) -> None:
-    """Warn when the model in `directory` was trained on another division of the same file."""
-    metrics = {}
-    with suppress(DataError):  # a model on its own, without its run, is fine
-        metrics = read_json(directory.resolve().parent / METRICS)
-    trained = metrics.get("data") if isinstance(metrics, Mapping) else None
-    now = _split_settings(files)
-    if not isinstance(trained, Mapping) or trained.get("file") != now["file"]:
-        return
-    own = (corpus.records("train").column("split") >= 0).any()
-    other = [name for name, value in now.items() if trained.get(name, value) != value]
-    if other and not own:
-        changes = ", ".join(f"{name} {trained[name]} then and {now[name]} now" for name in other)
-        warnings.warn(
-            f"{files.data_path}: the model was trained on another division of this file "
-            f"({changes}), so it may have learned from rows that are measured here; use the same "
-            "settings",
-            DataWarning,
-            stacklevel=3,
-        )
-
-
 def _summary(values: Mapping) -> list[str]:
     """The numbers that matter, a line each, for a terminal."""
+    left_out = [f"left out: {sentence}" for sentence in values.get("left_out", [])]
     if "accuracy" in values:
         return [
             f"{name}: {words} {as_estimate(measured[key])}"
             for name, measured in {"the classifier": values, **values["baselines"]}.items()
             for key, words in (("accuracy", "accuracy"), ("macro_f1", "macro F1"))
-        ]
+        ] + left_out
     lines = []
     for layout in ("read", "draw", "other"):
         for kind, measured in values.get(layout, {}).items():
@@ -205,4 +219,4 @@ def _summary(values: Mapping) -> list[str]:
         share = as_estimate(values["below_best_baseline"])
         verdict = baseline_verdict(share)
         lines.append(f"{verdict} the best baseline; the share of its nats that is saved: {share}")
-    return lines
+    return [*lines, *left_out]

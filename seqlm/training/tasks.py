@@ -16,6 +16,7 @@ from seqlm.config import ModelConfig, TrainConfig
 from seqlm.data.corpus import Corpus
 from seqlm.data.encoder import LAYOUTS
 from seqlm.data.table import Ids
+from seqlm.data.tokenizer import load_tokenizer, vocabulary_of
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
 from seqlm.evaluation.scores import (
@@ -27,6 +28,7 @@ from seqlm.evaluation.scores import (
 )
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
 from seqlm.training.batches import Rows
+from seqlm.training.replay import learned_rows
 from seqlm.training.timing import processes
 from seqlm.training.train import train_model
 from seqlm.training.trainer import ValidationMetric
@@ -73,23 +75,36 @@ def train_classifier(
         model = build_classifier(size, corpus.vocab, n_classes, config.seed)
     else:
         model = classifier_from_lm(start_from, n_classes, size.dropout, config.seed)
-        if model.config.vocab_size != len(corpus.vocab):
-            raise DataError(
-                f"{start_from}: knows {model.config.vocab_size} tokens, the data "
-                f"{len(corpus.vocab)}; use the vocab.json the model was trained with"
-            )
+        _check_same_vocabulary(start_from, corpus.vocab)
     labelled = [split for split in corpus.splits if len(corpus.labelled(split))]
     check_length(model, max(corpus.to_classify(split)[0].lengths.max() for split in labelled))
-    rows, metric = train_rows(corpus, classifies=True), validation_metric(corpus, classifies=True)
+    rows, metric = train_rows(corpus, True, start_from), validation_metric(corpus, classifies=True)
     return train_model(model, corpus.tokenizer, rows, metric, config, log)
 
 
-def train_rows(corpus: Corpus, classifies: bool = False) -> Rows:
-    """The train split as the task learns from it; DataError where a classifier has no labels."""
+def _check_same_vocabulary(directory: Path, vocab: dict[str, int]) -> None:
+    known = vocabulary_of(load_tokenizer(directory))
+    other = [token for token in {**vocab, **known} if known.get(token) != vocab.get(token)]
+    if other:
+        there, here = (of.get(other[0], "missing") for of in (known, vocab))
+        raise DataError(
+            f"{directory}: its vocabulary is not that of the data: {len(other):,} tokens differ, "
+            f"and the id of {other[0]!r} is {there} there and {here} here; use the vocab.json the "
+            "model was trained with"
+        )
+
+
+def train_rows(corpus: Corpus, classifies: bool = False, start_from: Path | None = None) -> Rows:
+    """The train split as the task learns from it; DataError where a classifier has no labels.
+
+    What the model in `start_from` has learned from is added to what will be kept with the new one.
+    """
+    rows = corpus.labelled("train") if classifies else corpus.records("train")
+    learned = learned_rows(rows, start_from)
     if not classifies:
-        return Rows(corpus.rows("train"))
+        return Rows(corpus.rows("train"), learned=learned)
     prompts, labels = corpus.to_classify("train")
-    return Rows(prompts, labels.tolist())
+    return Rows(prompts, labels.tolist(), learned)
 
 
 def first_loss(model, corpus: Corpus) -> str:

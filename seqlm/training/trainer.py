@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch.nn.functional import pad
 from transformers import (
@@ -22,6 +23,7 @@ from seqlm.data.tokenizer import save_tokenizer
 from seqlm.models.gpt2 import default_device
 from seqlm.training.batches import IGNORED, EpochOrder, Rows, collator, mean_class_loss
 from seqlm.training.muon import build_optimizer
+from seqlm.training.replay import LEARNED
 from seqlm.training.timing import Forecast, agree, count_steps
 from seqlm.utils import atomic_dir, format_duration, read_json
 
@@ -240,6 +242,8 @@ class MeasuringTrainer(Trainer):
             self.own_model.save_pretrained(aside, **weights)
             save_tokenizer(self.processing_class, aside)
             torch.save(self.args, aside / "training_args.bin")
+            if self.train_dataset.learned is not None:
+                np.save(aside / LEARNED, self.train_dataset.learned)
             for path in aside.iterdir():
                 path.chmod(0o644)  # safetensors keeps its file to its owner; a model is for sharing
 

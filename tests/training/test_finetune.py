@@ -30,7 +30,7 @@ from seqlm.training import forgetting
 from seqlm.training.batches import Rows
 from seqlm.training.finetune import finetune_model
 from seqlm.training.measure import evaluate_lm
-from seqlm.training.replay import warn_of_shared, with_replay
+from seqlm.training.replay import LEARNED, read_learned, with_replay
 from seqlm.training.runs import save_model_cards, train_and_evaluate
 from seqlm.training.train import run_identity
 from seqlm.training.trainer import ValidationMetric
@@ -246,28 +246,6 @@ def test_numbers_too_large_for_anyone_are_refused_in_one_sentence(started, mine,
     assert not (tmp_path / "out").exists()
 
 
-def test_rows_of_another_division_of_the_models_own_file_are_warned_of(
-    tiny, vocab, tmp_path, recwarn
-):
-    plain = [replace(r, meta={}) for r in rows(60, range(40), [1, 2])]
-    write_records(tmp_path / "rows.jsonl", plain)
-    write_json(tmp_path / "vocab.json", vocab)
-    files = DataFiles(tmp_path / "rows.jsonl", tmp_path / "vocab.json")
-    train_and_evaluate(files, tiny, TrainConfig(tmp_path / "run", max_steps=1, **QUICK))
-    options = options_of(tmp_path / "run" / "best_model")
-
-    def told(split_seed) -> list[str]:
-        recwarn.clear()
-        out = TrainConfig(tmp_path / f"again{split_seed}", max_steps=1, **QUICK)
-        finetune_model(replace(files, split_seed=split_seed), options, out)
-        return [str(w.message) for w in recwarn if w.category is DataWarning]
-
-    assert not told(files.split_seed)
-    (said,) = told(7)
-    assert "rows.jsonl: the model was trained on another division" in said
-    assert "split_seed 42 then and 7 now" in said
-
-
 @pytest.mark.parametrize(
     ("split", "replay", "said"),
     [
@@ -412,27 +390,53 @@ def with_rows(corpus: Corpus, split: str, more) -> Corpus:
     return replace(corpus, splits=corpus.splits | {split: [*corpus.splits[split], *more]})
 
 
-def test_old_held_out_rows_among_the_new_train_rows_are_warned_of(vocab, tmp_path):
-    new, old = corpora(vocab, tmp_path)
-    leaky = with_rows(new, "train", old.splits["test"][:3])
-    with pytest.warns(DataWarning, match="new.jsonl: of its rows 3 in train hold") as told:
-        warn_of_shared(leaky, old, "test")
-    assert len(told) == 1
+def test_old_rows_that_the_new_model_learns_are_not_measured(started, tmp_path, capsys):
+    """Forgetting would look smaller than it is."""
+    given = [*rows(60, range(40), [1, 2], seed=1)]
+    write_records(tmp_path / "old.jsonl", given)
+    moved = [replace(r, meta={"split": "train"}) for r in given if r.meta["split"] == "test"][:3]
+    new = [replace(r, meta={"split": r.meta["split"]}) for r in rows(60, range(40), [1, 2], seed=2)]
+    write_records(tmp_path / "new.jsonl", [*new, *moved])
+    options = options_of(started, old_data_path=tmp_path / "old.jsonl", replay=0.2)
+    config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
+    refused = r"old.jsonl: 3 of the 12 rows of test \(lines 1, 6, 11\) .* that the new model was"
+    with pytest.raises(DataError, match=refused):
+        finetune_model(files_of(tmp_path / "new.jsonl"), options, config)
+    assert not config.output_dir.exists()
+    options = replace(options, only_unseen=True)
+    finetune_model(files_of(tmp_path / "new.jsonl"), options, config)
+    values = json.loads((tmp_path / "out" / "metrics.json").read_text())["values"]
+    old = values["finetuned"]["changes"]["old rows (old.jsonl, test)"]
+    assert old["code_nll"]["difference"]["n"] == 9
+    assert any("3 of the 12 rows of test" in sentence for sentence in values["left_out"])
 
 
-def test_new_held_out_rows_that_the_model_has_learned_from_are_warned_of(vocab, tmp_path, recwarn):
-    new, old = corpora(vocab, tmp_path)
-    warn_of_shared(new, old, "test", replayed=True)
-    assert not list(recwarn), "nothing is shared"
-    leaky = with_rows(
-        with_rows(new, "val", old.splits["train"][:1]), "test", old.splits["train"][:2]
+def test_new_rows_that_the_starting_model_has_learned_are_not_measured(
+    started, built, tiny, vocab, tmp_path
+):
+    known = load_corpus(
+        DataFiles(built.directory / "sequences.jsonl", built.directory / "vocab.json")
     )
-    warn_of_shared(leaky, old, "test")
-    warn_of_shared(leaky, old, "test", replayed=True)
-    plain, dropping = (str(w.message) for w in recwarn)
-    told = f"{new.path}: of its rows 1 in val and 2 in test hold the same codes as train rows of "
-    assert plain.startswith(told) and "replayed" not in plain
-    assert dropping.startswith(told) and "old rows like them (2) are not replayed" in dropping
+    taught = [replace(r, meta={"split": "test"}) for r in known.records("train", "read")[:2]]
+    new = [replace(r, meta={"split": r.meta["split"]}) for r in rows(60, range(40), [1, 2])]
+    write_records(tmp_path / "new.jsonl", [*new, *taught])
+    config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
+    with pytest.raises(DataError, match=r"2 of the 14 rows of test \(lines 61, 62\)"):
+        finetune_model(files_of(tmp_path / "new.jsonl"), options_of(started), config)
+    bare = tmp_path / "bare"  # a model that does not say: what is left are the old rows' train rows
+    build_lm(replace(tiny, n_positions=64), vocab).save_pretrained(bare)
+    save_tokenizer(build_tokenizer(vocab), bare)
+    old = built.directory / "sequences.jsonl"
+    with pytest.raises(DataError, match=r"2 of the 14 rows of test \(lines 61, 62\)"):
+        finetune_model(
+            files_of(tmp_path / "new.jsonl"), options_of(bare, old_data_path=old), config
+        )
+    with pytest.warns(DataWarning, match="nobody can check"):
+        finetune_model(files_of(tmp_path / "new.jsonl"), options_of(bare), config)
+    assert not (config.output_dir / "best_model" / LEARNED).exists(), "half of it would mislead"
+    learned = read_learned(started)
+    finetune_model(files_of(tmp_path / "new.jsonl"), options_of(started, only_unseen=True), config)
+    assert set(learned) < set(read_learned(config.output_dir / "best_model"))
 
 
 def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):

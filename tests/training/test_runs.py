@@ -1,7 +1,6 @@
 """What a run measures and saves: lengths, divisions, baselines, splits with nothing in them."""
 
 import json
-import warnings
 from dataclasses import replace
 
 import numpy as np
@@ -12,9 +11,9 @@ from seqlm.data.corpus import load_corpus
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from seqlm.data.tokens import default_vocab, read_layout
-from seqlm.errors import DataError, DataWarning
+from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate
-from seqlm.models.gpt2 import build_lm, load_lm
+from seqlm.models.gpt2 import build_lm
 from seqlm.training import measure, runs, tasks
 from seqlm.utils import write_json
 
@@ -99,39 +98,6 @@ def test_a_run_keeps_how_its_file_was_divided(trained):
     assert held["data"] == {
         "file": "rows.jsonl", "test_size": 0.2, "val_size": 0.1, "split_seed": 42
     }  # fmt: skip
-
-
-def test_measuring_on_another_division_of_the_same_file_is_warned_of(trained, capsys):
-    files, out = trained
-    with pytest.warns(DataWarning, match="split_seed 42 then and 7 now") as caught:
-        evaluated(replace(files, split_seed=7), out / "best_model", capsys)
-    assert len(caught) == 1 and "\n" not in str(caught[0].message)
-
-
-def test_the_same_division_another_file_or_a_model_on_its_own_is_no_cause_to_warn(
-    trained, capsys, tmp_path
-):
-    files, out = trained
-    other = files_of(tmp_path, sentences(seed=1))
-    other.data_path.rename(tmp_path / "other.jsonl")
-    other = replace(other, data_path=tmp_path / "other.jsonl", split_seed=7)
-    alone = tmp_path / "alone" / "model"
-    load_lm(out / "best_model").save_pretrained(alone)
-    save_tokenizer(load_tokenizer(out / "best_model"), alone)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DataWarning)
-        evaluated(files, out / "best_model", capsys)
-        evaluated(other, out / "best_model", capsys)
-        evaluated(replace(files, split_seed=7), alone, capsys)
-
-
-def test_rows_that_bring_their_own_split_are_divided_alike_under_any_seed(
-    trained, capsys, tmp_path
-):
-    own = files_of(tmp_path, sentences(split=lambda i: ("train", "val", "test")[i % 3]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", DataWarning)
-        evaluated(replace(own, split_seed=7), trained[1] / "best_model", capsys)
 
 
 def test_a_classifier_is_measured_beside_baselines_that_learned_from_the_train_rows(

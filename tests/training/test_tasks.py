@@ -10,6 +10,7 @@ from seqlm.config import DataFiles, TrainConfig
 from seqlm.data.build import SEQUENCES, VOCAB
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record
+from seqlm.data.tokenizer import build_tokenizer, save_tokenizer
 from seqlm.data.tokens import KIND_CODE, class_of, default_vocab
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
@@ -116,10 +117,18 @@ def test_the_first_loss_is_compared_with_ln_v(corpus, tiny):
 
 
 def test_a_model_of_another_vocabulary_is_refused(corpus, tiny, tmp_path):
-    build_lm(tiny, {**corpus.vocab, "<NEW>": len(corpus.vocab)}).save_pretrained(tmp_path)
+    permuted = {**corpus.vocab, "<Z_003>": 10, "<Z_004>": 9}
+    larger = {**corpus.vocab, "<NEW>": len(corpus.vocab)}
     config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
-    with pytest.raises(DataError, match="knows 67 tokens, the data 66"):
-        train_classifier(corpus, tiny, config, start_from=tmp_path)
+    for number, (vocab, said) in enumerate(
+        ((larger, "1 tokens differ, and the id of '<NEW>' is 66 there and missing here"),
+         (permuted, "2 tokens differ, and the id of '<Z_003>' is 10 there and 9 here"))
+    ):  # fmt: skip
+        start = tmp_path / str(number)
+        build_lm(tiny, vocab).save_pretrained(start)
+        save_tokenizer(build_tokenizer(vocab), start)
+        with pytest.raises(DataError, match=said):
+            train_classifier(corpus, tiny, config, start_from=start)
 
 
 def test_without_labels_only_the_tokens_are_measured(corpus, model):
