@@ -1,5 +1,6 @@
 """Build the data set: images become token rows, a vocabulary and a codebook."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -48,7 +49,10 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
     # A copy at a time: of larger images all at once would fill the memory.
     augmented = augmented_images(images[indices["train"]], config, LEVELS[config.source])
     copies = np.concatenate([codes[:0], *map(book.encode, augmented)])  # (copies * train, P)
-    records, dropped = _records(config, codes, labels, split, copies, indices["train"])
+    # What a split may not repeat: the codes of every split that is measured after it.
+    later = {"train": codes[split != "train"], "val": codes[split == "test"]}
+    unseen = {name: {row.tobytes() for row in rows} for name, rows in later.items()}
+    records, dropped = image_records(config, labels, split, codes, copies, unseen, 2)
 
     directory.mkdir(parents=True, exist_ok=True)
     # Written last and gone first, so that a build cut short is never taken for the one before it.
@@ -70,20 +74,27 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
     return about
 
 
-def _records(config, codes, labels, split, copies, train) -> tuple[list[Record], int]:
-    """Both layouts of every original and of every copy; and how many images were left out."""
-    rng = np.random.default_rng([config.seed, 2])
-    # What a split may not repeat: the codes of every split that is measured after it.
-    later = {
-        "train": {row.tobytes() for row in codes[split != "train"]},
-        "val": {row.tobytes() for row in codes[split == "test"]},
-        "test": set(),
-    }
+def image_records(
+    config: DataConfig,
+    labels: np.ndarray,
+    split: np.ndarray,
+    codes: np.ndarray,
+    copies: np.ndarray,
+    unseen: Mapping[str, set[bytes]],
+    stream: int,
+) -> tuple[list[Record], int]:
+    """Both layouts of every original and of every copy; and how many images were left out.
+
+    `codes` (N, P) are those of the originals, whose `labels` and `split` are (N,); `copies`
+    (copies * train, P) those of the augmented training images. An image of a split that has its
+    codes in `unseen` is left out. The seed of hidden classes is (config.seed, stream).
+    """
+    rng, train = np.random.default_rng([config.seed, stream]), np.flatnonzero(split == "train")
     numbered = [(index, 0, row) for index, row in enumerate(codes)]
     numbered += [(train[i % len(train)], 1 + i // len(train), row) for i, row in enumerate(copies)]
     records, dropped = [], 0
     for index, copy, row in numbered:
-        if row.tobytes() in later[split[index]]:
+        if row.tobytes() in unseen.get(split[index], ()):
             dropped += 1
             continue
         label = int(labels[index])
