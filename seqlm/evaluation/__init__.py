@@ -13,7 +13,7 @@ calibration error  sum n_b/N |right_b - sure_b|  share           images  basic  
 reliability        right_b = right in bin / n_b  share           in bin  Wilson    reliability
 BLEU               BP exp(mean ln P_1..4)        BLEU            rows    BCa       bleu
 ROUGE-1, -2, -L    2PR/(P + R), mean over rows   F1              rows    BCa       rouge
-NLL ratio          our summed NLL / theirs       ratio           images  BCa       paired_ratio
+NLL ratio          our summed NLL / theirs       ratio           images  BCa       ratio_of_rows
 NLL difference     1/M sum of our NLL - theirs   nats per token  images  BCa       paired_difference
 accuracy gap       (only a right - only b) / N   share           images  BCa       mcnemar
 adjusted p-value   max (m - j + 1) p_j, j <= k   p               tests   none      holm

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from seqlm.config import DataConfig
 from seqlm.data.tokens import KIND_CODE
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError
 from seqlm.evaluation.scores import Rows
 
 PIXEL_GAMMA = 0.001 * 16**2  # the usual 0.001 is for grey levels 0..16; our pixels run from 0 to 1
@@ -28,31 +28,9 @@ def bag_of_codes(rows: Rows, kinds: np.ndarray) -> np.ndarray:
 
     `kinds` (V,) comes from `tokens.token_kinds`.
     """
-    n_codes = int((kinds == KIND_CODE).sum())
-    bags = [np.bincount(codes, minlength=n_codes) for codes in _codes_in(rows, kinds)]
-    return np.array(bags, dtype=np.float32).reshape(len(bags), n_codes)
-
-
-def codes_at_places(rows: Rows, kinds: np.ndarray) -> np.ndarray:
-    """The codes of each row in their order, numbered from 0. (N, P) int64.
-
-    Raises DataError when one row has more codes than another.
-    """
-    codes = _codes_in(rows, kinds)
-    lengths = {len(row) for row in codes}
-    if len(lengths) > 1:
-        raise DataError(
-            f"rows have between {min(lengths)} and {max(lengths)} codes; positions can be compared "
-            "only if all rows have the same number"
-        )
-    return np.array(codes, dtype=np.int64).reshape(len(codes), -1 if codes else 0)
-
-
-def _codes_in(rows: Rows, kinds: np.ndarray) -> list[np.ndarray]:
-    """The codes of each row, numbered from 0 in the order of their ids."""
-    number = np.cumsum(kinds == KIND_CODE) - 1  # id -> code
-    ids = (np.asarray(row, dtype=np.int64) for row in rows)
-    return [number[row[kinds[row] == KIND_CODE]] for row in ids]
+    codes = np.flatnonzero(kinds == KIND_CODE)  # their ids
+    bags = [np.bincount(np.array(row, np.int64), minlength=len(kinds))[codes] for row in rows]
+    return np.array(bags, dtype=np.float32).reshape(len(bags), len(codes))
 
 
 def flatten(images: np.ndarray) -> np.ndarray:
@@ -68,7 +46,7 @@ def classical_models(
 
         "pixels"   images (N, H, W) in 0..1, or flattened         dummy, logistic, svm, knn
         "bag"      counts of codes (N, K), `bag_of_codes`         dummy, logistic, svm, bayes
-        "codes"    the code at each place (N, P), `codes_at_places`                    bayes
+        "codes"    the code at each place (N, P)                                       bayes
 
     The SVM's gamma shrinks with `n_features`, because distances grow with it. "bayes" on codes
     counts `n_codes` at each place, seen in training or not. Raises ConfigError for another kind.

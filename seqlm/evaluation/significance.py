@@ -12,21 +12,14 @@ from seqlm.evaluation.metrics import mean_over_tokens, owners, ratio_of_sums
 from seqlm.evaluation.scores import TokenScores
 
 
-def paired_ratio(
-    ours: TokenScores, theirs: TokenScores, images: np.ndarray | None = None
-) -> Estimate:
-    """Our summed NLL over theirs, on the same tokens; both resampled by the same images.
-
-    `images` as in `metrics.owners`. Raises DataError when the tokens are not the same.
-    """
-    _check_same_tokens(ours, theirs)
-    return ratio_of_rows(ours.row, ours.nll, theirs.nll, images)
-
-
 def ratio_of_rows(
     rows: np.ndarray, ours: np.ndarray, theirs: np.ndarray, images: np.ndarray | None = None
 ) -> Estimate:
-    """The same from NLL that stand in `rows`, of tokens or summed; all three are (M,)."""
+    """Our summed NLL over theirs, on the same tokens; both resampled by the same images.
+
+    `ours` and `theirs` are NLL of tokens, or sums of them, that stand in `rows`; all three are
+    (M,). `images` as in `metrics.owners`.
+    """
     owner = owners(rows, images)
     sums = tuple(np.bincount(owner, weights=nll) for nll in (ours, theirs))
     return bootstrap(ratio_of_sums, sums, "ratio")
@@ -37,9 +30,16 @@ def paired_difference(
 ) -> Estimate:
     """Our NLL minus theirs in nats per token, on the same tokens; below 0 we are better.
 
-    Arguments and errors as in `paired_ratio`.
+    `images` as in `metrics.owners`. Raises DataError when the tokens are not the same.
     """
-    _check_same_tokens(ours, theirs)
+    same = all(
+        np.array_equal(getattr(ours, name), getattr(theirs, name))
+        for name in ("row", "position", "target")
+    )
+    if not same or not len(ours.nll):
+        raise DataError(
+            "the two models were not scored on the same tokens, so they cannot be paired"
+        )
     gaps = ours.nll - theirs.nll
     return mean_over_tokens(gaps, owners(ours.row, images), "nats per token")
 
@@ -49,17 +49,6 @@ def baseline_verdict(saved: Estimate) -> str:
     if saved.low > 0:
         return "beats"
     return "does not beat" if saved.high < 0 else "is not distinguishable from"
-
-
-def _check_same_tokens(ours: TokenScores, theirs: TokenScores) -> None:
-    same = all(
-        np.array_equal(getattr(ours, name), getattr(theirs, name))
-        for name in ("row", "position", "target")
-    )
-    if not same or not len(ours.nll):
-        raise DataError(
-            "the two models were not scored on the same tokens, so they cannot be paired"
-        )
 
 
 @dataclass(frozen=True)

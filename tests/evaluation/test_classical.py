@@ -8,12 +8,11 @@ from sklearn.naive_bayes import CategoricalNB
 
 from seqlm.data.images import load_digits as load_our_digits
 from seqlm.data.images import split_indices
-from seqlm.data.tokens import default_vocab, draw_layout, read_layout, token_kinds
-from seqlm.errors import ConfigError, DataError
+from seqlm.data.tokens import default_vocab, read_layout, token_kinds
+from seqlm.errors import ConfigError
 from seqlm.evaluation.classical import (
     bag_of_codes,
     classical_models,
-    codes_at_places,
     fit_classical_models,
 )
 from seqlm.evaluation.image_quality import train_digit_classifier
@@ -159,30 +158,10 @@ def test_only_the_one_that_knows_places_tells_rows_apart_that_hold_the_same_code
     assert accuracy["codes"] == 1 and accuracy["bag"] < 0.65
 
 
-def test_codes_keep_their_places_and_the_class_is_not_among_them():
-    vocab = default_vocab()
-    kinds, codes = token_kinds(vocab), [[3, 1, 4, 499], [0, 5, 9, 2]]
-    for layout in (read_layout, draw_layout):
-        rows = [[vocab[token] for token in layout(row, 7)] for row in codes]
-        found = codes_at_places(rows, kinds)
-        assert found.tolist() == codes and found.dtype == np.int64
-
-
-def test_codes_are_numbered_as_in_the_bag_whatever_their_ids():
+def test_codes_are_counted_in_the_order_of_their_ids():
     vocab = {"<A>": 0, "<IMG>": 1, "</IMG>": 2, "<CLS>": 3, "<CLS_0>": 4, "<B>": 5, "<EOS>": 6}
-    kinds = token_kinds(vocab)
-    assert codes_at_places([[1, 5, 0, 5, 2, 3], [1, 0, 0, 5, 2, 3]], kinds).tolist() == [
-        [1, 0, 1],
-        [0, 0, 1],
-    ]
-    assert bag_of_codes([[1, 5, 0, 5, 2, 3]], kinds).tolist() == [[1, 2]]
-
-
-def test_rows_of_different_lengths_have_no_places_in_common():
-    kinds = token_kinds(default_vocab(5))
-    with pytest.raises(DataError, match="between 1 and 2 codes"):
-        codes_at_places([[2, 7, 3], [2, 7, 8, 3]], kinds)
-    assert codes_at_places([], kinds).shape == (0, 0)
+    rows = [[1, 5, 0, 5, 2, 3], [], [1, 2, 3, 4]]
+    assert bag_of_codes(rows, token_kinds(vocab)).tolist() == [[1, 2], [0, 0], [0, 0]]
 
 
 def test_every_kind_is_one_line_of_the_same_table():

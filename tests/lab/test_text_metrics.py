@@ -9,7 +9,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import BLEU
 
 from seqlm.errors import DataError
-from seqlm.evaluation.text_metrics import bleu, rouge
+from seqlm.lab.text_metrics import bleu, rouge
 
 
 def pairs(n=60, seed=0, kept=0.7):
