@@ -18,7 +18,7 @@ from jsonargparse import ArgumentParser
 
 from seqlm.commands import COMMANDS, DEFAULTS, RESUMING, WITH_MODEL_VOCABULARY
 from seqlm.config import DataFiles, ModelConfig
-from seqlm.errors import DataWarning, PipelineError, SeqlmError
+from seqlm.errors import DataWarning, PipelineError, SeqlmError, printable
 
 
 class _Subparser(ArgumentParser):
@@ -99,7 +99,7 @@ def _spelled_out(words: Sequence[str]) -> Iterator[str]:
 def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
     # A warning about the user's data is for the user; where in our code it arose is not.
     prefix = "warning" if issubclass(category, DataWarning) else category.__name__
-    print(f"{prefix}: {message}", file=sys.stderr)
+    print(printable(f"{prefix}: {message}"), file=sys.stderr)
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -114,10 +114,10 @@ def main(words: Sequence[str] | None = None) -> int:
         COMMANDS[name](**_arguments(name, parsed[name].as_dict()))
         sys.stdout.flush()  # so that a closed pipe shows here, not when Python ends
     except SeqlmError as error:
-        print(f"seqlm {name}: {error}", file=sys.stderr)
+        print(printable(f"seqlm {name}: {error}"), file=sys.stderr)
         return 2
     except PipelineError as error:
-        print(f"seqlm {name}: {error}", file=sys.stderr)
+        print(printable(f"seqlm {name}: {error}"), file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         after = "; run the same command again to continue from the newest checkpoint, if any"

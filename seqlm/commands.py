@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 from seqlm import config
-from seqlm.errors import ConfigError
+from seqlm.errors import ConfigError, printable
 
 BEST_MODEL = Path("outputs/best_model")
 
@@ -24,7 +24,7 @@ def build(settings: config.DataConfig, output_dir: Path = Path("data/digits")) -
 
     about = build_dataset(settings, output_dir)
     images = sum(about["images"].values())
-    print(f"{about['sentences']:,} rows of {images:,} images in {output_dir}/")
+    print(f"{about['sentences']:,} rows of {images:,} images in {printable(output_dir)}/")
 
 
 def train(files: config.DataFiles, model: config.ModelConfig, training: config.TrainConfig) -> None:
@@ -132,6 +132,7 @@ def infer(
     top: int = 10,
     data_path: str = "-",
     batch_size: int = 256,
+    allow_unknown: bool = False,
     json: bool = False,
 ) -> None:
     """Use a trained model: next tokens, new sequences, classes.
@@ -147,6 +148,7 @@ def infer(
         top: interactive: number of next tokens to show.
         data_path: classify: a JSONL file of rows, or - for standard input.
         batch_size: classify: rows per batch.
+        allow_unknown: classify: read tokens that the model does not know as <UNK>.
         json: print JSON, one object per line (classify always does).
     """
     from seqlm.deploy import infer
@@ -156,7 +158,7 @@ def infer(
     elif mode == "generate":
         infer.generate_rows(model_path, prompt, label, n, sampling, output, json, runtime)
     else:
-        infer.classify_rows(model_path, data_path, batch_size, runtime)
+        infer.classify_rows(model_path, data_path, batch_size, runtime, allow_unknown)
 
 
 def export(
@@ -187,7 +189,7 @@ def export(
         files = config.DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
         corpus = keep_unseen(corpus, ["val"], read_learned(model_path), model_path)
-    print(export_model(model_path, output_dir, cache, int8, corpus))
+    print(printable(export_model(model_path, output_dir, cache, int8, corpus)))
 
 
 def serve(settings: config.ServeConfig) -> None:
@@ -221,7 +223,7 @@ def report(
     ws = Workspace(profile)
     run_pipeline(ws, force=force, laboratory=laboratory)
     for path in export_report(ws):
-        print(f"wrote {path}")
+        print(printable(f"wrote {path}"))
 
 
 COMMANDS = {

@@ -11,6 +11,7 @@ to generate without a class, which guidance needs.
 
 import json
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
@@ -87,6 +88,8 @@ def _vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
         if token.split() != [token]:
             why = "is empty or holds white space, and rows are split at white space; rename it"
             return f"token {token!r} {why}"
+        if any(unicodedata.category(sign) in ("Cc", "Cs") for sign in token):
+            return f"token {token!r} holds a control character or half a surrogate pair; rename it"
         if counts[token] > 1:
             return f"token {token!r} is listed twice; remove one of the two"
         if type(index) is not int or index < 0:

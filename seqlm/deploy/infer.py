@@ -16,6 +16,7 @@ from seqlm.data.codebook import PatchCodebook
 from seqlm.data.records import Record, as_line, read_records, write_records
 from seqlm.data.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 from seqlm.data.tokens import (
+    UNK,
     class_ids,
     class_of,
     class_token,
@@ -25,7 +26,7 @@ from seqlm.data.tokens import (
     shorten,
 )
 from seqlm.deploy.onnx_model import load_onnx
-from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix
+from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix, printable
 from seqlm.evaluation.scores import predict_classes
 from seqlm.models.generation import generate_sentences, next_token_table, token_ids
 from seqlm.models.gpt2 import is_classifier, load_model
@@ -70,14 +71,14 @@ def interact(
         try:
             table = next_token_table(model, tokenizer, token_ids(tokens, vocab), top)
         except DataError as error:
-            print(error, file=sys.stderr)
+            print(printable(error), file=sys.stderr)
             continue
         if as_json:
             print(json.dumps({"prefix": " ".join(tokens), "next": [asdict(row) for row in table]}))
             continue
         for row in table:
             bar = "█" * round(row.probability * BAR)
-            print(f"{row.token:>10}  {row.probability:7.2%}  {bar}")
+            print(f"{printable(row.token):>10}  {row.probability:7.2%}  {bar}")
 
 
 def _set_up_readline(vocab: dict[str, int]) -> None:
@@ -153,7 +154,8 @@ def generate_rows(
     shown = sys.stdout.isatty() and not as_json
     images = _images(directory, rows) if shown else [None] * n
     for row, image in zip(rows, images, strict=True):
-        print(as_line(row) if as_json else " ".join(row.tokens))
+        text = " ".join(row.tokens)
+        print(as_line(row) if as_json else printable(text) if shown else text)
         if image is not None:
             print(_in_blocks(image))
 
@@ -202,7 +204,11 @@ def _in_blocks(image: np.ndarray) -> str:
 
 
 def classify_rows(
-    directory: Path, data_path: str, batch_size: int = 256, runtime: Runtime = "torch"
+    directory: Path,
+    data_path: str,
+    batch_size: int = 256,
+    runtime: Runtime = "torch",
+    allow_unknown: bool = False,
 ) -> None:
     """Read rows of the data contract, print a JSON object per row: class and probabilities.
 
@@ -218,7 +224,11 @@ def classify_rows(
     vocab = vocabulary_of(tokenizer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # rows may well lack their class
-        records = read_records(data_path, vocab)
+        records = read_records(data_path, vocab, allow_unknown=allow_unknown)
+    unknown = sum(UNK in record.tokens for record in records)
+    if unknown:
+        said = f"{unknown} of {len(records)} rows hold {UNK}, for tokens the model does not know"
+        print(f"{printable(data_path)}: {said}", file=sys.stderr)
     # Tokenizers that were never told how long a row may be say 1e30.
     limit = min(model.config.n_positions, tokenizer.model_max_length)
     prompts = [encode_tokens(row, vocab) for row in _prompts(records, data_path, limit)]
@@ -255,8 +265,8 @@ def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[st
         n_cut += len(prompts[-1]) < len(whole)
     if n_cut:
         print(
-            f"{data_path}: {n_cut} of {len(records)} rows lost codes from the left, because the "
-            f"model reads at most {limit} tokens per row",
+            f"{printable(data_path)}: {n_cut} of {len(records)} rows lost codes from the left, "
+            f"because the model reads at most {limit} tokens per row",
             file=sys.stderr,
         )
     return prompts

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from seqlm.errors import printable
 from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 
@@ -23,8 +24,16 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence], align: str =
 
 
 def escape_markdown(text: str) -> str:
-    """`text` so that Markdown shows it as it is."""
-    return re.sub(r"([\\`*_\[\]<>|])", r"\\\1", text)
+    """`text` so that Markdown shows it as it is (in a table, `markdown_table` escapes the |)."""
+    return re.sub(r"([\\`*_\[\]<>&~$])", r"\\\1", printable(text))
+
+
+def code_span(text: object) -> str:
+    """A token or a file name as code: Markdown finds no tag, link or emphasis in it."""
+    text = printable(text).replace("\n", "\\n")
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{space}{text}{space}{fence}"
 
 
 def estimates_table(rows: Iterable[Row]) -> str:

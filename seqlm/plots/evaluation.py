@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from seqlm.errors import printable
 from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, proportion
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
@@ -65,7 +66,8 @@ def plot_next_tokens(table: Sequence, heading: str = "Next token") -> Figure:
     bars = ax.barh(places, [*probabilities, rest], color=style.BLUE, height=0.72)
     bars[-1].set(hatch="////", edgecolor=style.GREY, facecolor="white")
     ax.bar_label(bars, fmt="{:.1%}", padding=4)
-    ax.set_yticks(places, [*tokens, "all others"], fontfamily="DejaVu Sans Mono")
+    labels = [*map(printable, tokens), "all others"]
+    ax.set_yticks(places, labels, fontfamily="DejaVu Sans Mono", parse_math=False)
     ax.invert_yaxis()
     ax.set_xlim(0, 1.12 * max(*probabilities, rest))
     ax.xaxis.set_major_formatter(percent)

@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
+from seqlm.errors import printable
 from seqlm.evaluation.estimates import Estimate
 
 WIDTH, DPI = 9.0, 130  # inches, dots per inch
@@ -75,11 +76,12 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
     """An empty figure of `width` inches; the heading comes on top of `height`."""
-    lines = textwrap.wrap(heading, int(width * 10.5))
+    lines = textwrap.wrap(printable(heading), int(width * 10.5))
     room = 0.22 * len(lines) + 0.08 if lines else 0
     figure = Figure(figsize=(width, height + room), dpi=DPI, layout="constrained")
     if lines:
-        figure.suptitle("\n".join(lines), x=0.006, ha="left", fontsize=HEADING, fontweight="bold")
+        look = {"fontsize": HEADING, "fontweight": "bold", "parse_math": False}  # a $ is a $
+        figure.suptitle("\n".join(lines), x=0.006, ha="left", **look)
     return figure
 
 

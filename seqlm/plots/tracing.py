@@ -10,6 +10,7 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokens import code_token, codes_of
+from seqlm.errors import printable
 from seqlm.models.tracing import Candidate, Trace
 from seqlm.plots import style
 from seqlm.plots.images import first_patches
@@ -176,8 +177,8 @@ def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook)
         texts = [f"{v:.1%}" if v else "0" for v in values]
         ax.bar_label(container, texts, padding=3, fontsize=style.SMALL)
     ax.set(xticks=[], yticks=places)
-    names = [("▸ " if c.chosen else "") + c.token for c in tokens]
-    ax.set_yticklabels(names, fontfamily="monospace")
+    names = [("▸ " if c.chosen else "") + printable(c.token) for c in tokens]
+    ax.set_yticklabels(names, fontfamily="monospace", parse_math=False)
     ax.tick_params(axis="y", length=0, pad=24)
     codes = {code_token(code): center for code, center in enumerate(book.centers)}
     for y, c in enumerate(tokens):

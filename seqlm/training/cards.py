@@ -8,7 +8,7 @@ from huggingface_hub import EvalResult, ModelCardData
 from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.significance import baseline_verdict
-from seqlm.evaluation.tables import escape_markdown, run_table
+from seqlm.evaluation.tables import code_span, escape_markdown, run_table
 from seqlm.plots.style import DPI
 from seqlm.plots.training import LOSSES, plot_training_process
 from seqlm.utils import atomic_path, format_duration, write_text
@@ -87,7 +87,7 @@ def model_card(
         metrics=_test_metrics(record, values) if values else _val_metrics(record),
         training=_describe_training(record),
         limit=CLASSIFIER_LIMIT if classifies else LM_LIMIT,
-        licence=UNKNOWN_LICENCE.format(file=file) if file else "MIT, as seqlm itself.",
+        licence=UNKNOWN_LICENCE.format(file=code_span(file)) if file else "MIT, as seqlm itself.",
     )
 
 

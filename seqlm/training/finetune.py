@@ -8,7 +8,8 @@ from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokens import read_vocab
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError, DataError, printable
+from seqlm.evaluation.tables import code_span
 from seqlm.models import resize
 from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
 from seqlm.training import runs
@@ -203,9 +204,9 @@ def _save(
     if data.replayed:
         mixture = (
             f"it learned from {settings['rows']['new']:,} new rows and {data.replayed:,} replayed "
-            f"rows of {options.old_data_path.name}"
+            f"rows of {code_span(options.old_data_path.name)}"
         )
-    note = f"; fine-tuned from {settings['from']}"
+    note = f"; fine-tuned from {code_span(settings['from'])}"
     if options.lora_rank:
         note += f" by LoRA of rank {options.lora_rank} ({about['trained']:,} parameters)"
     codebook = start / CODEBOOK
@@ -224,19 +225,20 @@ def _save(
     report, text = directory / "report.md", _report_text(settings, mixture)
     section = f"## What fine-tuning changed\n\n{text}\n\n{change_table(changes)}\n"
     write_text(report, f"{read_text(report)}\n{section}")
-    print("\n".join(change_lines(changes)))
+    print(printable("\n".join(change_lines(changes))))
 
 
 def _report_text(settings: Mapping, mixture: str) -> str:
     new, lora = settings["new_tokens"], settings["lora"]
     by = f" by LoRA of rank {lora['rank']}" if lora else ""
     text = (
-        f"It started from {settings['from']}; {settings['trained']:,} of "
+        f"It started from {code_span(settings['from'])}; {settings['trained']:,} of "
         f"{settings['parameters']:,} parameters were trained{by}."
     )
     if new:
         tokens = f"{len(new):,} tokens were" if len(new) > 1 else "1 token was"
-        span = f"from {new[0]} to {new[-1]}" if len(new) > 1 else new[0]
+        first, last = code_span(new[0]), code_span(new[-1])
+        span = f"from {first} to {last}" if len(new) > 1 else first
         text += f" {tokens} appended to its vocabulary, {span}."
     if mixture:
         text += f" To forget less, {mixture}; the baselines have learned from the new ones alone."

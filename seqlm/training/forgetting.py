@@ -16,7 +16,7 @@ from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import TokenScores, predict_classes, score_tokens
 from seqlm.evaluation.significance import mcnemar, paired_difference
-from seqlm.evaluation.tables import markdown_table
+from seqlm.evaluation.tables import escape_markdown, markdown_table
 from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.models.resize import grow_embedding
 from seqlm.training.measure import evaluation_split
@@ -121,5 +121,13 @@ def change_table(changes: Mapping[str, Mapping]) -> str:
         for key, change in changed.items():
             before, after, gap = (as_estimate(change[k]) for k in ("before", "after", "difference"))
             numbers = (e.format_value() for e in (before, after, gap))
-            lines.append((rows, MEASURES[key], *numbers, gap.format_interval(), f"{gap.n:,}"))
+            lines.append(
+                (
+                    escape_markdown(rows),
+                    MEASURES[key],
+                    *numbers,
+                    gap.format_interval(),
+                    f"{gap.n:,}",
+                )
+            )
     return markdown_table(header, lines, "llrrrrr")

@@ -14,8 +14,10 @@ from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.files import SPLITS
 from seqlm.data.table import Table
 from seqlm.data.tokenizer import load_tokenizer
+from seqlm.errors import printable
 from seqlm.evaluation.estimates import as_estimate
 from seqlm.evaluation.significance import baseline_verdict
+from seqlm.evaluation.tables import code_span
 from seqlm.models.gpt2 import check_model_directory, is_classifier, load_lm, load_model
 from seqlm.training.cards import model_card, write_report
 from seqlm.training.measure import (
@@ -35,7 +37,7 @@ METRICS = "metrics.json"
 def print_at_once(line: str) -> None:
     """Print `line`, without delay also into a file or a pipe; of torchrun's processes one does."""
     if processes().is_main_process:
-        print(line, flush=True)
+        print(printable(line), flush=True)
 
 
 def train_and_evaluate(
@@ -158,7 +160,7 @@ def save_model_cards(
     split = evaluation_split(corpus)
     data = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items()) + " rows"
     if file is not None:
-        data += f" of {file}, measured on {split}"
+        data += f" of {code_span(file)}, measured on {split}"
         if split == "val":
             data += ", which also chose the checkpoint and so flatters a little"
     card = model_card(record, values, len(corpus.vocab), data + note, file, split)

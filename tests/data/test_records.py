@@ -73,6 +73,10 @@ def test_other_names_and_sizes_are_fine(tmp_path):
         ({"two words": 17}, "token 'two words' is empty or holds white space"),
         ({"": 17}, "token '' is empty or holds white space"),
         ({"<CLS_7>": 17}, "there are 4 class tokens, but no '<CLS_3>'"),
+        ({"<Z>\x1b[2J": 17}, r"token '<Z>\x1b[2J' holds a control character"),
+        ({"\x00": 17}, r"token '\x00' holds a control character"),
+        ({"a\x9bb": 17}, "holds a control character"),
+        ({"\ud800": 17}, r"token '\ud800' holds a control character or half a surrogate pair"),
     ],
 )
 def test_a_vocabulary_that_breaks_the_contract_is_refused(tmp_path, change, words):

@@ -130,6 +130,44 @@ def test_a_prefix_longer_than_the_model_gets_an_error_and_the_next_its_table(
     assert len(said.out.splitlines()) == 3
 
 
+def test_unknown_tokens_are_read_where_the_flag_that_the_refusal_names_allows_it(
+    directory, tmp_path, capsys
+):
+    path = tmp_path / "rows\x1b[2J.jsonl"
+    path.write_text('{"tokens": "<IMG> <Z_001> <NEW> </IMG> <CLS>"}\n')
+    words = [
+        "infer",
+        "--model_path",
+        str(directory),
+        "--mode",
+        "classify",
+        "--data_path",
+        str(path),
+    ]
+    assert main(words) == 2
+    refused = capsys.readouterr().err
+    assert "--allow_unknown" in refused and "\x1b" not in refused and r"rows\x1b[2J" in refused
+    assert main([*words, "--allow_unknown"]) == 0
+    said = capsys.readouterr()
+    assert len(json.loads(said.out)["probabilities"]) == 10
+    assert "1 of 1 rows hold <UNK>" in said.err and "\x1b" not in said.err
+
+
+def test_no_token_of_a_model_reaches_the_terminal_raw(tiny, tmp_path, monkeypatch, capsys):
+    tokens = ["<script>", "\x1b[2J\x1b]0;x\x07", "\u202eabc", "\x9b31m"]
+    vocab = {t: i for i, t in enumerate([*default_vocab(0, 2), *tokens])}
+    directory = saved(build_lm(tiny, vocab), vocab, tmp_path / "lm\x1b[31m", 64)
+    monkeypatch.setattr("sys.stdin", io.StringIO("<IMG>\n\x1b[2J\n"))
+    interact(directory, top=len(vocab))
+    said = capsys.readouterr()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    generate_rows(directory, f"<IMG> {tokens[1]}", None, 3, SampleConfig(max_new_tokens=20))
+    shown = capsys.readouterr()
+    for text in (said.out, said.err, shown.out):
+        assert text and all(sign.isprintable() or sign == "\n" for sign in text)
+    assert "<script>" in said.out and r"\x1b[2J" in said.out and r"\x1b[2J" in shown.out
+
+
 def test_sentences_go_on_to_their_end_when_no_length_is_given(directory, vocab, capsys):
     hot = SampleConfig(temperature=100)
     generate_rows(directory, None, 3, 30, hot)

@@ -3,11 +3,15 @@
 import re
 
 import pytest
+from bs4 import BeautifulSoup
+from nbconvert.filters import markdown2html_mistune
 from samples import classes, measured, values
 
+from seqlm.errors import printable
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.tables import (
     OURS,
+    code_span,
     escape_markdown,
     markdown_table,
     readme_estimates,
@@ -39,6 +43,27 @@ def test_a_bar_in_a_cell_does_not_break_the_table():
 
 def test_signs_of_markdown_are_escaped():
     assert escape_markdown("<CLS_3> *a* [b]") == r"\<CLS\_3\> \*a\* \[b\]"
+    assert escape_markdown("&lt; ~~a~~\x1b[2J") == r"\&lt; \~\~a\~\~\\x1b\[2J"
+
+
+HOSTILE = ["<script>alert(1)</script>", "<CLS_10>", "`", "a`b``c", "``", "_a_*b*", "&lt;", "a|b",
+           "$x$", "[a](b)", "back\\slash", "\x1b]0;title\x07", "two\nlines"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+@pytest.mark.parametrize("shown", [escape_markdown, code_span])
+def test_a_token_or_file_name_is_shown_as_it_is_in_text_and_in_a_table(name, shown):
+    table = markdown_table(("a", "b"), [(shown(name), 3)])
+    # Readers differ on a | inside code inside a table: GitHub shows it alone, nbconvert as \|.
+    in_table = [] if shown is code_span and "|" in name else [table]
+    for page in [f"before {shown(name)} after", *in_table]:
+        found = BeautifulSoup(markdown2html_mistune(page), "html.parser")
+        assert {tag.name for tag in found.find_all()} <= set(
+            ["p", "code", "table", "thead", "tbody", "tr", "th", "td"]
+        )
+        text = found.get_text()
+        plain = printable(name)
+        assert plain in text or plain.replace("\n", "\\n") in text, found
 
 
 def test_every_line_has_a_value_an_interval_and_n():

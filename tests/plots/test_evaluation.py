@@ -5,7 +5,17 @@ import pytest
 from figure_samples import EMPTY_BIN, READ, a_bin, drawn, lines_with, words
 from matplotlib.patches import Rectangle
 
-from seqlm.plots.evaluation import plot_confusion_matrix, plot_reliability
+from seqlm.models.generation import NextToken
+from seqlm.plots.evaluation import plot_confusion_matrix, plot_next_tokens, plot_reliability
+
+
+@pytest.mark.parametrize("token", ["$x$", "$\\bad$", "<script>", "a_b^c", "\x1b[2J"])
+def test_a_token_is_written_as_it_is_and_no_formula(token, tmp_path):
+    figure = plot_next_tokens([NextToken(token, 7, 0.5)], f"After {token}")
+    figure.savefig(tmp_path / "figure.png")
+    name = figure.axes[0].get_yticklabels()[0]
+    assert name.get_text() == token.replace("\x1b", "\\x1b")
+    assert not name.get_parse_math() and not figure._suptitle.get_parse_math()
 
 
 def test_a_confusion_matrix_writes_counts_and_names_the_most_frequent_error():

@@ -5,11 +5,14 @@ from pathlib import Path
 
 import pytest
 import yaml
+from bs4 import BeautifulSoup
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard_data import eval_results_to_model_index, model_index_to_eval_results
+from nbconvert.filters import markdown2html_mistune
 from samples import classes, number, record, share, values
 
 from seqlm.cli import main
+from seqlm.evaluation.tables import code_span
 from seqlm.training.cards import model_card, write_report
 
 pytestmark = pytest.mark.slow
@@ -31,6 +34,21 @@ def test_a_model_card_before_the_test_owns_up_to_validation():
     card = model_card(record(), None, 516, "digits")
     assert "chose the checkpoint" in card
     assert f"val codes {record()['best']['code_nll']:.3f}" in card
+
+
+HOSTILE = "<script>`rows`_of_mine_\x1b[2J.jsonl"
+
+
+def test_a_file_name_stays_text_in_card_and_front_matter():
+    card = model_card(record(), values("evaluate"), 516, f"9 rows of {code_span(HOSTILE)}", HOSTILE)
+    _, front, body = card.split("---\n", 2)
+    assert "\x1b" not in card
+    dataset = yaml.safe_load(front)["model-index"][0]["results"][0]["dataset"]
+    assert dataset["name"] == HOSTILE
+    page = BeautifulSoup(markdown2html_mistune(body), "html.parser")
+    assert not page.find_all("script")
+    shown = HOSTILE.replace("\x1b", "\\x1b")
+    assert page.get_text().count(shown) == 2  # data, licence
 
 
 def report(directory, *arguments) -> str:
@@ -148,7 +166,7 @@ def test_the_file_and_the_split_are_a_users_own_and_so_is_the_licence(split, nam
     for each in results(card).values():
         assert (each.dataset_name, each.dataset_split, each.dataset_type) == (file, named, "json")
     assert ModelCard(card).data.license == "unknown"
-    assert f"cannot know the licence of {file}" in card and "MIT" not in card
+    assert f"cannot know the licence of `{file}`" in card and "MIT" not in card
 
 
 def test_before_the_test_the_hub_is_told_no_number():

@@ -125,9 +125,9 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
     for name in ("best_model", "final_model"):
         assert (out / name / "codebook.npz").is_file(), "it goes along"
         card = (out / name / "README.md").read_text()
-        assert f"fine-tuned from {started.parent.name}/best_model" in card
-        assert "72 train, 24 val, 24 test rows of mine.jsonl" in card, "the new rows alone"
-        assert "it learned from 72 new rows and 24 replayed rows of sequences.jsonl" in card
+        assert f"fine-tuned from `{started.parent.name}/best_model`" in card
+        assert "72 train, 24 val, 24 test rows of `mine.jsonl`" in card, "the new rows alone"
+        assert "it learned from 72 new rows and 24 replayed rows of `sequences.jsonl`" in card
 
     held = json.loads((out / "metrics.json").read_text())["values"]
     assert held["read"]["code"]["nll"]["n"] == 24 and "baselines" in held
