@@ -8,10 +8,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, format_n, median, proportion
-from seqlm.evaluation.image_quality import ROUNDING
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, label_at_right, styled
 
+ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 AUC = "real_vs_generated_auc"
 # What is measured at each setting: its name on the axis, and its look.
 MEASURES = {

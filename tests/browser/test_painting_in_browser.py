@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from seqlm.data.images import load_digits, split_indices
-from seqlm.evaluation.image_quality import train_digit_classifier
+from seqlm.lab.image_quality import train_digit_classifier
 
 # `state` shows the value in Python; the buttons let the page ask Python to change the grid.
 NOTEBOOK = """

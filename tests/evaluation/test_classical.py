@@ -15,7 +15,7 @@ from seqlm.evaluation.classical import (
     classical_models,
     fit_classical_models,
 )
-from seqlm.evaluation.image_quality import train_digit_classifier
+from seqlm.lab.image_quality import train_digit_classifier
 
 
 @pytest.fixture(scope="module")

@@ -121,7 +121,7 @@ def test_what_is_measured_elsewhere_is_where_the_reference_says():
     named = re.findall(r"`(\w+)\.(\w+)`", prose())
     assert {name for name, _ in named} == {"codebook", "image_quality"}
     for module, function in named:
-        room = {"codebook": "data", "image_quality": "evaluation"}[module]
+        room = {"codebook": "data", "image_quality": "lab"}[module]
         found = importlib.import_module(f"seqlm.{room}.{module}")
         assert callable(getattr(found, function))
 

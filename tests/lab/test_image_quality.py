@@ -8,7 +8,7 @@ from sklearn.metrics import roc_auc_score
 
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import proportion
-from seqlm.evaluation.image_quality import (
+from seqlm.lab.image_quality import (
     _difference,
     diversity,
     near_copies,
@@ -44,7 +44,7 @@ def test_the_auc_grows_with_the_difference_of_the_sources():
 def test_the_area_is_scikit_learns(monkeypatch):
     scores = np.random.default_rng(3).integers(0, 5, 60) / 5  # with ties
     monkeypatch.setattr(
-        "seqlm.evaluation.image_quality.cross_val_predict",
+        "seqlm.lab.image_quality.cross_val_predict",
         lambda *a, **k: np.stack([1 - scores, scores], 1),
     )
     area = real_vs_generated_auc(pictures(20, 1), pictures(40, 2))
@@ -98,7 +98,7 @@ def test_a_picture_that_is_resampled_twice_is_no_pair_without_a_difference():
 
 
 def test_the_interval_of_diversity_mostly_holds_the_truth(monkeypatch):
-    monkeypatch.setattr("seqlm.evaluation.image_quality.RESAMPLES", 200)
+    monkeypatch.setattr("seqlm.lab.image_quality.RESAMPLES", 200)
     truth = diversity(pictures(900, 1) ** 3, np.zeros(900)).value
     found = [diversity(pictures(20, seed) ** 3, np.zeros(20)) for seed in range(2, 82)]
     assert 0.85 <= np.mean([e.low <= truth <= e.high for e in found]) < 1

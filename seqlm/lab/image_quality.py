@@ -21,11 +21,11 @@ from seqlm.evaluation.estimates import (
     Estimate,
     proportion,
 )
+from seqlm.plots.sampling import ROUNDING
 
 FOLDS = 5
 FEWEST_TO_RESAMPLE = 5  # images of a class; of fewer a resample is too often one image alone
 NEAR = 0.05  # share of training images whose nearest neighbour counts as near
-ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 
 
 def train_digit_classifier(images: np.ndarray, labels: np.ndarray) -> ClassifierMixin:
