@@ -12,26 +12,24 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from transformers import PretrainedConfig, PreTrainedModel
+from transformers import GPT2Config, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from seqlm.config import ModelConfig
-from seqlm.data.tokens import EOS, IMG, PAD
 from seqlm.errors import DataError
-from seqlm.models.gpt2 import build_seeded, check_model_directory, default_device, load_weights
+from seqlm.models.gpt2 import (
+    build_seeded,
+    check_model_directory,
+    default_device,
+    gpt2_config,
+    load_weights,
+)
 
 
-class BaselineConfig(PretrainedConfig):
-    """The size of a baseline, in GPT-2's own names."""
+class BaselineConfig(GPT2Config):
+    """The size of a baseline, in GPT-2's own names; layers and heads have no counterpart."""
 
-    model_type = "seqlm_baseline"
-
-    vocab_size: int = 1
-    n_positions: int = 1
-    n_embd: int = 1
-    dropout: float = 0.0
-    initializer_range: float = 0.02  # GPT-2's; of the embedding and of linear layers
-    layer_norm_epsilon: float = 1e-5
+    model_type = "seqlm_baseline"  # so that no GPT-2 is loaded from its folder
 
 
 class BaselineLM(PreTrainedModel):
@@ -48,7 +46,7 @@ class BaselineLM(PreTrainedModel):
         super().__init__(config)
         self.loss_type = "ForCausalLM"  # tells Trainer that labels are shifted here
         self.wte = nn.Embedding(config.vocab_size, config.n_embd)
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.resid_pdrop)
         self.build()
         self.post_init()
 
@@ -127,23 +125,9 @@ class MeanLanguageModel(BaselineLM):
 LSTM_INITIALIZER_RANGE = 0.3
 
 
-def baseline_config(size: ModelConfig, vocab: dict[str, int], **extra) -> BaselineConfig:
-    """A baseline as wide as the GPT of that `size`; layers and heads have no counterpart."""
-    return BaselineConfig(
-        vocab_size=len(vocab),
-        n_positions=size.n_positions,
-        n_embd=size.n_embd,
-        dropout=size.dropout,
-        bos_token_id=vocab[IMG],
-        eos_token_id=vocab[EOS],
-        pad_token_id=vocab[PAD],
-        **extra,
-    )
-
-
 def build_lstm(size: ModelConfig, vocab: dict[str, int], seed: int = 42) -> LSTMLanguageModel:
     """An LSTM of the GPT's width with random weights from `seed`."""
-    config = baseline_config(size, vocab, initializer_range=LSTM_INITIALIZER_RANGE)
+    config = gpt2_config(size, vocab, BaselineConfig, initializer_range=LSTM_INITIALIZER_RANGE)
     return build_seeded(lambda: LSTMLanguageModel(config), seed)
 
 
@@ -151,7 +135,8 @@ def build_attention_free(
     size: ModelConfig, vocab: dict[str, int], seed: int = 42
 ) -> MeanLanguageModel:
     """A running-mean block of the GPT's width with random weights."""
-    return build_seeded(lambda: MeanLanguageModel(baseline_config(size, vocab)), seed)
+    config = gpt2_config(size, vocab, BaselineConfig)
+    return build_seeded(lambda: MeanLanguageModel(config), seed)
 
 
 def load_baseline_lm(directory: Path) -> BaselineLM:

@@ -26,7 +26,9 @@ transformers.utils.logging.set_verbosity_error()
 SHORT_ROW = 128
 
 
-def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Config:
+def gpt2_config(
+    config: ModelConfig, vocab: dict[str, int], kind: type[GPT2Config] = GPT2Config, **extra
+) -> GPT2Config:
     """GPT-2's configuration for our settings; `extra` fields are passed on as they are."""
     ours = {
         "vocab_size": len(vocab),
@@ -41,7 +43,7 @@ def gpt2_config(config: ModelConfig, vocab: dict[str, int], **extra) -> GPT2Conf
     chosen = {
         k: v for k, v in asdict(config).items() if v is not None and k not in ("size", "dropout")
     }
-    return GPT2Config(**ours | chosen | extra)
+    return kind(**ours | chosen | extra)
 
 
 def build_seeded(build: Callable[[], PreTrainedModel], seed: int) -> PreTrainedModel:
