@@ -131,15 +131,12 @@ CURVES = {SCRATCH: curve(0.3), STARTED: curve(0.5), "RBF-SVM on pixels": curve(0
 # --- sampling -------------------------------------------------------------------------------------
 
 
-def sweep(settings, auc: bool = True) -> list[dict]:
+def sweep(settings) -> list[dict]:
     return [
         {
             "setting": setting,
             "classified_as_asked": share(0.95 - 0.05 * i, 200),
             "diversity": number(1.0 + 0.4 * i, "mean distance", 200),
-            "real_vs_generated_auc": number(0.9 - 0.03 * i, "area", 200)
-            if auc and i != 1
-            else None,
         }
         for i, setting in enumerate(settings)
     ]
@@ -151,7 +148,7 @@ SWEEPS = {
     "nucleus (top-p)": sweep([0.5, 0.8, 0.9, 0.95, 1.0]),
     "guidance": sweep([1, 1.5, 2, 3]),
 }
-REAL = {"diversity": number(2.2, "mean distance", 360)}
+REAL = {"classified_as_asked": share(0.97), "diversity": number(2.2, "mean distance", 360)}
 RNG = np.random.default_rng(5)
 DISTANCES = {
     "default": RNG.uniform(0.5, 1.5, 200),
@@ -233,7 +230,7 @@ SUMMED_UP = ("train_causal_lm", "classify_sequences", "evaluate", "sample")
 
 FIGURES = {
     "images": lambda: plot_images(
-        DIGITS[:13], [f"is {k}" for k in LABELS[:13]], 5, "Digits", np.arange(13) % 4 == 0, "odd"
+        DIGITS[:13], [f"is {k}" for k in LABELS[:13]], 5, "Digits"
     ),
     "codebook": lambda: plot_codebook(BOOK),
     "encoding": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
@@ -269,8 +266,7 @@ FIGURES = {
     "reliability, one method": lambda: plot_reliability({READ: BINS}, "Calibration"),
     "diversity": lambda: plot_diversity(SWEEPS, REAL, "Sampling settings"),
     "diversity, one setting": lambda: plot_diversity(
-        {"temperature": sweep([1, 2], auc=False)},
-        {"classified_as_asked": share(0.97), **REAL}, "Sampling settings"
+        {"temperature": sweep([1, 2])}, REAL, "Sampling settings"
     ),
     "distances": lambda: plot_nearest_distances(DISTANCES, "Copies", 0.45),
     "distances, three images": lambda: plot_nearest_distances({"images": np.zeros(3)}, "Copies"),

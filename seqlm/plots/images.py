@@ -25,22 +25,15 @@ def plot_images(
     titles: Sequence[str] | None = None,
     n_columns: int = 10,
     heading: str = "",
-    flags: Sequence[bool] | None = None,
-    flag_meaning: str = "marked with a cross",
 ) -> Figure:
-    """Images (N, H, W) in 0..1, row by row, dark on light.
-
-    `titles` (N,) stand above the tiles; images with a true flag in `flags` (N,) get a frame and a
-    cross, whose meaning is `flag_meaning`.
-    """
+    """Images (N, H, W) in 0..1, row by row, dark on light; `titles` (N,) stand above the tiles."""
     n, n_columns = len(images), min(n_columns, len(images))
-    flags = np.zeros(n, bool) if flags is None else np.asarray(flags, bool)
     titles = list(titles or [])
-    heading = f"{heading} (n = {n})".strip() + f" · ✗ {flag_meaning}" * bool(flags.any())
+    heading = f"{heading} (n = {n})".strip()
     lines = max((title.count("\n") + 1 for title in titles), default=0)
     tiles = make_tiles(-(-n // n_columns), n_columns, heading, lines_above=lines)
     for i, image in enumerate(images):
-        tiles.draw(image, *divmod(i, n_columns), flag=flags[i])
+        tiles.draw(image, *divmod(i, n_columns))
         if titles:
             tiles.write(titles[i], *divmod(i, n_columns))
     some = [title.replace("\n", " ") for title in titles[:10]]
@@ -48,7 +41,6 @@ def plot_images(
         tiles.ax.figure,
         f"{heading}. A grid of n = {n} images in rows of {n_columns}.",
         f"Titles{', the first ten' * (n > 10)}: {', '.join(some)}." if some else "",
-        f"{flags.sum()} of {n} have a cross: {flag_meaning}." if flags.any() else "",
     )
 
 

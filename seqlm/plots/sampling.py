@@ -12,12 +12,10 @@ from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, label_at_right, styled
 
 ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
-AUC = "real_vs_generated_auc"
 # What is measured at each setting: its name on the axis, and its look.
 MEASURES = {
     "classified_as_asked": ("classified\nas asked", (style.BLUE, "o", "-")),
     "diversity": ("diversity", (style.GREEN, "^", "-.")),
-    AUC: ("real-vs-generated\nAUC", (style.VERMILLION, "s", "--")),
 }
 
 
@@ -28,39 +26,36 @@ def plot_diversity(
     """A column for each sampling setting, a row for each measure, with 95 % intervals.
 
     `curves` holds for each setting its values: {"setting": value, and one Estimate for each of
-    `MEASURES`}; the AUC may be None. `real` holds the same measures of real test images, drawn as
-    dashed lines. A top-k of 0, which keeps all tokens, stands last.
+    `MEASURES`}. `real` holds the same measures of real test images, drawn as dashed lines. A top-k
+    of 0, which keeps all tokens, stands last.
     """
     curves = {name: _in_order(name, cells) for name, cells in curves.items()}
     cells = [cell for column in curves.values() for cell in column]
-    real = {name: as_estimate(real[name]) for name in MEASURES if real.get(name)}
-    rows = [name for name in MEASURES if any(cell.get(name) for cell in cells)]
-    figure = canvas(0.6 + 1.45 * len(rows), heading, max(4.5, 0.6 + 2.1 * len(curves)))
-    axes = figure.subplots(len(rows), len(curves), sharey="row", sharex="col", squeeze=False)
-    for panels, name in zip(axes, rows, strict=True):
+    real = {name: as_estimate(real[name]) for name in MEASURES}
+    n_rows = len(MEASURES)
+    figure = canvas(0.6 + 1.45 * n_rows, heading, max(4.5, 0.6 + 2.1 * len(curves)))
+    axes = figure.subplots(n_rows, len(curves), sharey="row", sharex="col", squeeze=False)
+    for panels, (name, e) in zip(axes, real.items(), strict=True):
         for ax, column in zip(panels, curves.values(), strict=True):
-            _draw_curve(ax, name, column, real.get(name))
+            _draw_curve(ax, name, column, e)
         panels[0].set_ylabel(MEASURES[name][0])
-        labels = [(None, 0.5, "chance\n0.5", None)] if name == AUC else []
-        if name in real:
-            labels.append((None, real[name].value, f"real\n{real[name].format_value()}", None))
-        label_at_right(panels[-1], labels, 0.28)
+        label_at_right(panels[-1], [(None, e.value, f"real\n{e.format_value()}", None)], 0.28)
     for column, (name, values) in enumerate(curves.items()):
         axes[0, column].set_title(name, fontweight="bold")
         ticks = [_format_setting(name, cell["setting"]) for cell in values]
         step = 1 if len(values) <= 6 else 2
         axes[-1, column].set_xticks(range(0, len(ticks), step), ticks[::step])
-    n = format_n([as_estimate(cell[rows[0]]) for cell in cells if cell.get(rows[0])])
+    n = format_n([as_estimate(cell[name]) for cell in cells for name in MEASURES])
     label = f"value of the setting  ·  {n} images per value, bars: 95 % intervals"
     figure.supxlabel(textwrap.fill(label, int(figure.get_figwidth() * 12)), fontsize=style.SMALL)
     figure.align_ylabels(axes[:, 0])
-    names = ", ".join(map(_plain, rows))
+    names = ", ".join(map(_plain, MEASURES))
     references = ", ".join(f"{_plain(name)} {e.format()}" for name, e in real.items())
     return finish(
         figure,
         f"{heading}: {names} by sampling setting, {n} images per value.",
-        f"Real test images: {references}." if real else "",
-        *(_describe_curve(name, column, rows) for name, column in curves.items()),
+        f"Real test images: {references}.",
+        *(_describe_curve(name, column) for name, column in curves.items()),
     )
 
 
@@ -76,28 +71,24 @@ def _format_setting(name: str, setting: float) -> str:
     return "off" if name == "top-k" and not setting else f"{setting:g}"
 
 
-def _draw_curve(ax: Axes, name: str, cells: Sequence[Mapping], real: Estimate | None) -> None:
-    measured = [(i, as_estimate(cell[name])) for i, cell in enumerate(cells) if cell.get(name)]
-    if real:
-        ax.axhline(real.value, **style.DASHED)
-        ax.axhspan(*real.ends, color=style.GREY, alpha=0.18, lw=0)
-    if name == AUC:
-        ax.axhline(0.5, color=style.GREY, ls=":", lw=1.2)
-    draw_estimates(ax, *zip(*measured, strict=True), *MEASURES[name][1])
+def _draw_curve(ax: Axes, name: str, cells: Sequence[Mapping], real: Estimate) -> None:
+    ax.axhline(real.value, **style.DASHED)
+    ax.axhspan(*real.ends, color=style.GREY, alpha=0.18, lw=0)
+    estimates = [as_estimate(cell[name]) for cell in cells]
+    draw_estimates(ax, range(len(cells)), estimates, *MEASURES[name][1])
     ax.set_xlim(-0.5, max(1, len(cells)) - 0.5)
     ax.grid(axis="y")
     ax.locator_params(axis="y", nbins=4)
-    ax.yaxis.set_major_formatter(style.percent if measured[0][1].unit == "share" else "{x:g}")
+    ax.yaxis.set_major_formatter(style.percent if real.unit == "share" else "{x:g}")
 
 
-def _describe_curve(name: str, cells: Sequence[Mapping], rows: Sequence[str]) -> str:
+def _describe_curve(name: str, cells: Sequence[Mapping]) -> str:
     """Each measure at the first and at the last value of a setting."""
     words = []
-    for row in rows:
-        measured = [cell for cell in cells if cell.get(row)]
+    for row in MEASURES:
         ends = [
             f"{as_estimate(cell[row]).format()} at {_format_setting(name, cell['setting'])}"
-            for cell in (measured[0], measured[-1])
+            for cell in (cells[0], cells[-1])
         ]
         words.append(f"{_plain(row)} {', '.join(dict.fromkeys(ends))}")
     return f"{name}, with 95 % intervals: {'; '.join(words)}."

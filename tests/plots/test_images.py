@@ -2,17 +2,9 @@
 
 import numpy as np
 import pytest
-from figure_samples import DIGITS, texts, words
+from figure_samples import DIGITS, texts
 
-from seqlm.plots.images import plot_generated, plot_images
-
-
-def test_flagged_images_carry_a_cross_and_are_counted():
-    plain = plot_images(DIGITS[:6])
-    flagged = plot_images(DIGITS[:6], flags=[0, 1, 0, 0, 1, 0], flag_meaning="misread")
-    assert [t.get_text() for t in texts(flagged)].count("✗") == 2
-    assert "2 of 6" in flagged.alt and "misread" in flagged.alt
-    assert "✗" not in words(plain)
+from seqlm.plots.images import plot_generated
 
 
 def test_a_generated_image_of_the_wrong_class_is_flagged_with_the_predicted_class():
