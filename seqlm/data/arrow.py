@@ -95,7 +95,7 @@ def _parts(path: Path) -> tuple[str, list[Part | None]]:
         while block := file.read(at_once) + file.readline():  # a part ends where a line does
             digest.update(block)
             parts.append(Part(start, file.tell(), lines))
-            start, lines = file.tell(), lines + block.count(b"\n")
+            start, lines = file.tell(), lines + len(block.splitlines())
     return digest.hexdigest(), [None] if packed else parts
 
 

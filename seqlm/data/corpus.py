@@ -16,7 +16,9 @@ from seqlm.data.splits import split_records
 from seqlm.data.table import Ids, Table, first_rows
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens
 from seqlm.data.tokens import class_ids, read_vocab, reading_prompt, token_kinds
-from seqlm.errors import DataError
+from seqlm.errors import DataError, error_prefix
+
+MAX_CLASSES = 1_000  # a confusion matrix has so many rows and columns
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,13 +87,15 @@ class Corpus:
                 "(<IMG> … </IMG> <CLS> …), so there is nothing to classify"
             )
         for wrong in np.flatnonzero(chosen.column("prompt") < 0)[:1]:
-            reading_prompt(chosen[wrong].tokens)  # raises
+            with error_prefix(f"{self.path}:{chosen[wrong].line}"):
+                reading_prompt(chosen[wrong].tokens)  # raises
         return chosen.ids("prompt"), chosen.column("label")
 
     def count_classes(self) -> int:
         """How many classes a classifier of these rows needs.
 
-        Raises DataError when the labelled train rows are all of one class, or there are none.
+        Raises DataError when the labelled train rows are all of one class, or there are none, or
+        there would be more than MAX_CLASSES.
         """
         labels = self.to_classify("train")[1]
         if len(np.unique(labels)) < 2:
@@ -100,10 +104,17 @@ class Corpus:
                 f"{path}all labelled train rows are of class {labels[0]}; a classifier needs rows "
                 "of at least two classes"
             )
-        highest = max(
-            self.records(split, "read").column("label").max(initial=0) for split in self.splits
-        )
-        return max(len(self.class_ids), 1 + int(highest))
+        n_classes = len(self.class_ids)
+        for split in self.splits:
+            labels = self.records(split, "read").column("label")
+            n_classes = max(n_classes, 1 + int(labels.max(initial=0)))
+            if n_classes > MAX_CLASSES:
+                at = f"{self.path}:{self.records(split, 'read')[labels.argmax()].line}"
+                raise DataError(
+                    f"{at}: label: {n_classes - 1} would make {n_classes:,} classes, more than the "
+                    f"{MAX_CLASSES:,} of a classifier; number the classes from 0 without gaps"
+                )
+        return n_classes
 
     @property
     def longest(self) -> int:

@@ -32,7 +32,7 @@ def read_rows(path: str | Path, part: Part | None = None) -> Iterator[tuple[str,
     if path != "-" and is_dataset(path):
         yield from _read_dataset(path)
         return
-    line = before = part.lines_before if part else 0
+    line = part.lines_before if part else 0
     left = part.stop - part.start if part else math.inf
     try:
         with sys.stdin.buffer if path == "-" else open(path, "rb") as plain:
@@ -40,11 +40,13 @@ def read_rows(path: str | Path, part: Part | None = None) -> Iterator[tuple[str,
                 plain.seek(part.start)
             packed = plain.peek(2)[:2] == b"\x1f\x8b"
             with gzip.open(plain, "rb") if packed else plain as stream:
-                for line, raw in enumerate(stream, start=before + 1):
-                    text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
-                    if text:
-                        yield f"{path}:{line}", line, json.loads(text)
-                    left -= len(raw)
+                for block in stream:
+                    for raw in block.splitlines():  # a line may also end in a CR alone
+                        line += 1
+                        text = raw.decode("utf-8-sig" if line == 1 else "utf-8").strip()
+                        if text:
+                            yield f"{path}:{line}", line, json.loads(text)
+                    left -= len(block)
                     if left <= 0:
                         break
     except (ValueError, RecursionError) as error:  # a text that is not UTF-8 is a ValueError, too

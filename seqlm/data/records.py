@@ -32,6 +32,8 @@ from seqlm.data.tokens import (
 from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix
 from seqlm.utils import atomic_path, json_name
 
+MAX_LABEL = 2**31 - 1  # where the vocabulary has no class tokens
+
 
 @dataclass(frozen=True)
 class Record:
@@ -61,14 +63,16 @@ class Record:
 
 
 def lacks_class_token(record: Record) -> bool:
-    """Whether a read-layout row ends in ``<CLS> <CLS> <EOS>``, or ``<CLS> <EOS>`` with a label.
+    """Whether a read-layout row ends in ``<CLS> <CLS>``, or, with a label, in ``<CLS>`` alone.
 
+    An ``<EOS>`` may follow.
     In the draw layout ``<CLS> <CLS> <IMG>`` is no defect: there the class is withheld on purpose.
     """
     if layout_of(record.tokens) != "read":
         return False
     tail = record.tokens[record.tokens.index(IMG_END) + 1 :]
-    return tail == (CLS, CLS, EOS) or (tail == (CLS, EOS) and record.label is not None)
+    tail = tail[:-1] if tail[-1:] == (EOS,) else tail
+    return tail == (CLS, CLS) or (tail == (CLS,) and record.label is not None)
 
 
 def read_records(
@@ -109,9 +113,9 @@ class RowReader:
     max_length: int | None = None
 
     def __post_init__(self):
-        if self.max_length is not None and self.max_length < 1:
+        if self.max_length is not None and self.max_length < 2:
             wrong = f"max_length is {self.max_length}"
-            raise ConfigError(f"{wrong}; it counts tokens and must be 1 or more")
+            raise ConfigError(f"{wrong}; it counts tokens and must be 2 or more")
         # One string per token, however many rows hold it.
         self.known = {token: token for token in self.vocab}
         self.n_classes = sum(class_of(token) is not None for token in self.vocab)
@@ -128,6 +132,8 @@ class RowReader:
             meta = record.meta | {"cut_codes": len(record.tokens) - len(kept)}
             record = replace(record, tokens=kept, meta=meta)
         tokens = _known_tokens(record.tokens, self.known, self.allow_unknown)
+        if len(tokens) == 1:
+            raise DataError(f"tokens: {tokens[0]!r} stands alone, nothing follows; remove the row")
         same = tokens == original
         return replace(record, tokens=tokens, original=None if same else original), lacks
 
@@ -139,8 +145,8 @@ def warn_of_rows(path: str | Path, n_rows: int, lacking: Sequence[int]) -> None:
     if len(lacking):
         message = (
             f"{path}: the class token is missing in {len(lacking)} of {n_rows} rows (the first is "
-            f"line {lacking[0]}): they end in '{CLS} {CLS} {EOS}' or '{CLS} {EOS}', where for "
-            f"example '{CLS} {class_token(3)} {EOS}' was meant. The model can never learn the "
+            f"line {lacking[0]}): they end in '{CLS} {CLS} {EOS}', '{CLS} {EOS}' or '{CLS}', where "
+            f"for example '{CLS} {class_token(3)} {EOS}' was meant. The model can never learn the "
             "class from these rows, and every class-token number would be meaningless. To put the "
             "class back from each row's label, use --repair_tail (repair_tail=True)."
         )
@@ -177,9 +183,9 @@ def _checked(row: Any, n_classes: int, line: int) -> Record:
 def _check_label(label: Any, n_classes: int, tokens: tuple[str, ...]) -> None:
     if type(label) is not int:
         raise DataError(f"label: {json.dumps(label):.40} is not a whole number; write one like 3")
-    if label < 0 or (n_classes and label >= n_classes):
-        last = f"0 to {n_classes - 1}" if n_classes else "0 up"
-        raise DataError(f"label: {label} is out of range; classes go from {last}")
+    last = (n_classes or MAX_LABEL + 1) - 1
+    if not 0 <= label <= last:
+        raise DataError(f"label: {label} is out of range; classes go from 0 to {last}")
     for token in dict.fromkeys(tokens):
         if class_of(token) not in (None, label):
             raise DataError(f"label: it is {label}, but the row holds {token}; fix one of them")

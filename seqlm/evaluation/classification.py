@@ -6,9 +6,15 @@ from seqlm.errors import DataError
 from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
 from seqlm.evaluation.estimates import Estimate, bootstrap, proportion
 
+MAX_CONFUSION = 100  # classes; of 1,000 a metrics file would take 12 MB
+
 
 def macro_f1(labels: np.ndarray, predicted: np.ndarray) -> Estimate:
-    """The mean over classes of 2PR / (P + R), each class counting alike; bootstrap over images."""
+    """The mean over classes of 2PR / (P + R), each class counting alike; bootstrap over images.
+
+    The classes are those of `labels`: one that is only predicted has no recall, and costs precision
+    elsewhere. (scikit-learn's default counts it, too, as 0.)
+    """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
     if not len(labels):
         raise DataError("macro F1 needs at least one image")
@@ -31,7 +37,8 @@ def measure_classes(
     n_classes: int = 10,
     probabilities: np.ndarray | None = None,
 ) -> dict:
-    """Accuracy, macro F1, recall of every class, confusion matrix [true][predicted] of counts.
+    """Accuracy, macro F1, recall of every class; of up to MAX_CONFUSION classes also the confusion
+    matrix [true][predicted] of counts.
 
     With `probabilities` (N, C) also "calibration_error", "nll" and "reliability"; each `predicted`
     class must then be the likeliest, or one of several equally likely, else DataError.
@@ -44,8 +51,9 @@ def measure_classes(
         "accuracy": proportion(labels == predicted).to_json(),
         "macro_f1": macro_f1(labels, predicted).to_json(),
         "recall": recalls,
-        "confusion": confusion.tolist(),
     }
+    if n_classes <= MAX_CONFUSION:
+        measured["confusion"] = confusion.tolist()
     if probabilities is None:
         return measured
     measured |= {

@@ -152,7 +152,7 @@ def test_records_written_come_back_the_same(tmp_path):
 
 def test_numpy_values_in_meta_are_written_as_plain_json(tmp_path):
     meta = {"source_id": np.int64(3), "center": np.array([0.5])}
-    write_records(tmp_path / "rows.jsonl", [Record(("<EOS>",), None, meta)])
+    write_records(tmp_path / "rows.jsonl", [Record(("<IMG>", "<EOS>"), None, meta)])
     (record,) = read_records(tmp_path / "rows.jsonl", VOCAB)
     assert record.meta == {"source_id": 3, "center": [0.5]}
 
@@ -568,3 +568,47 @@ def test_the_users_rows_are_repaired_cut_and_split(user_vocab):
     assert_nothing_straddles(splits)
     assert sizes(splits) == {"train": 210, "val": 30, "test": 60}
     assert Counter(record.label for record in splits["val"]) == dict.fromkeys(range(10), 3)
+
+
+# ---------------------------------------------------------------- what stands for nothing, or alone
+
+
+def test_lines_may_end_in_a_carriage_return_alone(tmp_path):
+    rows = [json.dumps(read_row(1, 2)).encode(), b"", json.dumps(read_row(3)).encode()]
+    path = tmp_path / "rows.jsonl"
+    path.write_bytes(b"\r".join(rows) + b"\r")
+    assert [record.line for record in read_records(path, VOCAB)] == [1, 3]
+    path.write_bytes(b"\r".join([*rows, b"{]"]))
+    with pytest.raises(DataError, match="rows.jsonl:4: not valid JSON"):
+        read_records(path, VOCAB)
+
+
+def test_a_token_alone_is_refused_with_its_line(tmp_path):
+    path = jsonl(tmp_path, read_row(1), {"tokens": "<IMG>"})
+    with pytest.raises(DataError, match="rows.jsonl:2: tokens: '<IMG>' stands alone"):
+        read_records(path, VOCAB)
+
+
+@pytest.mark.parametrize("tail", ["<CLS>", "<CLS> <CLS>"])
+def test_a_row_that_ends_without_class_and_end_is_warned_of_and_repaired(tmp_path, tail):
+    path = jsonl(tmp_path, tailless_row(3, tail=tail))
+    with pytest.warns(DataWarning, match="missing in 1 of 1 rows"):
+        read_records(path, VOCAB)
+    assert read_records(path, VOCAB, repair_tail=True)[0].tokens == read_layout([3], 1)
+
+
+@pytest.mark.parametrize("nothing", ["", "  ", float("nan"), None])
+def test_an_empty_source_is_no_source(nothing):
+    records = [
+        Record(read_layout([i // 8, i % 8], 0), 0, {"source_id": nothing}) for i in range(40)
+    ]
+    splits = split_records(records)
+    assert [len(rows) for rows in splits.values()] == [28, 4, 8]
+    assert records[0].source is None
+
+
+def test_sources_are_compared_by_value():
+    records = [
+        Record(read_layout([i], 0), 0, {"source_id": s}) for i, s in enumerate([3, "3", 3.0])
+    ]
+    assert len(leaks({"train": records[:1], "val": records[1:2], "test": records[2:]})) == 2

@@ -11,7 +11,7 @@ from seqlm.data.corpus import load_corpus
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from seqlm.data.tokens import default_vocab, read_layout
-from seqlm.errors import DataError
+from seqlm.errors import DataError, DataWarning
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import build_lm
 from seqlm.training import measure, runs, tasks
@@ -145,6 +145,86 @@ def test_of_many_train_rows_the_baselines_see_a_few_of_every_class_and_say_so(
 def test_one_class_is_refused_before_anything_is_trained(tmp_path):
     files = files_of(tmp_path, (r for r in sentences(80) if r.label == 1))
     with pytest.raises(DataError, match="are of class 1; .* at least two classes"):
+        runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "out"), classifies=True)
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_no_number_counts_is_printed_beside_it(tmp_path, capsys):
+    """Unknown codes, codes that were cut, rows without a label, classes without a row."""
+    given = [*sentences(60)]
+    unknown = {token: "<NEW>" for token in list(VOCAB)[6:16]}
+    given = [replace(r, tokens=tuple(unknown.get(t, t) for t in r.tokens)) for r in given]
+    files = replace(files_of(tmp_path, given), allow_unknown=True)
+    runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "lm", max_length=20))
+    corpus = load_corpus(files, 20)
+    lost = sum(row.tokens.count("<UNK>") for row in corpus.splits["test"])
+    values = json.loads((tmp_path / "lm" / "metrics.json").read_text())["values"]
+    assert lost and values["left_out"] == [
+        "the first codes of 12 of the 12 rows of test: 20 tokens fit",
+        f"{lost} of {12 * 15} codes of test, which the vocabulary lacks (<UNK>)",
+    ]
+    said = capsys.readouterr().out
+    report, card = (
+        (tmp_path / "lm" / n).read_text() for n in ("report.md", "best_model/README.md")
+    )
+    for sentence in values["left_out"]:
+        assert f"left out: {sentence}" in said
+        shown = sentence.replace("<UNK>", "\\<UNK\\>")
+        assert f"- {shown}" in report and f"- {shown}" in card
+
+
+def test_a_classifiers_omissions_are_printed_too(tmp_path):
+    def split(i):
+        return ("train", "val", "test")[i % 3]
+
+    given = [
+        r if i % 6 else replace(r, label=None) for i, r in enumerate(sentences(90, split=split))
+    ]
+    given = [
+        replace(r, label=None) if r.meta["split"] == "test" and (i % 6 == 2 or r.label) else r
+        for i, r in enumerate(given)
+    ]
+    files = files_of(tmp_path, given)
+    runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "c"), classifies=True)
+    values = json.loads((tmp_path / "c" / "metrics.json").read_text())["values"]
+    left = 30 - values["accuracy"]["n"]
+    assert 0 < left < 30 and values["left_out"] == [
+        f"{left} of the 30 rows of test, without a label, or not in the read layout",
+        "1 of 2 classes, without a row, from macro F1",
+    ]
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+def test_what_would_fail_after_training_is_refused_before_it(tmp_path, split):
+    def divided(bad):
+        for row in sentences(60, split=lambda i: ("train", "val", "test")[i % 3]):
+            yield bad(row) if row.meta["split"] == split else row
+
+    files = files_of(tmp_path, divided(lambda row: replace(row, label=None)))
+    with pytest.raises(DataError, match=f"the {split} split holds no row with a label"):
+        runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "out"), classifies=True)
+    bare = ("<IMG>", "</IMG>", "<EOS>")
+    source = iter(range(60))
+    coded = list(divided(lambda row: row))
+    extra = Record(bare, None, {"split": split, "source_id": next(source)})
+    files = files_of(tmp_path, [*coded, extra])
+    with pytest.raises(DataError, match=f"rows of {split} in the layout 'other' .* line 61"):
+        runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("label", [99_999, 2_999])
+def test_more_classes_than_a_classifier_may_have_are_refused_with_the_line(tmp_path, label):
+    def labelled(i, row):
+        label_ = (0, 7, label)[i % 3]
+        return replace(row, label=label_, tokens=(*row.tokens[:-2], "<EOS>"))
+
+    files = files_of(tmp_path, [labelled(i, row) for i, row in enumerate(sentences(60))])
+    write_json(tmp_path / "vocab.json", default_vocab(30, 0))
+    with (
+        pytest.warns(DataWarning),
+        pytest.raises(DataError, match=rf"rows.jsonl:\d+: label: {label}"),
+    ):
         runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "out"), classifies=True)
     assert not (tmp_path / "out").exists()
 
