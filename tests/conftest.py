@@ -30,7 +30,7 @@ LONGEST_FIRST = ("notebooks", "browser", "deploy")  # of folders
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """Mark folders whose every test is slow, or needs a browser; elsewhere a test says so itself.
+    """Mark what is slow throughout, or needs a browser; elsewhere a test says so itself.
 
     Two processes share the files in this order, so the longest must not come last.
     """
@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if "browser" in item.path.parts:
             item.add_marker(pytest.mark.browser)
-        if {"browser", "notebooks"} & set(item.path.parts):
+        if "browser" in item.path.parts or item.path.stem == "test_notebooks":
             item.add_marker(pytest.mark.slow)
 
 
