@@ -4,6 +4,8 @@ Every setting is a field of a dataclass in config.py or a parameter of a command
 of a --config file and a keyword in a notebook are the same thing, checked in one place.
 """
 
+import codecs
+import json
 import os
 import re
 import sys
@@ -12,6 +14,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, fields, is_dataclass
 from importlib.metadata import version
 from inspect import signature
+from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
@@ -19,6 +22,11 @@ from jsonargparse import ArgumentParser
 from seqlm.commands import COMMANDS, DEFAULTS, RESUMING, WITH_MODEL_VOCABULARY
 from seqlm.config import DataFiles, ModelConfig
 from seqlm.errors import DataWarning, PipelineError, SeqlmError, printable
+
+DISK_FULL = re.compile(
+    "No space left|File too large|quota exceeded|iostream error|PytorchStreamWriter|unexpected pos",
+    re.IGNORECASE,
+)
 
 
 class _Subparser(ArgumentParser):
@@ -32,6 +40,9 @@ class _Subparser(ArgumentParser):
     def _load_config_parser_mode(self, content, *rest, **named):
         # A --config file may hold the old name of a setting, as _spelled_out accepts it as a flag.
         content = re.sub(r"(?m)^floors(?=\s*:)", "baselines", content)
+        # To YAML 1.1 042 is 34, and comments alone are no settings.
+        content = re.sub(r"(?m)^(\w+\s*:\s*)0+(?=\d+\s*(#.*)?$)", r"\1", content)
+        content = content if re.search(r"(?m)^\s*[^\s#]", content) else "{}"
         return super()._load_config_parser_mode(content, *rest, **named)
 
 
@@ -73,6 +84,9 @@ def _part_of(values: dict[str, Any], kind: type) -> Any:
 def _arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a command, from the values of its flags."""
     parts = _settings_of(COMMANDS[name])
+    for key, value in values.items():  # a shell leaves --model_path=~/x as it is
+        if isinstance(value, Path) or key == "data_path" and value is not None:
+            values[key] = type(value)(os.path.expanduser(value))
     arguments = {k: values[k] for k in signature(COMMANDS[name]).parameters if k not in parts}
     if name in WITH_MODEL_VOCABULARY:
         own = values | {"vocab_path": values["model_path"] / "vocab.json"}
@@ -107,7 +121,17 @@ def main(words: Sequence[str] | None = None) -> int:
 
     130 after Ctrl-C and 141 when the reader of a pipe has left: 128 + the signal's number.
     """
-    parsed = build_parser().parse_args([*_spelled_out(sys.argv[1:] if words is None else words)])
+    codecs.register_error("escape", lambda e: (json.dumps(e.object[e.start : e.end])[1:-1], e.end))
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # what an ASCII or Latin-1 stream cannot hold
+            stream.reconfigure(errors="escape")
+    words = [*_spelled_out(sys.argv[1:] if words is None else words)]
+    try:
+        parsed = build_parser().parse_args(words)
+    except UnicodeDecodeError as error:
+        wrong = f"the file of --config is not UTF-8 ({error.reason}); save it as UTF-8"
+        print(f"seqlm: {wrong}", file=sys.stderr)
+        return 2
     name = parsed.subcommand
     warnings.showwarning = _show_warning
     try:
@@ -127,4 +151,11 @@ def main(words: Sequence[str] | None = None) -> int:
         # As in `seqlm infer … | head -1`. What is still in the buffer has nowhere to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except Exception as error:  # torch and safetensors have types of their own for a full disk
+        if not DISK_FULL.search(str(error)):
+            raise
+        wrong = f"the disk is full, or a file larger than this system allows ({error!s:.120})"
+        wrong = printable(f"seqlm {name}: {wrong}; make room and run the same command again")
+        print(wrong, file=sys.stderr)
+        return 2
     return 0

@@ -331,3 +331,71 @@ def test_it_says_its_version(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["--version"])
     assert ended.value.code == 0 and capsys.readouterr().out.strip() == "seqlm 0.1.0"
+
+
+# --- encodings and systems ------------------------------------------------------------------------
+
+
+def printed_config(path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--data_path", "a", "--vocab_path", "b", "--config", path, "--print_config"])
+    assert ended.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+def test_a_leading_zero_in_a_config_file_is_no_octal_number(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("seed: 042  # as written\nnum_epochs: 3\n")
+    assert printed_config(str(tmp_path / "c.yaml"), capsys)["seed"] == 42
+
+
+def test_a_config_file_of_comments_alone_sets_nothing(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("# seed: 7\n\n  # later\n")
+    assert printed_config(str(tmp_path / "c.yaml"), capsys)["seed"] == 42
+
+
+def test_a_config_file_in_another_encoding_is_named_in_one_sentence(tmp_path, capsys):
+    (tmp_path / "c.yaml").write_text("seed: 7\n", encoding="utf-16")
+    assert main(["train", "--config", str(tmp_path / "c.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "the file of --config is not UTF-8" in said and said.count("\n") == 1
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "c.yaml").write_text("output_dir: ~/out\n")
+    given = {}
+    monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(
+        lambda settings, output_dir: given.update(output_dir=output_dir)))  # fmt: skip
+    assert main(["build", "--output_dir=~/digits"]) == 0
+    assert given["output_dir"] == tmp_path / "digits"
+    assert main(["build", "--config", "c.yaml"]) == 0
+    assert given["output_dir"] == tmp_path / "out"
+    words = ["infer", "--mode", "classify", "--model_path=~/m", "--data_path=~/rows.jsonl"]
+    assert main(words) == 2 and "~" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_what_a_terminal_cannot_show_is_escaped(encoding, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(
+        lambda settings, output_dir: print("a · b … 𝒳")))  # fmt: skip
+    assert main(["build"]) == 0
+    text = out.buffer.getvalue().decode(encoding).strip()
+    assert json.loads(f'"{text}"') == "a · b … 𝒳", "and stays valid inside JSON"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [OSError(28, "No space left on device"), OSError(27, "File too large", "x"),
+     RuntimeError("basic_ios::clear: iostream error")],
+)  # fmt: skip
+def test_a_full_disk_is_one_sentence(error, monkeypatch, capsys):
+    def fails(settings, output_dir):
+        raise error
+
+    monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(fails))
+    assert main(["build"]) == 2
+    said = capsys.readouterr().err
+    assert "the disk is full" in said and said.count("\n") == 1
