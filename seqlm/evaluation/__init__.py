@@ -32,6 +32,8 @@ image has only one such token. BCa: Efron's bootstrap with 2,000 resamples (`boo
 of two models the same images are drawn for both. exp: both ends of the NLL's, exponentiated. basic:
 the bootstrap mirrored at the value, for a number that chance drives up.
 
+Macro F1 is over the classes among the labels; scikit-learn adds those that are only predicted.
+
 `measure_tokens` and `measure_classes` gather the metrics of a metrics file. Images are measured by
 `codebook.psnr`, 10 log10(1 / mean squared error) in dB, and by functions such as
 `image_quality.real_vs_generated_auc`.
