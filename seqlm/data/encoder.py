@@ -4,6 +4,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
+from itertools import repeat
 
 import numpy as np
 import pyarrow as pa
@@ -47,7 +48,7 @@ class Encoder:
     def append(self, record: Record, lacks: bool = False) -> None:
         """Append a row that is as it should be; `lacks` says that its class token is missing."""
         unknown, meta, layout = self.vocab[UNK], record.meta, layout_of(record.tokens)
-        ids = np.array([self.vocab.get(t, unknown) for t in record.tokens], self.dtype)
+        ids = np.fromiter(map(self.vocab.get, record.tokens, repeat(unknown)), self.dtype)
         prompt = record.tokens.index(IMG_END) + 2 if layout == "read" else 0
         split, source = meta.get("split"), record.source
         codes = _hash(self.hashes[ids[self.coded[ids]]].tobytes())

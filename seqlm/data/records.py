@@ -186,9 +186,9 @@ def _check_label(label: Any, n_classes: int, tokens: tuple[str, ...]) -> None:
     last = (n_classes or MAX_LABEL + 1) - 1
     if not 0 <= label <= last:
         raise DataError(f"label: {label} is out of range; classes go from 0 to {last}")
-    for token in dict.fromkeys(tokens):
-        if class_of(token) not in (None, label):
-            raise DataError(f"label: it is {label}, but the row holds {token}; fix one of them")
+    if set(map(class_of, set(tokens))) - {None, label}:
+        token = next(token for token in tokens if class_of(token) not in (None, label))
+        raise DataError(f"label: it is {label}, but the row holds {token}; fix one of them")
 
 
 def _repaired(record: Record, known: Mapping[str, str]) -> Record:
