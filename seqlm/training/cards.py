@@ -189,9 +189,12 @@ def _verdict(values: Mapping) -> str:
     accuracy = {k: as_estimate(v["accuracy"]) for k, v in values["baselines"].items()}
     best, ours = max(accuracy, key=lambda k: accuracy[k].value), as_estimate(values["accuracy"])
     numbers = f"the best baseline, {best}: {ours} against {accuracy[best]}"
-    if ours.value > accuracy[best].value:
+    gap = as_estimate(values["baselines"][best]["accuracy_gap"])
+    if gap.low > 0:
         return f"The classifier classifies more rows correctly than {numbers}."
-    return f"The classifier does not beat {numbers}. For these rows no GPT is needed."
+    if gap.high < 0:
+        return f"The classifier does not beat {numbers}. For these rows no GPT is needed."
+    return f"The classifier is not distinguishable from {numbers}; the difference is {gap}."
 
 
 def write_report(directory: Path, record: Mapping, values: Mapping) -> None:

@@ -15,7 +15,7 @@ from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import measure_tokens
 from seqlm.evaluation.ngrams import fit_ngrams
 from seqlm.evaluation.scores import RowSums, classifier_probabilities, score_tokens, sum_scores
-from seqlm.evaluation.significance import ratio_of_rows
+from seqlm.evaluation.significance import mcnemar, ratio_of_rows
 
 BASELINE_ROWS = 5_000  # what an SVM learns from in seconds; its time grows with the square
 NGRAM_TOKENS = 2**22  # what the n-gram baselines count; of more rows they see so many at random
@@ -154,16 +154,20 @@ def evaluate_classifier(model, corpus: Corpus, split: str = "test") -> dict:
     prompts, labels = corpus.to_classify(split)
     probabilities = classifier_probabilities(model, prompts)  # (N, C)
     n_classes = probabilities.shape[1]
-    values = measure_classes(labels, probabilities.argmax(1), n_classes, probabilities)
+    guesses = probabilities.argmax(1)
+    values = measure_classes(labels, guesses, n_classes, probabilities)
     values |= _left_out(corpus, split, n_classes=n_classes)
-    return values | {"baselines": measure_class_baselines(corpus, split, n_classes)}
+    return values | {"baselines": measure_class_baselines(corpus, split, n_classes, guesses)}
 
 
-def measure_class_baselines(corpus: Corpus, split: str, n_classes: int) -> dict[str, dict]:
+def measure_class_baselines(
+    corpus: Corpus, split: str, n_classes: int, guesses: np.ndarray | None = None
+) -> dict[str, dict]:
     """Name -> `measure_classes` on `split` of classical classifiers that learn from the train rows.
 
     They see how often each code comes, and no order. Of many train rows they see `BASELINE_ROWS` at
     random, and the name says so. There are none, {}, where the train rows are of one class.
+    With a classifier's `guesses` (N,) each has "accuracy_gap": that classifier's accuracy minus its.
     """
     prompts, labels = corpus.to_classify("train")
     one_per_class = np.unique(labels, return_index=True)[1]  # no class may be lost by the draw
@@ -180,9 +184,13 @@ def measure_class_baselines(corpus: Corpus, split: str, n_classes: int) -> dict[
         bag = bag_of_codes(test_prompts[start : start + BASELINE_ROWS], corpus.kinds)
         for name, baseline in fitted.items():
             predicted[name].append(baseline.predict(bag))
-    return {
-        CLASS_BASELINES[name] + fewer: measure_classes(
-            test_labels, np.concatenate(classes), n_classes
+    measured = {}
+    for name, parts in predicted.items():
+        classes = np.concatenate(parts)
+        found = measured[CLASS_BASELINES[name] + fewer] = measure_classes(
+            test_labels, classes, n_classes
         )
-        for name, classes in predicted.items()
-    }
+        if guesses is not None:
+            gap = mcnemar(guesses == test_labels, classes == test_labels).difference
+            found["accuracy_gap"] = gap.to_json()
+    return measured

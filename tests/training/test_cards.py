@@ -62,7 +62,10 @@ COMMONEST, SVM = "always the commonest class", "RBF-SVM on counts of codes"
 def classifier(ours: float, svm: float) -> dict:
     """What a classifier's run leaves; both numbers are invented."""
     lazy = {**classes(0.0), "accuracy": share(0.1)}
-    return {**classes(ours), "baselines": {COMMONEST: lazy, SVM: classes(svm)}}
+    gap = number(ours - svm, "share")  # it leaves out 0 where the two differ
+    gap |= {"low": ours - svm - 0.05, "high": ours - svm + 0.05}
+    best = {**classes(svm), "accuracy_gap": gap}
+    return {**classes(ours), "baselines": {COMMONEST: lazy, SVM: best}}
 
 
 def test_a_classifiers_card_and_report_hold_its_baselines(tmp_path):
@@ -82,6 +85,13 @@ def test_a_classifier_that_does_not_beat_a_baseline_says_so(tmp_path):
     held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
     text = report(tmp_path, held, classifier(0.7, 0.9))
     assert f"does not beat the best baseline, {SVM}" in text and "no GPT is needed" in text
+
+
+def test_a_classifier_that_is_right_a_little_more_often_is_not_distinguishable(tmp_path):
+    held = {**record(160, 4), "best": {"step": 100, "class_nll": 0.4, "accuracy": 0.9}}
+    text = report(tmp_path, held, classifier(0.92, 0.9))
+    assert f"is not distinguishable from the best baseline, {SVM}" in text
+    assert "classifies more rows" not in text and "no GPT" not in text
 
 
 def test_a_users_own_run_is_reported_with_baselines_and_a_figure(tmp_path):

@@ -122,7 +122,10 @@ def test_a_classifier_is_measured_beside_baselines_that_learned_from_the_train_r
     accuracy = {name: found["accuracy"] for name, found in baselines.items()}
     assert accuracy["always the commonest class"]["value"] == pytest.approx(6 / 30)
     assert accuracy["RBF-SVM on counts of codes"]["value"] > 0.8
+    ours = json.loads((out / "metrics.json").read_text())["values"]["accuracy"]["value"]
     for name, found in accuracy.items():
+        gap = baselines[name]["accuracy_gap"]
+        assert gap["value"] == pytest.approx(ours - found["value"], abs=1e-9)
         assert found["n"] == 30
         assert f"{name}: accuracy {Estimate.from_json(found)}" in said
         assert f"baseline: {name} | {found['value']:.1%}" in report
