@@ -167,7 +167,7 @@ def measure_class_baselines(
 
     They see how often each code comes, and no order. Of many train rows they see `BASELINE_ROWS` at
     random, and the name says so. There are none, {}, where the train rows are of one class.
-    With a classifier's `guesses` (N,) each has "accuracy_gap": that classifier's accuracy minus its.
+    With `guesses` (N,) of a classifier each has "accuracy_gap": the classifier's accuracy minus its.
     """
     prompts, labels = corpus.to_classify("train")
     one_per_class = np.unique(labels, return_index=True)[1]  # no class may be lost by the draw
