@@ -200,13 +200,17 @@ class TrainConfig:
     schedule: Literal["cosine", "linear", "constant_with_warmup", "warmup_stable_decay"] = "cosine"
     max_grad_norm: float = Field(1.0, ge=1e-9)
     max_length: int = Field(1024, ge=4)
-    max_steps: int = Field(-1, ge=-1)
+    max_steps: int = Field(-1, ge=-1)  # but not 0
     max_seconds: float | None = Field(None, ge=0.001)
     evals: int = Field(20, ge=1)
     patience: int = Field(5, ge=0)
     precision: Precision = "auto"
     seed: int = Field(42, ge=0, le=MAX_SEED)
     resume: bool = True
+
+    def __post_init__(self):
+        if self.max_steps == 0:
+            raise ConfigError("max_steps: must be at least 1, or -1 to follow num_epochs, got 0")
 
 
 @checked_dataclass

@@ -16,6 +16,10 @@ class DataError(SeqlmError):
     """A file, a row or a token does not follow the data contract (data/README.md)."""
 
 
+class NotFiniteError(DataError):
+    """A model's logits are infinite or not numbers."""
+
+
 class ConfigError(SeqlmError):
     """A setting has a value that cannot work."""
 

@@ -21,10 +21,10 @@ from nbconvert import HTMLExporter, MarkdownExporter
 from traitlets.config import Config
 
 from seqlm import workspace
+from seqlm.atomic import atomic_path
 from seqlm.errors import ConfigError, PipelineError, SeqlmError
 from seqlm.evaluation.tables import readme_estimates
 from seqlm.utils import (
-    atomic_path,
     format_duration,
     modules_behind,
     read_json,

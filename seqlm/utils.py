@@ -1,4 +1,4 @@
-"""Atomic files, JSON, hashes, fingerprints of code, durations, versions."""
+"""Text files, JSON, hashes, fingerprints of code, durations, versions."""
 
 from __future__ import annotations
 
@@ -9,88 +9,17 @@ import math
 import os
 import platform
 import re
-import secrets
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from seqlm.atomic import atomic_path
 from seqlm.errors import DataError, SeqlmError
 
 PACKAGE = Path(__file__).parent
-
-
-def _beside(target: Path, kind: str) -> Path:
-    # The name ends as the target's does: numpy and matplotlib choose a format by the suffix.
-    return target.with_name(f".{kind}-{secrets.token_hex(4)}-{target.name}")
-
-
-def _prepare(path: str | Path) -> Path:
-    # A link is written through, so that a folder linked to a bigger disk stays there.
-    target = Path(os.path.realpath(path))
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SeqlmError(
-            f"{path}: its folder cannot be made ({error.strerror}); choose another place"
-        ) from error
-    if not os.access(target.parent, os.W_OK):
-        raise SeqlmError(f"{path}: its folder is not writable; choose another place")
-    return target
-
-
-@contextmanager
-def atomic_path(path: str | Path) -> Iterator[Path]:
-    """Yield a temporary path in the target's folder, and rename it to `path` at the end.
-
-    The folder is made when it is missing. When the block raises, `path` stays as it was.
-    Raises SeqlmError when the folder cannot be written or `path` is a folder.
-    """
-    target = _prepare(path)
-    if target.is_dir():
-        raise SeqlmError(f"{path}: this is a folder where a file should go; choose another name")
-    aside = _beside(target, "tmp")
-    try:
-        yield aside
-        os.replace(aside, target)
-    finally:
-        with suppress(FileNotFoundError):
-            aside.unlink()
-
-
-@contextmanager
-def atomic_dir(path: str | Path) -> Iterator[Path]:
-    """Yield an empty temporary folder beside `path`, and swap it in whole at the end.
-
-    What lay at `path` before is removed only once the new folder is in its place; when the block
-    raises, it stays as it was. Raises SeqlmError when `path` is a file, or holds the current
-    folder (swapping that away would take everything in it along).
-    """
-    target = _prepare(path)
-    if target.exists() and not target.is_dir():
-        raise SeqlmError(f"{path}: this is a file where a folder should go; choose another name")
-    here = Path.cwd().resolve()
-    if target == here or target in here.parents:
-        raise SeqlmError(f"{path}: everything in it would be replaced; name a folder of its own")
-    aside, old = _beside(target, "tmp"), _beside(target, "old")
-    aside.mkdir()
-    try:
-        yield aside
-        if target.exists():
-            os.rename(target, old)
-        try:
-            os.rename(aside, target)
-        except OSError:
-            if old.exists():
-                os.rename(old, target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def write_text(path: str | Path, text: str) -> None:

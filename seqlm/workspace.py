@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from seqlm import utils
+from seqlm.atomic import atomic_path
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.tables import escape_markdown
@@ -158,7 +159,7 @@ class Workspace:
         picture = io.BytesIO()
         # Without a fixed date and version the same picture would be another file each run.
         figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
-        with utils.atomic_path(self.figures / f"{name}.png") as aside:
+        with atomic_path(self.figures / f"{name}.png") as aside:
             aside.write_bytes(picture.getvalue())
         utils.write_text(self.figures / f"{name}.txt", figure.alt + "\n")
         return picture.getvalue()

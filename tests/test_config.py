@@ -254,3 +254,8 @@ def test_a_mistake_by_position_names_the_field_and_an_unknown_name_is_refused():
         ModelConfig(2, 0)
     with pytest.raises(ConfigError, match="^layers: "):
         ModelConfig(layers=2)
+
+
+def test_no_steps_at_all_are_refused():
+    with pytest.raises(ConfigError, match="^max_steps: must be at least 1, or -1 to follow"):
+        TrainConfig(max_steps=0)

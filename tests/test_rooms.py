@@ -7,9 +7,14 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "seqlm"
 # From the bottom up. A room imports from lower lines only; rooms of one line not from each other.
 ORDER = [
-    *(["errors"], ["utils"], ["checked"], ["config"]),
+    *(["errors"], ["atomic"], ["utils"], ["checked"], ["config"]),
     *(["data"], ["models"], ["evaluation"], ["plots"], ["training"], ["workspace"]),
-    *(["deploy", "playground", "lab", "exercises"], ["pipeline"], ["commands"], ["cli"]),
+    *(
+        ["deploy", "playground", "lab", "exercises"],
+        ["pipeline"],
+        ["commands"],
+        ["cli"],
+    ),
 ]
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms}
 

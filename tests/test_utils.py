@@ -1,8 +1,7 @@
-"""Files are written whole or not at all, and what cannot be read is said in a sentence."""
+"""What cannot be read or written is said in a sentence; hashes, fingerprints and durations."""
 
 import json
 import math
-import os
 from pathlib import Path
 
 import numpy as np
@@ -11,111 +10,13 @@ import pytest
 from seqlm.errors import DataError, SeqlmError
 from seqlm.utils import (
     PACKAGE,
-    atomic_dir,
-    atomic_path,
     code_fingerprint,
     format_duration,
     modules_behind,
     read_json,
     sha256_of,
     write_json,
-    write_text,
 )
-
-
-def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_a_finished_block_puts_the_file_in_place_and_makes_its_folders(tmp_path):
-    target = tmp_path / "new" / "folder" / "a.txt"
-    with atomic_path(target) as aside:
-        aside.write_text("whole")
-        assert not target.exists()
-    assert target.read_text() == "whole"
-    assert names_in(target.parent) == ["a.txt"]
-
-
-def test_a_failed_block_leaves_the_old_file_and_no_litter(tmp_path):
-    target = tmp_path / "a.txt"
-    target.write_text("old")
-    with pytest.raises(RuntimeError), atomic_path(target) as aside:
-        aside.write_text("half")
-        raise RuntimeError
-    assert target.read_text() == "old"
-    assert names_in(tmp_path) == ["a.txt"]
-
-
-def test_the_temporary_name_keeps_the_suffix_that_numpy_chooses_a_format_by(tmp_path):
-    with atomic_path(tmp_path / "book.npz") as aside:
-        np.savez(aside, centers=np.arange(3))
-    assert np.load(tmp_path / "book.npz")["centers"].tolist() == [0, 1, 2]
-
-
-def test_a_linked_file_is_written_through_the_link(tmp_path):
-    (tmp_path / "real.txt").write_text("old")
-    (tmp_path / "link.txt").symlink_to("real.txt")
-    write_text(tmp_path / "link.txt", "new")
-    assert (tmp_path / "link.txt").is_symlink()
-    assert (tmp_path / "real.txt").read_text() == "new"
-
-
-def test_a_file_is_not_written_over_a_folder_nor_below_a_file(tmp_path):
-    (tmp_path / "file").write_text("")
-    with pytest.raises(SeqlmError, match="folder where a file should go"):
-        write_text(tmp_path, "x")
-    with pytest.raises(SeqlmError, match="cannot be made"):
-        write_text(tmp_path / "file" / "below.txt", "x")
-
-
-def test_a_folder_is_swapped_in_whole(tmp_path):
-    target = tmp_path / "model"
-    target.mkdir()
-    (target / "old.txt").write_text("old")
-    with atomic_dir(target) as aside:
-        (aside / "new.txt").write_text("new")
-        assert names_in(target) == ["old.txt"]
-    assert names_in(target) == ["new.txt"]
-    assert names_in(tmp_path) == ["model"]
-
-
-def test_a_failed_block_leaves_the_old_folder_and_no_litter(tmp_path):
-    target = tmp_path / "model"
-    target.mkdir()
-    (target / "old.txt").write_text("old")
-    with pytest.raises(RuntimeError), atomic_dir(target) as aside:
-        (aside / "new.txt").write_text("new")
-        raise RuntimeError
-    assert names_in(target) == ["old.txt"]
-    assert names_in(tmp_path) == ["model"]
-
-
-def test_the_old_folder_comes_back_when_the_new_one_cannot_be_put_in_place(tmp_path, monkeypatch):
-    target = tmp_path / "model"
-    target.mkdir()
-    (target / "old.txt").write_text("old")
-    rename = os.rename
-
-    def failing(source, destination):
-        if Path(source).name.startswith(".tmp-"):
-            raise OSError("disk gone")
-        rename(source, destination)
-
-    monkeypatch.setattr(os, "rename", failing)
-    with pytest.raises(OSError, match="disk gone"), atomic_dir(target) as aside:
-        (aside / "new.txt").write_text("new")
-    assert names_in(target) == ["old.txt"]
-    assert names_in(tmp_path) == ["model"]
-
-
-@pytest.mark.parametrize("name", [".", ".."])
-def test_the_current_folder_is_never_swapped_away(tmp_path, monkeypatch, name):
-    inside = tmp_path / "inside"
-    inside.mkdir()
-    monkeypatch.chdir(inside)
-    with pytest.raises(SeqlmError, match="name a folder of its own"), atomic_dir(name):
-        pass
-    assert inside.is_dir()
 
 
 def test_json_keeps_the_order_of_keys_and_takes_numpy_values(tmp_path):

@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
+from seqlm.atomic import atomic_dir
 from seqlm.data.encoder import Encoder
 from seqlm.data.files import Part, is_dataset, read_rows
 from seqlm.data.records import warn_of_rows
 from seqlm.data.table import Table
 from seqlm.errors import DataError, SeqlmError, error_prefix
-from seqlm.utils import atomic_dir, code_fingerprint, read_json, sha256_of, write_json
+from seqlm.utils import code_fingerprint, read_json, sha256_of, write_json
 
 LARGE = 2**24  # bytes; smaller files are read into memory by one process
 ROWS_A_BATCH = 4_096

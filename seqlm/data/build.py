@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from seqlm.atomic import atomic_path
 from seqlm.config import DataConfig
 from seqlm.data.codebook import PatchCodebook, load_arrays
 from seqlm.data.images import LEVELS, augmented_images, load_images, split_indices
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import DataError
-from seqlm.utils import atomic_path, code_fingerprint, read_json, write_json
+from seqlm.utils import code_fingerprint, read_json, write_json
 
 SEQUENCES, VOCAB, ABOUT = "sequences.jsonl", "vocab.json", "data.json"
 CODEBOOK, IMAGES = "codebook.npz", "images.npz"

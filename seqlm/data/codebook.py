@@ -10,8 +10,8 @@ from sklearn.cluster import KMeans
 from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 
+from seqlm.atomic import atomic_path
 from seqlm.errors import ConfigError, DataError
-from seqlm.utils import atomic_path
 
 
 def load_arrays(path: Path, *names: str) -> list[np.ndarray]:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from seqlm.atomic import atomic_path
 from seqlm.data.files import SPLITS, read_rows
 from seqlm.data.tokens import (
     CLS,
@@ -30,7 +31,7 @@ from seqlm.data.tokens import (
     shorten,
 )
 from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix
-from seqlm.utils import atomic_path, json_name
+from seqlm.utils import json_name
 
 MAX_LABEL = 2**31 - 1  # where the vocabulary has no class tokens
 

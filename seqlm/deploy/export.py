@@ -17,6 +17,7 @@ import yaml
 from huggingface_hub import ModelCard
 from transformers import GPT2Config, PreTrainedModel
 
+from seqlm.atomic import atomic_dir
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus
 from seqlm.data.tokenizer import load_tokenizer, save_tokenizer
@@ -24,7 +25,7 @@ from seqlm.deploy.onnx_model import GRAPH, INSTALL, OnnxModel, check_graph, load
 from seqlm.deploy.quantize import QuantisationLoss, quantisation_loss, quantise, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
 from seqlm.models.gpt2 import is_classifier, load_model
-from seqlm.utils import atomic_dir, write_text
+from seqlm.utils import write_text
 
 TOLERANCE = 1e-4  # how far a logit may be from torch's
 ROUNDING = 1e-5  # and that share of the logit, for models whose logits go into the hundreds

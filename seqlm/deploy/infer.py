@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqlm.atomic import atomic_path
 from seqlm.config import Runtime, SampleConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.codebook import PatchCodebook
@@ -30,7 +31,7 @@ from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix, prin
 from seqlm.evaluation.scores import predict_classes
 from seqlm.models.generation import generate_sentences, next_token_table, token_ids
 from seqlm.models.gpt2 import is_classifier, load_model
-from seqlm.utils import atomic_path, check_folder
+from seqlm.utils import check_folder
 
 _SHADES = " ░▒▓█"
 BAR = 30

@@ -15,7 +15,7 @@ from torch.nn.functional import log_softmax
 from seqlm.data.table import row_lengths
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
-from seqlm.models.gpt2 import default_device, is_classifier
+from seqlm.models.gpt2 import default_device, finite, is_classifier
 from seqlm.models.inference import packed_copy
 
 # On a CPU what fits its caches: 16,384 tokens were a fifth slower.
@@ -89,7 +89,7 @@ def score_tokens(model, rows: Rows, batch_size: int | None = None) -> TokenScore
     """Scores of every token but the first of every row, by a causal language model.
 
     The result does not depend on `batch_size` nor on padding, beyond rounding. A tie counts against
-    the model, and so do logits that are not numbers.
+    the model. Raises NotFiniteError for logits that are infinite or not numbers.
     """
     was_training = model.training
     fast = _fast(model, rows)
@@ -100,11 +100,12 @@ def score_tokens(model, rows: Rows, batch_size: int | None = None) -> TokenScore
         labels = input_ids[:, 1:]  # (B, T-1)
         log_probs = log_softmax(logits, dim=-1)
         of_label = log_probs.gather(-1, labels[..., None])  # (B, T-1, 1)
-        rank = (~(log_probs < of_label)).sum(-1) - 1  # the label itself is not before itself
+        rank = (log_probs >= of_label).sum(-1) - 1  # the label itself is not before itself
         lengths = torch.tensor([len(rows[i]) for i in batch], device=model.device)
         place = torch.arange(1, input_ids.shape[1], device=model.device).expand_as(labels)
         real = place < lengths[:, None]  # (B, T-1)
         row = torch.as_tensor(batch, device=model.device)[:, None].expand_as(labels)
+        finite(of_label[real])  # one bad logit spoils all of its softmax
         columns = (row, place, labels, -of_label[..., 0].double(), rank)
         parts.append([column[real].cpu().numpy() for column in columns])
     model.train(was_training)
@@ -117,7 +118,7 @@ def last_logits(model, rows: Rows) -> torch.Tensor:
     """A language model's logits after the last token of each row. (B, V) float32."""
     logits = model(pad(rows).to(model.device), use_cache=False).logits.float()  # (B, T, V)
     last = torch.tensor([len(row) - 1 for row in rows], device=model.device)
-    return logits[torch.arange(len(rows), device=model.device), last]
+    return finite(logits[torch.arange(len(rows), device=model.device), last])
 
 
 def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
@@ -142,7 +143,7 @@ def classifier_probabilities(model, prompts: Rows) -> np.ndarray:
 def _class_softmax(model, prompts: Rows, class_logits: Callable) -> np.ndarray:
     fast, order, parts = _fast(model, prompts), [], []
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
-        logits = class_logits(fast, [prompts[i] for i in batch]).float()  # (B, C)
+        logits = finite(class_logits(fast, [prompts[i] for i in batch]).float())  # (B, C)
         order.append(batch)
         parts.append(logits.softmax(-1).double().cpu().numpy())
     return np.concatenate(parts)[np.argsort(np.concatenate(order))]  # (N, C)

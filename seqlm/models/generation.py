@@ -25,6 +25,7 @@ from seqlm.data.tokens import (
 )
 from seqlm.errors import ConfigError, DataError
 from seqlm.models.beam_search import beam_search
+from seqlm.models.gpt2 import finite
 from seqlm.models.inference import PACKED_ROWS, Decoder, packed_copy
 
 MAX_BATCH_ROWS = 256
@@ -45,7 +46,7 @@ def next_token_probabilities(model, ids: Sequence[int]) -> np.ndarray:
     check_prompt(model.config.n_positions, ids)
     model.eval()
     logits = model(torch.tensor([list(ids)], device=model.device), use_cache=False).logits
-    return logits[0, -1].double().softmax(-1).cpu().numpy()
+    return finite(logits[0, -1]).double().softmax(-1).cpu().numpy()
 
 
 def next_token_table(model, tokenizer, ids: Sequence[int], k: int = 10) -> list[NextToken]:

@@ -15,7 +15,7 @@ from transformers import (
 
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import EOS, IMG, PAD
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError, DataError, NotFiniteError
 
 # Progress bars for files that load at once, and advice that does not apply here (padding stands on
 # the right, tied weights are one), would hide what matters. Errors still come through.
@@ -193,6 +193,16 @@ def check_length(model: PreTrainedModel, longest_row: int) -> None:
             f"max_length: rows of {longest_row} tokens do not fit n_positions = {n_positions}; "
             "lower max_length, or raise n_positions"
         )
+
+
+def finite(logits: torch.Tensor) -> torch.Tensor:
+    """`logits` as they are. Raises NotFiniteError when one is infinite or not a number."""
+    if not bool(logits.isfinite().all()):
+        raise NotFiniteError(
+            "the model's logits are not finite numbers: its training diverged, or its weights are "
+            "damaged; use an earlier checkpoint, or train again with a lower learning rate"
+        )
+    return logits
 
 
 def count_parameters(model: PreTrainedModel) -> int:

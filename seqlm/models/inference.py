@@ -7,7 +7,7 @@ from torch import nn
 from transformers import Cache, DynamicLayer, GPT2PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from seqlm.models.gpt2 import fit_attention
+from seqlm.models.gpt2 import finite, fit_attention
 
 PACKED_ROWS = 16  # fewer rows at once, and packing costs more time than it saves
 
@@ -111,7 +111,7 @@ class Decoder:
         output = self.model(
             self.input_ids, past_key_values=self.cache, use_cache=True, **self.extra
         )
-        self.cache, logits = output.past_key_values, output.logits[:, -1].float()
+        self.cache, logits = output.past_key_values, finite(output.logits[:, -1].float())
         if self.repeated is not None:
             self.cache.reorder_cache(self.repeated)
             logits, self.repeated = logits[self.repeated], None

@@ -11,6 +11,7 @@ from seqlm.config import SampleConfig
 from seqlm.data.tokenizer import encode_tokens
 from seqlm.data.tokens import KIND_CODE, code_token, token_kinds
 from seqlm.models.generation import strategy_probabilities, withhold_class
+from seqlm.models.gpt2 import finite
 from seqlm.models.inference import guided_logits
 
 
@@ -81,7 +82,7 @@ def _logits(model, ids: list[int], last: int) -> torch.Tensor:
     """Logits of each of the `last` ids, from the ids before it. (last, V) float."""
     model.eval()
     input_ids = torch.tensor([ids[:-1]], device=model.device)
-    return model(input_ids, use_cache=False).logits[0, -last:].float()
+    return finite(model(input_ids, use_cache=False).logits[0, -last:].float())
 
 
 @torch.inference_mode()

@@ -5,13 +5,14 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCardData
 
+from seqlm.atomic import atomic_path
 from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.significance import baseline_verdict
 from seqlm.evaluation.tables import code_span, escape_markdown, run_table
 from seqlm.plots.style import DPI
 from seqlm.plots.training import LOSSES, plot_training_process
-from seqlm.utils import atomic_path, format_duration, write_text
+from seqlm.utils import format_duration, write_text
 
 PROCESS = "training_process"
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon and AdamW"}

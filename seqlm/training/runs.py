@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seqlm.atomic import atomic_path
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
@@ -29,7 +30,7 @@ from seqlm.training.measure import (
 from seqlm.training.replay import is_learned, keep_unseen, read_learned
 from seqlm.training.tasks import train_classifier, train_lm
 from seqlm.training.timing import processes
-from seqlm.utils import atomic_path, check_folder, write_json, write_text
+from seqlm.utils import check_folder, write_json, write_text
 
 METRICS = "metrics.json"
 

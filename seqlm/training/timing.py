@@ -1,8 +1,9 @@
-"""Time training steps: choose a precision, forecast a run, plan the steps that fit a time limit."""
+"""Time training steps: choose a precision, forecast a run, keep a time limit, log progress."""
 
 import math
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -10,9 +11,11 @@ from statistics import median
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from transformers import TrainerCallback
 
 from seqlm.config import TrainConfig
 from seqlm.errors import ConfigError
+from seqlm.utils import format_duration
 
 TIMED_PASSES = 3  # of a precision, at most
 TOO_SLOW = 1.5  # a precision whose first pass takes so many times the other's is not timed again
@@ -20,6 +23,8 @@ TIMING_SHARE = 0.02  # of the run; after so long no more passes are timed
 FEWEST_STEPS = 10  # of a run with a time limit
 EVALUATION_SHARE = 0.25  # at most so much of a time limit goes to evaluations
 COPIES_SAVED = 4  # at an evaluation: weights and AdamW's two moments, and the best model
+LOG_SECONDS = 20.0  # between two lines of progress
+BUSY = "less than half the speed of the forecast: another program is using the processor"
 _DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -180,3 +185,67 @@ def agree(value):
     """The first process's `value`, in every process."""
     processes()
     return broadcast_object_list([value])[0]
+
+
+class TimeLimit(TrainerCallback):
+    """Stops after so many seconds, those of an interrupted run included."""
+
+    def __init__(self, elapsed: Callable[[], float], limit: float | None):
+        self.elapsed, self.limit, self.reached = elapsed, limit, False
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if agree(self.elapsed() > self.limit):
+            control.should_training_stop = self.reached = True
+
+
+class Progress(TrainerCallback):
+    """A line now and then: the step, the loss, tokens per second of training, the time left.
+
+    `step_tokens` are those of an average step: batches of long rows take longer than others.
+    """
+
+    def __init__(self, log: Callable[[str], None], forecast: Forecast, step_tokens: float):
+        self.log, self.step_tokens = log, step_tokens
+        self.forecast, self.best_speed = forecast, step_tokens / forecast.step
+        self.warned = False
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.first_step, self.began = state.global_step, time.perf_counter()
+        self.mark = self.last_logged = self.began
+        self.pauses = self.evals = 0
+
+    def on_evaluate(self, args, state, control, **kwargs):
+        self.evals += 1
+        self.on_save(args, state, control)
+
+    def on_save(self, args, state, control, **kwargs):
+        now = time.perf_counter()
+        self.pauses, self.mark = self.pauses + now - self.mark, now
+
+    def on_step_end(self, args, state, control, **kwargs):
+        now, done = time.perf_counter(), state.global_step - self.first_step
+        self.mark = now
+        if done == 1:  # it is slow, and left out of the speed
+            self.start, self.seen, self.shown = now, state.num_input_tokens_seen, (0.0, 0)
+        if done == 1 or done != 10 and now - self.last_logged < LOG_SECONDS:
+            return
+        self.last_logged = now
+        seconds = now - self.start - self.pauses
+        tokens = state.num_input_tokens_seen - self.seen
+        speed = tokens / seconds
+        evaluation = self.pauses / self.evals if self.evals else self.forecast.evaluation
+        measured = Forecast(self.step_tokens / speed, evaluation)
+        left = measured.seconds(state.global_step, state.max_steps, args.eval_steps)
+        losses = [line["loss"] for line in state.log_history if "loss" in line]
+        loss = f" · loss {losses[-1]:.3f}" if losses else ""
+        line = f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
+        line += f"{format_duration(left)} left"
+        if done == 10:
+            line += f"; corrected: {format_duration(now - self.began + left)} in all"
+            self.best_speed = max(self.best_speed, speed)
+        self.log(line)
+        recent = (tokens - self.shown[1]) / (seconds - self.shown[0])
+        self.shown = seconds, tokens
+        if done >= 10 and recent < self.best_speed / 2 and not self.warned:
+            self.warned = True
+            self.log(BUSY)

@@ -14,22 +14,21 @@ from transformers import (
     GPT2LMHeadModel,
     PrinterCallback,
     Trainer,
-    TrainerCallback,
     TrainingArguments,
 )
 
+from seqlm.atomic import atomic_dir, writing
 from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
+from seqlm.errors import NotFiniteError, SeqlmError
 from seqlm.models.gpt2 import default_device
 from seqlm.training.batches import IGNORED, EpochOrder, Rows, collator, mean_class_loss
 from seqlm.training.muon import build_optimizer
 from seqlm.training.replay import LEARNED
-from seqlm.training.timing import Forecast, agree, count_steps
-from seqlm.utils import atomic_dir, format_duration, read_json
+from seqlm.training.timing import Forecast, Progress, TimeLimit, count_steps
+from seqlm.utils import read_json
 
 DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay
-LOG_SECONDS = 20.0  # between two lines of progress
-BUSY = "less than half the speed of the forecast: another program is using the processor"
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,70 +38,6 @@ class ValidationMetric:
     name: str  # of the value that chooses the best checkpoint; lower is better
     measure: Callable[[torch.nn.Module], dict[str, float]]
     key: object  # the rows measured, for JSON; with another key it is another run
-
-
-class _TimeLimit(TrainerCallback):
-    """Stops after so many seconds, those of an interrupted run included."""
-
-    def __init__(self, trainer: "MeasuringTrainer", limit: float):
-        self.trainer, self.limit = trainer, limit
-
-    def on_step_end(self, args, state, control, **kwargs):
-        if agree(self.trainer.elapsed() > self.limit):
-            control.should_training_stop = self.trainer.out_of_time = True
-
-
-class _Progress(TrainerCallback):
-    """A line now and then: the step, the loss, tokens per second of training, the time left.
-
-    `step_tokens` are those of an average step: batches of long rows take longer than others.
-    """
-
-    def __init__(self, log: Callable[[str], None], forecast: Forecast, step_tokens: float):
-        self.log, self.step_tokens = log, step_tokens
-        self.forecast, self.best_speed = forecast, step_tokens / forecast.step
-        self.warned = False
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.first_step, self.began = state.global_step, time.perf_counter()
-        self.mark = self.last_logged = self.began
-        self.pauses = self.evals = 0
-
-    def on_evaluate(self, args, state, control, **kwargs):
-        self.evals += 1
-        self.on_save(args, state, control)
-
-    def on_save(self, args, state, control, **kwargs):
-        now = time.perf_counter()
-        self.pauses, self.mark = self.pauses + now - self.mark, now
-
-    def on_step_end(self, args, state, control, **kwargs):
-        now, done = time.perf_counter(), state.global_step - self.first_step
-        self.mark = now
-        if done == 1:  # it is slow, and left out of the speed
-            self.start, self.seen, self.shown = now, state.num_input_tokens_seen, (0.0, 0)
-        if done == 1 or done != 10 and now - self.last_logged < LOG_SECONDS:
-            return
-        self.last_logged = now
-        seconds = now - self.start - self.pauses
-        tokens = state.num_input_tokens_seen - self.seen
-        speed = tokens / seconds
-        evaluation = self.pauses / self.evals if self.evals else self.forecast.evaluation
-        measured = Forecast(self.step_tokens / speed, evaluation)
-        left = measured.seconds(state.global_step, state.max_steps, args.eval_steps)
-        losses = [line["loss"] for line in state.log_history if "loss" in line]
-        loss = f" · loss {losses[-1]:.3f}" if losses else ""
-        line = f"step {state.global_step:,} of {state.max_steps:,}{loss} · {speed:,.0f} tokens/s · "
-        line += f"{format_duration(left)} left"
-        if done == 10:
-            line += f"; corrected: {format_duration(now - self.began + left)} in all"
-            self.best_speed = max(self.best_speed, speed)
-        self.log(line)
-        recent = (tokens - self.shown[1]) / (seconds - self.shown[0])
-        self.shown = seconds, tokens
-        if done >= 10 and recent < self.best_speed / 2 and not self.warned:
-            self.warned = True
-            self.log(BUSY)
 
 
 def _arguments(
@@ -136,6 +71,7 @@ def _arguments(
         save_steps=evaluate_every,
         save_total_limit=2,
         logging_steps=max(1, plan["steps"] // 200),
+        logging_nan_inf_filter=False,  # it would log another loss in place of one that is NaN
         metric_for_best_model=best_metric,
         greater_is_better=False,
         restore_callback_states_from_checkpoint=True,
@@ -181,13 +117,14 @@ class MeasuringTrainer(Trainer):
         )
         self.own_model, self.metric, self.config = model, metric, config  # FSDP wraps self.model
         self.log_line = log if self.is_world_process_zero() else lambda line: None
-        self.started, self.out_of_time = time.perf_counter(), False
+        self.started = time.perf_counter()
         self.remove_callback(PrinterCallback)
         one_epoch = replace(config, num_epochs=1.0, max_steps=-1)
         step_tokens = int(rows.ids.lengths.sum()) / count_steps(one_epoch, len(rows))
-        self.add_callback(_Progress(self.log_line, forecast, step_tokens))
+        self.add_callback(Progress(self.log_line, forecast, step_tokens))
+        self.time_limit = TimeLimit(self.elapsed, config.max_seconds)
         if config.max_seconds is not None:
-            self.add_callback(_TimeLimit(self, config.max_seconds))
+            self.add_callback(self.time_limit)
 
     def run(self, checkpoint: Path | None) -> dict:
         """Train, from `checkpoint` if there is one, evaluate at the end; return what was logged."""
@@ -225,6 +162,26 @@ class MeasuringTrainer(Trainer):
         finally:
             hook.remove()
 
+    def training_step(self, *args, **kwargs) -> torch.Tensor:
+        """Trainer's own. Raises SeqlmError when the loss is no finite number: training diverged."""
+        loss = super().training_step(*args, **kwargs)
+        if not math.isfinite(loss):
+            raise self._diverged(f"the loss is {float(loss)}", self.state.global_step + 1)
+        return loss
+
+    def _diverged(self, what: str, step: int) -> SeqlmError:
+        best = self.state.best_global_step
+        kept = f"best_model is that of step {best:,}" if best else "no model was saved"
+        lower = self.config.learning_rate / 4
+        return SeqlmError(
+            f"{self.config.output_dir}: at step {step:,} {what}: training has diverged; {kept}. "
+            f"Train again with a lower rate, such as --learning_rate {lower:.2g}"
+        )
+
+    def _save_checkpoint(self, *args, **kwargs) -> None:
+        with writing(self.args.output_dir):
+            super()._save_checkpoint(*args, **kwargs)
+
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)
 
@@ -244,11 +201,12 @@ class MeasuringTrainer(Trainer):
             torch.save(self.args, aside / "training_args.bin")
             if self.train_dataset.learned is not None:
                 np.save(aside / LEARNED, self.train_dataset.learned)
-            for path in aside.iterdir():
-                path.chmod(0o644)  # safetensors keeps its file to its owner; a model is for sharing
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
-        values = {f"eval_{name}": v for name, v in self.metric.measure(self.model).items()}
+        try:
+            values = {f"eval_{name}": v for name, v in self.metric.measure(self.model).items()}
+        except NotFiniteError as error:
+            raise self._diverged("the logits are not finite", self.state.global_step) from error
         score, best = values[f"eval_{self.metric.name}"], self.state.best_metric
         is_best = bool(best is None or score < best)
         if is_best:
@@ -281,7 +239,7 @@ class MeasuringTrainer(Trainer):
         """ "max_seconds" or "patience", where one of them ended the run; else None."""
         steps, planned = self.state.global_step, self.args.max_steps
         if steps < planned:
-            return "max_seconds" if self.out_of_time else "patience"
+            return "max_seconds" if self.time_limit.reached else "patience"
         shortened = planned < count_steps(self.config, len(self.train_dataset))
         return "max_seconds" if shortened else None
 

@@ -1,5 +1,7 @@
 """Every token is scored once, by hand the same as by the model, whatever it was padded with."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -8,13 +10,14 @@ from transformers import GPT2ForSequenceClassification
 
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import class_ids, draw_layout, read_layout, reading_prompt
-from seqlm.errors import DataError
+from seqlm.errors import DataError, NotFiniteError
 from seqlm.evaluation import scores as scores_module
 from seqlm.evaluation.metrics import nll, top_k_accuracy
 from seqlm.evaluation.scores import (
     batches,
     class_probabilities,
     classifier_probabilities,
+    last_logits,
     score_tokens,
 )
 from seqlm.models.gpt2 import build_classifier, build_lm
@@ -88,12 +91,22 @@ def test_scoring_is_done_without_dropout_and_leaves_the_model_as_it_was():
     np.testing.assert_array_equal(first.nll, score_tokens(model, ragged_rows()).nll)
 
 
-@pytest.mark.parametrize("level", [0.0, float("nan")])
-def test_a_model_that_cannot_choose_has_guessed_nothing_right(level):
-    model = BigramModel(np.full((8, 8), level))
+def test_a_model_that_cannot_choose_has_guessed_nothing_right():
+    model = BigramModel(np.zeros((8, 8)))
     scores = score_tokens(model, [[0, 1, 2, 3]])
     assert top_k_accuracy(scores, 5).value == 0
     assert scores.rank.tolist() == [7, 7, 7]
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf")])
+def test_logits_that_are_no_numbers_are_refused(level):
+    table = np.zeros((8, 8))
+    table[2, 5] = level
+    model, rows = BigramModel(table), [[0, 1, 2, 3], [0, 1, 2]]
+    assert score_tokens(model, rows[1:]).nll.tolist() == pytest.approx([np.log(8)] * 2)
+    for score in (score_tokens, last_logits, partial(class_probabilities, class_ids=[1, 2])):
+        with pytest.raises(NotFiniteError, match="training diverged, or its weights are damaged"):
+            score(model, rows)
 
 
 @pytest.mark.parametrize("vocab_size", [516, 100_000])

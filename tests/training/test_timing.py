@@ -9,8 +9,7 @@ from seqlm.config import TrainConfig
 from seqlm.models.gpt2 import build_lm
 from seqlm.training import timing, trainer
 from seqlm.training.muon import build_optimizer
-from seqlm.training.timing import Forecast, choose_precision, plan_steps, update_seconds
-from seqlm.training.trainer import BUSY
+from seqlm.training.timing import BUSY, Forecast, choose_precision, plan_steps, update_seconds
 
 LONG = {"num_epochs": 1000.0, "batch_size": 4}
 
@@ -133,7 +132,7 @@ def test_steps_and_evaluations_are_planned_to_fit_the_time_limit(settings, secon
 def run(clock, step_seconds, forecast, evaluate_every=1000):
     """The lines of a run whose steps take `step_seconds`, of 100 tokens each."""
     lines = []
-    progress = trainer._Progress(lines.append, forecast, step_tokens=100)
+    progress = timing.Progress(lines.append, forecast, step_tokens=100)
     state = SimpleNamespace(global_step=0, num_input_tokens_seen=0, max_steps=len(step_seconds))
     state.log_history = []
     args = SimpleNamespace(eval_steps=evaluate_every)

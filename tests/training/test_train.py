@@ -17,7 +17,7 @@ from transformers import AutoTokenizer, GPT2LMHeadModel, GPT2Tokenizer
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.data.tokenizer import build_tokenizer
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError, DataError, NotFiniteError, SeqlmError
 from seqlm.evaluation.scores import PACKED_TOKENS, score_tokens
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
@@ -703,6 +703,35 @@ def test_losses_that_json_cannot_hold_are_written_as_nothing(tmp_path, monkeypat
     assert [line["grad_norm"] is None for line in record["history"]] == [True, False, False]
     assert [line["loss"] is None for line in record["history"]] == [True, False, False]
     assert record["finished"]
+
+
+def test_training_stops_at_the_first_loss_that_is_no_number(tmp_path, monkeypatch):
+    real = training.MeasuringTrainer.compute_loss
+
+    def spoiled(trainer, *args, **kwargs):
+        loss = real(trainer, *args, **kwargs)
+        return loss * float("nan") if trainer.state.global_step == 6 else loss
+
+    monkeypatch.setattr(training.MeasuringTrainer, "compute_loss", spoiled)
+    said = r"at step 7 the loss is nan: training has diverged; best_model is that of step [36]\. .*"
+    with pytest.raises(SeqlmError, match=f"{said}lower rate, such as --learning_rate 0.0025"):
+        learn(tmp_path, rows_alike())
+    assert all(weight.isfinite().all() for weight in weights(tmp_path / "best_model").values())
+    assert newest_checkpoint(tmp_path).name == "checkpoint-6"
+
+
+def test_a_model_whose_logits_are_no_numbers_is_never_the_best(tmp_path):
+    evaluations = []
+
+    def measure(model):
+        evaluations.append(1)
+        if len(evaluations) > 1:  # the first is made before training
+            raise NotFiniteError("bad")
+        return code_nll(model)
+
+    with pytest.raises(SeqlmError, match="at step 3 the logits are not finite: training has"):
+        learn(tmp_path, rows_alike(), measure=measure)
+    assert not (tmp_path / "best_model").exists()
 
 
 def test_a_measure_called_loss_is_not_mistaken_for_the_training_loss(tmp_path):
