@@ -167,7 +167,7 @@ def measure_class_baselines(
 
     They see how often each code comes, and no order. Of many train rows they see `BASELINE_ROWS` at
     random, and the name says so. There are none, {}, where the train rows are of one class.
-    With `guesses` (N,) of a classifier each has "accuracy_gap": the classifier's accuracy minus its.
+    With `guesses` (N,), a classifier's, each has "accuracy_gap": that one's accuracy minus its own.
     """
     prompts, labels = corpus.to_classify("train")
     one_per_class = np.unique(labels, return_index=True)[1]  # no class may be lost by the draw
@@ -187,10 +187,10 @@ def measure_class_baselines(
     measured = {}
     for name, parts in predicted.items():
         classes = np.concatenate(parts)
-        found = measured[CLASS_BASELINES[name] + fewer] = measure_classes(
+        values = measured[CLASS_BASELINES[name] + fewer] = measure_classes(
             test_labels, classes, n_classes
         )
         if guesses is not None:
             gap = mcnemar(guesses == test_labels, classes == test_labels).difference
-            found["accuracy_gap"] = gap.to_json()
+            values["accuracy_gap"] = gap.to_json()
     return measured
