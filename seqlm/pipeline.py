@@ -54,6 +54,7 @@ def run_pipeline(
     Raises ConfigError for a profile that names an unknown notebook or parameter (before anything
     runs), PipelineError with the failing cell's error when a notebook fails.
     """
+    workspace.check_kernel()
     notebooks = workspace.read_notebooks()
     profile = read_profile(ws, notebooks)
     fingerprints: dict[str, str] = {}
@@ -171,7 +172,7 @@ def _run(ws: Workspace, notebook: Notebook, parameters: dict, current: str) -> f
             str(executed),
             parameters,
             cwd=str(notebook.path.parent),
-            kernel_name="python3",
+            kernel_name=workspace.KERNEL,
             progress_bar=False,
             # The kernel talks to this process alone; its remark on encryption only alarms people.
             extra_arguments=["--IPKernelApp.log_level=50"],

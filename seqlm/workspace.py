@@ -5,8 +5,12 @@ import html
 import io
 import os
 import re
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from jupyter_client.kernelspec import KernelSpecManager
 
 from seqlm import utils
 from seqlm.atomic import atomic_path
@@ -14,6 +18,7 @@ from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.tables import escape_markdown
 
+KERNEL = "python3"  # the name of the kernel that runs the notebooks
 PARTS = ("course", "laboratory", "report")  # in the order they run
 
 
@@ -78,6 +83,27 @@ def find_root(start: Path | None = None) -> Path:
         f"{start}: not inside the seqlm project (no notebooks/profiles above it); change to the "
         "project's folder, or set SEQLM_HOME to it"
     )
+
+
+def check_kernel() -> None:
+    """Refuse to run notebooks in a Python that is gone, or that belongs to another environment.
+
+    A kernel of that name in the user's own folders can come before this environment's.
+    """
+    spec = KernelSpecManager().get_kernel_spec(KERNEL)
+    program = spec.argv[0]
+    if re.fullmatch(r"python(\d(\.\d+)?)?", program):  # Jupyter then starts this very Python
+        return
+    question = [program, "-c", "import sys; print(sys.prefix)"]
+    try:
+        answer = subprocess.run(question, capture_output=True, text=True).stdout.strip()
+    except OSError:
+        answer = "nothing, since it cannot be started"
+    if answer != sys.prefix:
+        raise ConfigError(
+            f"{spec.resource_dir}: this Jupyter kernel starts {program}, which uses {answer}, and "
+            f"seqlm is in {sys.prefix}; remove it with `jupyter kernelspec remove {KERNEL}`"
+        )
 
 
 @dataclass(frozen=True)

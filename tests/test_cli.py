@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from seqlm import cli
 from seqlm.cli import main
@@ -399,3 +401,32 @@ def test_a_full_disk_is_one_sentence(error, monkeypatch, capsys):
     assert main(["build"]) == 2
     said = capsys.readouterr().err
     assert "the disk is full" in said and said.count("\n") == 1
+
+
+names = st.sampled_from(["batch_size", "learning_rate", "data_path", "vocab_path", "size", "seed"])
+yaml_values = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+
+
+@settings(
+    max_examples=25,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(
+    content=st.binary(max_size=40)
+    | st.text("abc:-[]{}#&*!|>'\"%@` \n\t0.", max_size=40).map(str.encode)
+    | st.dictionaries(
+        names | st.text(max_size=6), yaml_values | st.lists(yaml_values, max_size=3)
+    ).map(lambda held: yaml.safe_dump(held).encode())
+)
+def test_any_config_file_is_read_or_refused_without_a_traceback(tmp_path, capsys, content):
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    words = ["train", "--config", str(path), "--data_path", "nowhere", "--vocab_path", "nowhere"]
+    try:
+        assert main([*words, "--output_dir", str(tmp_path / "out")]) == 2
+    except SystemExit as ended:
+        assert ended.code == 2
+    assert capsys.readouterr().err.strip()

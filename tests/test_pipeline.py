@@ -49,6 +49,29 @@ def test_a_wrong_profile_is_refused_before_anything_runs(profile, text, said):
     assert not ws.outputs.exists()
 
 
+@pytest.mark.parametrize("program", ["gone", "another"])
+def test_a_kernel_of_another_python_is_named_before_anything_runs(
+    profile, program, tmp_path, monkeypatch
+):
+    another = tmp_path / "another"
+    another.write_text("#!/bin/sh\necho /elsewhere\n")
+    another.chmod(0o755)
+    folder = tmp_path / "jupyter" / "kernels" / "python3"
+    spec = {
+        "argv": [str(tmp_path / program), "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+    }
+    write_json(folder / "kernel.json", spec | {"display_name": "Python", "language": "python"})
+    ws = profile("")
+    workspace.check_kernel()
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    with pytest.raises(ConfigError) as caught:
+        pipeline.run_pipeline(ws)
+    said = str(caught.value)
+    assert said.startswith(f"{folder}: ") and str(tmp_path / program) in said
+    assert ("/elsewhere" in said) is (program == "another") and "kernelspec remove" in said
+    assert not ws.outputs.exists()
+
+
 @pytest.mark.parametrize("name", ["smoke", "laptop", "original", "gpu"])
 def test_every_profile_names_only_parameters_that_exist(name):
     assert isinstance(pipeline.read_profile(Workspace(name), read_notebooks()), dict)

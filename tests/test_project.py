@@ -172,6 +172,14 @@ def test_ci_runs_the_test_command_that_the_readme_names() -> None:
     assert "make test" in lines, "README.md shows no code block with the line `make test`"
 
 
+def test_the_workflow_names_every_action_by_its_commit() -> None:
+    text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
+    actions = re.findall(r"uses: (.*)", text)
+    assert len(actions) >= 5
+    for action in actions:
+        assert re.fullmatch(r"actions/[a-z-]+@[0-9a-f]{40}  # v\d+\.\d+\.\d+", action), action
+
+
 def test_the_workflow_runs_the_same_script_and_keeps_the_report() -> None:
     text = (ROOT / ".github/workflows/ci.yml").read_text(encoding="utf-8")
     steps = {name: job["steps"] for name, job in yaml.safe_load(text)["jobs"].items()}

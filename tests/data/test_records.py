@@ -10,11 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from seqlm.data.records import Record, describe, lacks_class_token, read_records, write_records
 from seqlm.data.splits import leaks, split_records
 from seqlm.data.tokens import default_vocab, draw_layout, layout_of, read_layout, read_vocab
-from seqlm.errors import ConfigError, DataError, DataWarning
+from seqlm.errors import ConfigError, DataError, DataWarning, printable
 
 VOCAB = default_vocab(8, 3)
 USER_DATA = Path(
@@ -612,3 +614,76 @@ def test_sources_are_compared_by_value():
         Record(read_layout([i], 0), 0, {"source_id": s}) for i, s in enumerate([3, "3", 3.0])
     ]
     assert len(leaks({"train": records[:1], "val": records[1:2], "test": records[2:]})) == 2
+
+
+# ---------------------------------------------------------------- any file at all
+
+
+FUZZ = settings(
+    max_examples=300,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=list(HealthCheck),
+)
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=6),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=6), inner),
+    max_leaves=8,
+)
+words = st.sampled_from([*VOCAB, "<NEW>", "\ud800", "\x1b[2J"])
+rows = st.fixed_dictionaries(
+    {"tokens": json_values | st.lists(words, max_size=8).map(" ".join)},
+    optional={
+        "label": json_values | st.integers(-1, 4),
+        "meta": json_values
+        | st.fixed_dictionaries({}, optional={"split": json_values, "source_id": json_values}),
+        "more": json_values,
+    },
+)
+file_bytes = st.one_of(
+    st.binary(max_size=60),
+    st.binary(max_size=20).map(gzip.compress),
+    st.lists(rows | json_values, max_size=4).map(
+        lambda held: "\n".join(json.dumps(row) for row in held).encode()
+    ),
+    st.text('{}[]",:\\u0d8 1eE+-.\n\r', max_size=40).map(str.encode),
+)
+
+
+def read_or_one_sentence(read, path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataWarning)
+        try:
+            read(path)
+        except DataError as error:
+            said = printable(error)
+            assert said.startswith(str(path)) and "\n" not in said and len(said) < 600
+
+
+@FUZZ
+@given(content=file_bytes, repair=st.booleans(), unknown=st.booleans(), name=st.booleans())
+def test_any_file_of_rows_is_read_or_refused_in_one_sentence(
+    tmp_path, content, repair, unknown, name
+):
+    path = tmp_path / ("rows.jsonl" if name else "rows.jsonl.gz")
+    path.write_bytes(content)
+
+    def read(path):
+        records = read_records(path, VOCAB, repair_tail=repair, allow_unknown=unknown)
+        describe(records, VOCAB)
+
+    read_or_one_sentence(read, path)
+
+
+@FUZZ
+@given(
+    content=file_bytes
+    | st.dictionaries(words | st.text(max_size=4), st.integers(-1, 12) | json_values).map(
+        lambda held: json.dumps(VOCAB | held).encode()
+    )
+)
+def test_any_vocabulary_is_read_or_refused_in_one_sentence(tmp_path, content):
+    path = tmp_path / "vocab.json"
+    path.write_bytes(content)
+    read_or_one_sentence(read_vocab, path)

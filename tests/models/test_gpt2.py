@@ -1,6 +1,9 @@
 """A small GPT-2 as it should be: of the right size, seeded, undecided at first, and reloadable."""
 
+import json
 import math
+import pickle
+import shutil
 from dataclasses import asdict, fields
 
 import numpy as np
@@ -433,3 +436,40 @@ def test_the_attention_kernel_changes_the_speed_not_the_answers(lm, vocab):
             answers[lm.config._attn_implementation] = lm(rows).logits
     assert answers.keys() == {"eager", "sdpa"}
     assert torch.allclose(answers["eager"], answers["sdpa"], atol=1e-5)
+
+
+class Planted:
+    """Unpickled, it writes a file: what a hostile model directory could do, and worse."""
+
+    def __init__(self, proof):
+        self.proof = proof
+
+    def __reduce__(self):
+        return (type(self.proof).touch, (self.proof,))
+
+
+PICKLES = ["training_args.bin", "pytorch_model.bin", "optimizer.pt", "adapter_model.bin"]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("load", [load_lm, load_classifier])
+def test_planted_pickles_and_code_beside_a_model_are_never_run(load, alone, saved_lm, tmp_path):
+    directory, proof = tmp_path / "planted", tmp_path / "ran"
+    shutil.copytree(saved_lm, directory)
+    for name in PICKLES:
+        (directory / name).write_bytes(pickle.dumps(Planted(proof)))
+    (directory / "modeling.py").write_text(f"open({str(proof)!r}, 'w')")
+    config = json.loads((directory / "config.json").read_text())
+    config["auto_map"] = {"AutoModelForCausalLM": "modeling.Model", "AutoConfig": "modeling.Config"}
+    (directory / "config.json").write_text(json.dumps(config))
+    if alone:  # nothing but pickles to read
+        (directory / "model.safetensors").unlink()
+    if alone or load is load_classifier:
+        with pytest.raises(DataError) as caught:
+            load(directory)
+        assert str(caught.value).startswith(str(directory))
+    else:
+        load(directory)
+    assert not proof.exists()
+    pickle.loads((directory / PICKLES[0]).read_bytes())
+    assert proof.exists(), "the pickle would have run"
