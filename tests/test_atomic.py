@@ -143,7 +143,7 @@ def test_contents_reach_the_disk_before_the_name_and_the_folder_after(tmp_path, 
 )
 def test_a_full_disk_gets_a_sentence_and_leaves_the_old_file(tmp_path, error):
     (tmp_path / "a").write_text("old")
-    with pytest.raises(SeqlmError, match="a: cannot be written .* make room"):
-        with atomic_path(tmp_path / "a"):
-            raise error
+    message = "a: cannot be written .* make room"
+    with pytest.raises(SeqlmError, match=message), atomic_path(tmp_path / "a"):
+        raise error
     assert (tmp_path / "a").read_text() == "old" and names_in(tmp_path) == ["a"]
