@@ -207,6 +207,7 @@ def train_ours(turns: Turns, case: Case, shape: dict, precision: str) -> None:
             Rows(case.rows()),
             metric,
             config,
+            "benchmark",
             precision,
             {"steps": STEPS, "evals": 1},
             Forecast(1.0, 0.0),

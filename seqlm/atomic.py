@@ -2,14 +2,19 @@
 
 import errno
 import os
+import platform
 import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from seqlm.errors import SeqlmError
 
+LOCK = ".seqlm.lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # How torch and safetensors, whose errors have no number, put it.
 _CANNOT_WRITE = ("iostream error", "PytorchStreamWriter", "I/O error")
@@ -126,3 +131,28 @@ def flush(path: Path) -> None:
         os.fsync(number)
     finally:
         os.close(number)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Let no other process use `folder`, which is made, meanwhile. Locks may be nested.
+
+    The system frees the lock of a process that was killed. Raises SeqlmError, naming process,
+    machine and time, when another holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    file = Path(os.path.realpath(folder)) / LOCK
+    lock = FileLock(file, is_singleton=True)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        holder = file.read_text(encoding="utf-8") or "another process"
+        raise SeqlmError(
+            f"{folder}: in use by {holder}; wait until it is done, or choose another folder"
+        ) from None
+    try:
+        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
+        file.write_text(f"process {os.getpid()} on {platform.node()} since {now}", encoding="utf-8")
+        yield
+    finally:
+        lock.release()

@@ -18,7 +18,7 @@ from seqlm.training.measure import check_measurable
 from seqlm.training.replay import keep_unseen, learned_rows, read_learned, with_replay
 from seqlm.training.tasks import train_rows, validation_metric
 from seqlm.training.timing import processes
-from seqlm.training.train import train_model
+from seqlm.training.train import owned, train_model
 from seqlm.utils import check_folder, read_text, write_text
 
 MODELS = ("best_model", "final_model")
@@ -53,9 +53,10 @@ def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfi
     _check(options, config)
     check_folder(config.output_dir)
     data = _load_data(files, options, config)
-    record, about = train_from(options, config, data.mixed, data.old, data.classifies)
-    if processes().is_main_process:
-        _save(data, files, options, config.output_dir, record, about)
+    with owned(config.output_dir):
+        record, about = train_from(options, config, data.mixed, data.old, data.classifies)
+        if processes().is_main_process:
+            _save(data, files, options, config.output_dir, record, about)
 
 
 def _check(options: FinetuneConfig, config: TrainConfig) -> None:

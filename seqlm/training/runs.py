@@ -30,6 +30,7 @@ from seqlm.training.measure import (
 from seqlm.training.replay import is_learned, keep_unseen, read_learned
 from seqlm.training.tasks import train_classifier, train_lm
 from seqlm.training.timing import processes
+from seqlm.training.train import owned
 from seqlm.utils import check_folder, write_json, write_text
 
 METRICS = "metrics.json"
@@ -63,13 +64,14 @@ def train_and_evaluate(
         corpus = keep_unseen(corpus, ("val", "test"), learned, start_from, only_unseen)
     log_corpus(corpus)
     check_measurable(corpus, classifies)
-    if classifies:
-        record = train_classifier(corpus, size, config, start_from, log=print_at_once)
-    else:
-        record = train_lm(corpus, size, config, log=print_at_once)
-    if processes().is_main_process:
-        values = evaluate_best_model(config.output_dir, corpus)
-        save_run(config.output_dir, record, values, corpus, files)
+    with owned(config.output_dir):  # so that model and metrics are of one run
+        if classifies:
+            record = train_classifier(corpus, size, config, start_from, log=print_at_once)
+        else:
+            record = train_lm(corpus, size, config, log=print_at_once)
+        if processes().is_main_process:
+            values = evaluate_best_model(config.output_dir, corpus)
+            save_run(config.output_dir, record, values, corpus, files)
 
 
 def evaluate_model(

@@ -9,13 +9,14 @@ import json
 import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 
 from seqlm import utils
+from seqlm.atomic import locked
 from seqlm.config import TrainConfig
 from seqlm.data.table import Ids
 from seqlm.errors import DataError
@@ -26,10 +27,11 @@ from seqlm.training.timing import (
     Forecast,
     choose_precision,
     plan_steps,
+    processes,
     saving_seconds,
     update_seconds,
 )
-from seqlm.training.trainer import MeasuringTrainer, ValidationMetric
+from seqlm.training.trainer import WHOLE, MeasuringTrainer, ValidationMetric
 
 RECORD = "training.json"
 
@@ -49,9 +51,19 @@ def train_model(
     is not run again (`resume=False` starts anew). Returns the record that is also in training.json:
     history, evaluations, best step, seconds, precision, versions.
     """
-    directory = config.output_dir
-    utils.check_folder(directory)
+    utils.check_folder(config.output_dir)
     check_length(model, rows.ids.lengths.max())
+    with owned(config.output_dir):
+        return _train_owned(model, tokenizer, rows, metric, config, log)
+
+
+def owned(directory: Path):
+    """Let no other run use `directory` meanwhile; of torchrun's processes the first holds it."""
+    return locked(directory) if processes().is_main_process else nullcontext()
+
+
+def _train_owned(model, tokenizer, rows, metric, config, log) -> dict:
+    directory = config.output_dir
     identity = run_identity(model, tokenizer, rows, metric, config)
     earlier = _earlier_record(directory, identity) if config.resume else {}
     if earlier.get("finished"):
@@ -59,9 +71,9 @@ def train_model(
         return earlier
     if config.resume and not earlier and (directory / RECORD).is_file():
         log(f"{directory}: contains a run with other settings; this run replaces it")
-    checkpoint = newest_checkpoint(directory) if earlier else None
+    checkpoint = newest_checkpoint(directory, identity, log) if earlier else None
 
-    trainer, plan = _prepare(model, tokenizer, rows, metric, config, earlier, log)
+    trainer, plan = _prepare(model, tokenizer, rows, metric, config, identity, earlier, log)
     if checkpoint is None:
         shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     record = {
@@ -107,22 +119,31 @@ def _earlier_record(directory: Path, identity: str) -> dict:
     if not (directory / RECORD).is_file():
         return {}
     record = utils.read_json(directory / RECORD)
+    if not isinstance(record, dict):
+        raise DataError(f"{directory / RECORD}: no record of a run; move it away")
     models = [directory / name / "model.safetensors" for name in ("best_model", "final_model")]
     lost = record.get("finished") and not all(path.is_file() for path in models)
     return record if record.get("identity") == identity and not lost else {}
 
 
-def newest_checkpoint(directory: Path) -> Path | None:
-    """The newest whole checkpoint below `directory`; one cut short in writing is passed over."""
-    states = Path(directory).glob("checkpoints/checkpoint-*/trainer_state.json")
-    for state in sorted(states, key=lambda path: -int(path.parent.name.split("-")[1])):
+def newest_checkpoint(directory: Path, identity: str, log: Callable = print) -> Path | None:
+    """The newest whole checkpoint of this run; `log` gets a line for each that is passed over."""
+    paths = Path(directory).glob("checkpoints/checkpoint-*")
+    for path in sorted(paths, key=lambda path: -int(path.name.split("-")[1])):
+        about = {}
         with suppress(DataError):
-            if isinstance(utils.read_json(state), dict):  # Trainer writes this file last
-                return state.parent
+            about = utils.read_json(path / WHOLE)
+        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
+        if about and about["identity"] != identity:
+            log(f"{path}: is of a run with other settings; it is passed over")
+        elif not about or any(sizes.get(name) != size for name, size in about["files"].items()):
+            log(f"{path}: is damaged, or was not written to its end; it is passed over")
+        else:
+            return path
     return None
 
 
-def _prepare(model, tokenizer, rows, metric, config, earlier, log):
+def _prepare(model, tokenizer, rows, metric, config, identity, earlier, log):
     """The Trainer; and precision, values before training, and plan, which a resumed run keeps."""
     collate = collator(tokenizer.pad_token_id)
     model.to(default_device())
@@ -140,7 +161,7 @@ def _prepare(model, tokenizer, rows, metric, config, earlier, log):
     evaluation = time.perf_counter() - started + saving_seconds(model, config.output_dir)
     forecast = Forecast(step, earlier["forecast"]["evaluation"] if earlier else evaluation)
     plan = earlier.get("plan") or plan_steps(config, len(rows), forecast)
-    run = precision["chosen"], plan, forecast, log
+    run = identity, precision["chosen"], plan, forecast, log
     trainer = MeasuringTrainer(model, tokenizer, rows, metric, config, *run)
     seconds = asdict(forecast)
     return trainer, {"precision": precision, "forecast": seconds, "initial": initial, "plan": plan}

@@ -17,7 +17,7 @@ from transformers import (
     TrainingArguments,
 )
 
-from seqlm.atomic import atomic_dir, writing
+from seqlm.atomic import atomic_dir, settle, writing
 from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import NotFiniteError, SeqlmError
@@ -26,8 +26,9 @@ from seqlm.training.batches import IGNORED, EpochOrder, Rows, collator, mean_cla
 from seqlm.training.muon import build_optimizer
 from seqlm.training.replay import LEARNED
 from seqlm.training.timing import Forecast, Progress, TimeLimit, count_steps
-from seqlm.utils import read_json
+from seqlm.utils import read_json, write_json
 
+WHOLE = "whole.json"  # in a checkpoint that was written to its end: whose it is, and its files
 DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay
 
 
@@ -97,6 +98,7 @@ class MeasuringTrainer(Trainer):
         rows: Rows,
         metric: ValidationMetric,
         config: TrainConfig,
+        identity: str,
         precision: str,
         plan: dict[str, int],
         forecast: Forecast,
@@ -117,7 +119,7 @@ class MeasuringTrainer(Trainer):
         )
         self.own_model, self.metric, self.config = model, metric, config  # FSDP wraps self.model
         self.log_line = log if self.is_world_process_zero() else lambda line: None
-        self.started = time.perf_counter()
+        self.identity, self.started = identity, time.perf_counter()
         self.remove_callback(PrinterCallback)
         one_epoch = replace(config, num_epochs=1.0, max_steps=-1)
         step_tokens = int(rows.ids.lengths.sum()) / count_steps(one_epoch, len(rows))
@@ -179,8 +181,15 @@ class MeasuringTrainer(Trainer):
         )
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
-        with writing(self.args.output_dir):
+        """Trainer's own; once it is on the disk, the run's identity and the files' sizes follow."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        with writing(folder):
             super()._save_checkpoint(*args, **kwargs)
+        self.accelerator.wait_for_everyone()  # each process has written its random state
+        if self.is_world_process_zero():
+            settle(folder)
+            sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
+            write_json(folder / WHOLE, {"identity": self.identity, "files": sizes})
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)

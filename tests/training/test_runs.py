@@ -149,7 +149,7 @@ def test_one_class_is_refused_before_anything_is_trained(tmp_path):
     files = files_of(tmp_path, (r for r in sentences(80) if r.label == 1))
     with pytest.raises(DataError, match="are of class 1; .* at least two classes"):
         runs.train_and_evaluate(files, SIZE, config_of(tmp_path / "out"), classifies=True)
-    assert not (tmp_path / "out").exists()
+    assert [path.name for path in (tmp_path / "out").iterdir()] in ([], [".seqlm.lock"])
 
 
 def test_what_no_number_counts_is_printed_beside_it(tmp_path, capsys):

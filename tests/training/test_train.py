@@ -23,7 +23,7 @@ from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
 from seqlm.training.batches import Rows, collator
 from seqlm.training.train import newest_checkpoint, train_model
-from seqlm.training.trainer import ValidationMetric
+from seqlm.training.trainer import WHOLE, ValidationMetric
 
 pytestmark = pytest.mark.slow
 
@@ -116,6 +116,11 @@ def kill_at(evaluation: int):
 def killed(directory, ids, at: int, **settings):
     with pytest.raises(Killed):
         learn(directory, ids, log=kill_at(at), **settings)
+
+
+def newest(directory) -> Path | None:
+    identity = json.loads((directory / "training.json").read_text())["identity"]
+    return newest_checkpoint(directory, identity, quiet)
 
 
 TIMES = ("seconds", "train_runtime", "train_tokens_per_second")
@@ -379,11 +384,15 @@ def test_a_killed_run_with_a_time_limit_keeps_its_plan(tmp_path, monkeypatch, tr
 def test_a_killed_run_has_only_the_time_that_is_left(tmp_path, monkeypatch):
     planned(monkeypatch, 18)
     killed(tmp_path, rows_alike(), 4, max_seconds=100.0, **LONG)
-    path = newest_checkpoint(tmp_path) / "trainer_state.json"
+    path = newest(tmp_path) / "trainer_state.json"
     state = json.loads(path.read_text())
     for line in state["log_history"]:
         line["seconds"] += 100
     path.write_text(json.dumps(state))
+    whole = path.with_name(WHOLE)
+    about = json.loads(whole.read_text())
+    about["files"][path.name] = path.stat().st_size
+    whole.write_text(json.dumps(about))
     record = learn(tmp_path, rows_alike(), max_seconds=100.0, **LONG)
     assert record["steps"] == 10 and record["stopped_by"] == "max_seconds"
 
@@ -532,18 +541,22 @@ def test_a_resumed_run_is_as_patient_as_if_nothing_had_happened(tmp_path):
 
 
 def test_seconds_go_on_counting_where_they_stopped(interrupted):
-    path = newest_checkpoint(interrupted) / "trainer_state.json"
+    path = newest(interrupted) / "trainer_state.json"
     state = json.loads(path.read_text())
     spent = max(line["seconds"] for line in state["log_history"])
     for line in state["log_history"]:
         line["seconds"] += 100
     path.write_text(json.dumps(state))
+    whole = path.with_name(WHOLE)
+    about = json.loads(whole.read_text())
+    about["files"][path.name] = path.stat().st_size
+    whole.write_text(json.dumps(about))
     record = learn(interrupted, rows_alike())
     assert record["seconds"] > 100 + spent
 
 
 def test_a_checkpoint_cut_short_is_passed_over(interrupted, trainers):
-    whole = newest_checkpoint(interrupted)
+    whole = newest(interrupted)
     assert whole.name == "checkpoint-9"
     state = (whole / "trainer_state.json").read_bytes()
     for step, left in (("10", None), ("11", b""), ("12", state[: len(state) // 2])):
@@ -551,18 +564,54 @@ def test_a_checkpoint_cut_short_is_passed_over(interrupted, trainers):
         (half / "trainer_state.json").unlink()
         if left is not None:
             (half / "trainer_state.json").write_bytes(left)
-    assert newest_checkpoint(interrupted) == whole
+    assert newest(interrupted) == whole
     learn(interrupted, rows_alike())
     assert trainers[-1][1] == whole
 
 
-def test_the_newest_checkpoint_is_the_one_with_the_most_steps(tmp_path):
-    assert newest_checkpoint(tmp_path) is None
+def test_the_newest_checkpoint_is_the_one_with_the_most_steps(interrupted):
+    whole = newest(interrupted)
     for step in (900, 1000, 80):
-        directory = tmp_path / "checkpoints" / f"checkpoint-{step}"
-        directory.mkdir(parents=True)
-        (directory / "trainer_state.json").write_text("{}")
-    assert newest_checkpoint(tmp_path).name == "checkpoint-1000"
+        shutil.copytree(whole, whole.with_name(f"checkpoint-{step}"))
+    assert newest(interrupted).name == "checkpoint-1000"
+
+
+def test_weights_cut_in_half_are_passed_over_for_an_older_checkpoint(interrupted, trainers):
+    newer = newest(interrupted) / "model.safetensors"
+    newer.write_bytes(newer.read_bytes()[: newer.stat().st_size // 2])
+    lines = []
+    learn(interrupted, rows_alike(), log=lines.append)
+    assert trainers[-1][1].name == "checkpoint-6"
+    assert any("checkpoint-9: is damaged" in line for line in lines)
+
+
+def test_checkpoints_of_another_run_are_never_taken_over(interrupted, trainers, tmp_path):
+    moved = (interrupted / "checkpoints").rename(tmp_path / "elsewhere")
+    (interrupted / "checkpoints").symlink_to(moved)  # a link is not removed by shutil.rmtree
+    killed(interrupted, rows_alike(), 1, learning_rate=5e-3)
+    record = learn(interrupted, rows_alike(), learning_rate=5e-3)
+    assert trainers[-1][1] is None and record["history"][0]["step"] == 1
+
+
+def test_a_folder_has_one_run_at_a_time_and_a_kill_frees_it(tmp_path):
+    code = "import sys, time, pathlib; from seqlm.atomic import locked\n"
+    code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        try:
+            assert other.stdout.readline() == "held\n"
+            with pytest.raises(SeqlmError, match=f"in use by process {other.pid} on .* since 20"):
+                learn(tmp_path, rows_alike())
+            assert not (tmp_path / "training.json").exists()
+        finally:
+            other.kill()
+    learn(tmp_path, rows_alike(), max_steps=1)
+
+
+def test_a_record_that_is_a_list_gets_a_sentence(tmp_path):
+    (tmp_path / "training.json").write_text("[1]")
+    with pytest.raises(DataError, match="training.json: no record of a run; move it away"):
+        learn(tmp_path, rows_alike())
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, trainers):
@@ -681,6 +730,7 @@ def test_the_record_is_what_is_returned_and_nothing_else_is_left_behind(tmp_path
         "best_model",
         "final_model",
         "training.json",
+        ".seqlm.lock",
     }
     assert record["finished"] and record["rows"] == 24
     assert str(tmp_path) not in (tmp_path / "training.json").read_text()
@@ -717,7 +767,7 @@ def test_training_stops_at_the_first_loss_that_is_no_number(tmp_path, monkeypatc
     with pytest.raises(SeqlmError, match=f"{said}lower rate, such as --learning_rate 0.0025"):
         learn(tmp_path, rows_alike())
     assert all(weight.isfinite().all() for weight in weights(tmp_path / "best_model").values())
-    assert newest_checkpoint(tmp_path).name == "checkpoint-6"
+    assert newest(tmp_path).name == "checkpoint-6"
 
 
 def test_a_model_whose_logits_are_no_numbers_is_never_the_best(tmp_path):
@@ -774,7 +824,7 @@ def test_a_precision_that_cannot_be_had_costs_no_checkpoint(interrupted, monkeyp
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(ConfigError):
         learn(interrupted, rows_alike(), precision="fp16")
-    assert newest_checkpoint(interrupted).name == "checkpoint-9"
+    assert newest(interrupted).name == "checkpoint-9"
 
 
 def test_auto_takes_the_precision_that_was_faster_here(tmp_path, trainers, monkeypatch):

@@ -30,7 +30,7 @@ def trainer(tmp_path):
     model, tokenizer = build_lm(SIZE, VOCAB), build_tokenizer(VOCAB)
     plan, rows = {"steps": 1, "evals": 1}, Rows(RAGGED)
     return MeasuringTrainer(
-        model, tokenizer, rows, metric, config, "fp32", plan, Forecast(1.0, 0.0), print
+        model, tokenizer, rows, metric, config, "run", "fp32", plan, Forecast(1.0, 0.0), print
     )
 
 
