@@ -13,14 +13,7 @@ from sklearn.neighbors import NearestNeighbors
 
 from seqlm.errors import DataError
 from seqlm.evaluation.classical import fit_classical_models, flatten
-from seqlm.evaluation.estimates import (
-    CONFIDENCE,
-    ENDS,
-    RESAMPLES,
-    UNKNOWN,
-    Estimate,
-    proportion,
-)
+from seqlm.evaluation.estimates import CONFIDENCE, ENDS, RESAMPLES, UNKNOWN, Estimate, proportion
 from seqlm.plots.sampling import ROUNDING
 
 FOLDS = 5

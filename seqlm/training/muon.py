@@ -67,8 +67,7 @@ class MuonWithAdamW(torch.optim.AdamW):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-                # Nesterov: one step ahead.
-                update = weight.grad.lerp(momentum, MOMENTUM).to(self.dtype)
+                update = weight.grad.lerp(momentum, MOMENTUM).to(self.dtype)  # Nesterov: a step ahead
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 for part, change in zip(
                     weight.chunk(group["parts"], 1), update.chunk(group["parts"], 1), strict=True
@@ -91,8 +90,7 @@ def orthogonalize(matrices: torch.Tensor) -> torch.Tensor:
     if x.shape[2] >= 2 * x.shape[1] and x.dtype == torch.float32:
         # Each step multiplies x by a polynomial in x x^T. With long rows it is cheaper to multiply
         # the polynomials, and x once in the end; bf16 is not precise enough for that.
-        identity = torch.eye(x.shape[1], device=x.device)
-        total = identity.expand_as(square)
+        identity = total = torch.eye(x.shape[1], device=x.device)
         for _ in range(STEPS):
             polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c) + a * identity
             total, square = polynomial @ total, polynomial @ square @ polynomial
