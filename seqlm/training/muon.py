@@ -67,7 +67,7 @@ class MuonWithAdamW(torch.optim.AdamW):
                 if not state:
                     state["momentum"] = torch.zeros_like(weight)
                 momentum = state["momentum"].lerp_(weight.grad, 1 - MOMENTUM)
-                update = weight.grad.lerp(momentum, MOMENTUM).to(self.dtype)  # Nesterov: a step ahead
+                update = weight.grad.lerp(momentum, MOMENTUM).to(self.dtype)  # Nesterov: one ahead
                 weight.mul_(1 - group["lr"] * group["weight_decay"])
                 for part, change in zip(
                     weight.chunk(group["parts"], 1), update.chunk(group["parts"], 1), strict=True
