@@ -21,7 +21,6 @@ from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
 from seqlm.models.tracing import Trace
 from seqlm.plots.comparisons import plot_baselines, plot_comparisons, plot_forgetting
 from seqlm.plots.evaluation import (
-    plot_accuracy_by_class,
     plot_confusion_matrix,
     plot_next_tokens,
     plot_nll_by_position,
@@ -257,9 +256,6 @@ FIGURES = {
     ),
     "next tokens": lambda: plot_next_tokens(TABLE),
     "confusion": lambda: plot_confusion_matrix(classes(0.9)["confusion"], "Digits"),
-    "accuracy by class": lambda: plot_accuracy_by_class(
-        {name: metrics["per_class"] for name, metrics in values("sample")["drawn"].items()}
-    ),
     "reliability": lambda: plot_reliability(
         {READ: BINS, STARTED: BINS, SCRATCH: BINS}, "Calibration"
     ),

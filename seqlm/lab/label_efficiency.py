@@ -1,6 +1,6 @@
 """Accuracy by number of labels: classifiers from scratch, from a language model, and SVMs.
 
-No label is used that is not counted: the language model is trained on `without_labels`, and every
+No label is used that is not counted: the language model reads rows up to `<CLS>`, and every
 classifier for a fixed number of steps, because choosing a checkpoint would use the labels of val.
 """
 
@@ -21,7 +21,7 @@ from seqlm.data.build import ABOUT, IMAGES, SEQUENCES, load_pictures
 from seqlm.data.corpus import Corpus
 from seqlm.data.images import LEVELS, augmented_images
 from seqlm.data.records import Record
-from seqlm.data.tokens import CLS, IMG, IMG_END, KIND_CLASS, layout_of
+from seqlm.data.tokens import KIND_CLASS
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import ENDS, Estimate, proportion
@@ -36,27 +36,6 @@ SCRATCH = "classifier from scratch"
 SVM = "RBF-SVM on pixels"
 SVM_AUGMENTED = "RBF-SVM on pixels, augmented images too"
 CLASSIFIERS = (FROM_LM, SCRATCH, SVM, SVM_AUGMENTED)
-
-
-def without_labels(corpus: Corpus) -> Corpus:
-    """The same images in the same splits without their classes, one row per image.
-
-    Each row is ``<IMG> codes </IMG> <CLS>``, the input of a classifier. The vocabulary stays; rows
-    of neither layout are left out.
-    """
-    splits: dict[str, list[Record]] = {}
-    for name, records in corpus.splits.items():
-        rows = {}
-        for record in records:
-            if layout_of(record.tokens) == "other":
-                continue
-            begin, end = (record.tokens.index(token) for token in (IMG, IMG_END))
-            # Only what places the row; other fields might name the class.
-            meta = {k: v for k, v in record.meta.items() if k in ("split", "source_id", "copy")}
-            row = Record((*record.tokens[begin : end + 1], CLS), None, meta, record.line)
-            rows[row.source, meta.get("copy"), row.tokens] = row
-        splits[name] = list(rows.values())
-    return Corpus(corpus.vocab, splits, corpus.max_length)
 
 
 def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
@@ -93,7 +72,7 @@ def check_saw_no_labels(lm_directory: Path, corpus: Corpus) -> None:
     if share > 0.5:
         raise DataError(
             f"{lm_directory}: after <CLS> this language model puts {share:.0%} on class tokens, so "
-            "it has read labels; train one on label_efficiency.without_labels(corpus)"
+            "it has read labels; train one on rows that end at <CLS>"
         )
 
 
@@ -139,7 +118,7 @@ def learning_curve(
 
     Args:
         corpus: the rows that `build_dataset` wrote to `data_directory`.
-        lm_directory: a language model of `size` that was trained on `without_labels(corpus)`.
+        lm_directory: a language model of `size` that was trained on the rows up to `<CLS>`.
         results_path: JSON file of finished results, so that a killed run goes on. It starts anew
             when code, data, settings or the language model change.
         config, scratch: of the classifier from the language model, and of the one from scratch.

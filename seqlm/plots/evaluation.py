@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from seqlm.errors import printable
-from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, proportion
+from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, percent, styled
@@ -79,23 +79,22 @@ def plot_next_tokens(table: Sequence, heading: str = "Next token") -> Figure:
 
 @styled
 def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
-    """`counts` [true][predicted]; colour is the share of the true class, the numbers are counts."""
+    """`counts` [true][predicted]; shades are shares of the true class, the numbers are counts."""
     counts = np.asarray(counts)
     rows, total = counts.sum(axis=1), int(counts.sum())
     accuracy = proportion(np.arange(total) < np.trace(counts))
-    figure = canvas(4.95, f"{heading}: accuracy {accuracy.format_value()}, n = {total}", 6.8)
+    figure = canvas(4.95, f"{heading}: accuracy {accuracy.format_value()}, n = {total}", 5.8)
     ax = figure.add_subplot()
     seaborn.heatmap(
         counts / np.maximum(rows, 1)[:, None], vmin=0, vmax=1, cmap="gray_r", square=True, ax=ax,
         annot=np.where(counts, counts.astype(str), ""), fmt="",
-        yticklabels=[f"{k}  (n = {n})" for k, n in enumerate(rows)],
-        cbar_kws={"shrink": 0.8, "label": "share of the true class", "format": "{x:.0%}"},
+        yticklabels=[f"{k}  ({counts[k, k]} of {n})" for k, n in enumerate(rows)], cbar=False,
     )  # fmt: skip
     errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
     for row, column in np.argwhere(errors):
         corner, frame = (column + 0.04, row + 0.04), {"fill": False, "ec": style.VERMILLION}
         ax.add_patch(Rectangle(corner, 0.92, 0.92, lw=1.3, **frame))
-    ax.set(xlabel="predicted class (framed: errors)", ylabel="true class")
+    ax.set(xlabel="predicted class (framed: errors)", ylabel="true class (classified correctly)")
     ax.tick_params(length=0, rotation=0)
     ax.spines[:].set(visible=True, color=style.PALE)
     most = [divmod(i, len(counts)) for i in np.argsort(-errors, axis=None, kind="stable")[:3]]
@@ -106,35 +105,6 @@ def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figu
         f"{heading}: confusion matrix of {len(counts)} classes, accuracy {accuracy}.",
         f"Most frequent errors: {', '.join(words)}." if words else "",
     )
-
-
-@styled
-def plot_accuracy_by_class(
-    series: Mapping[str, Mapping[str, Numbers]], heading="Accuracy by class", label="accuracy"
-) -> Figure:
-    """For each name of `series` the share of each class, with its interval."""
-    classes = sorted({k for shares in series.values() for k in shares}, key=int)
-    figure = canvas(3.8, heading)
-    ax = figure.add_subplot()
-    step = 0.62 / max(1, len(series))
-    lowest, everything = [], []
-    for j, (name, shares) in enumerate(series.items()):
-        colour, marker, _ = style.SERIES[j % len(style.SERIES)]
-        places = [classes.index(k) + (j - (len(series) - 1) / 2) * step for k in shares]
-        estimates = [as_estimate(e) for e in shares.values()]
-        draw_estimates(ax, places, estimates, colour, marker, filled=True, label=name)
-        k, e = min(zip(shares, estimates, strict=True), key=lambda pair: pair[1].value)
-        lowest.append(f"{name}: lowest for class {k}, {e.format()}.")
-        everything += estimates
-    ax.set_xticks(range(len(classes)), classes)
-    ax.set_xlabel(f"class  ·  {format_n(everything)} per class, bars: 95 % intervals")
-    ax.set_ylabel(label)
-    ax.set_ylim(top=1.02)
-    ax.yaxis.set_major_formatter(percent)
-    ax.grid(axis="y")
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.16), ncols=3)
-    n = f"{len(classes)} classes, {format_n(everything)} per class"
-    return finish(figure, f"{heading}: {label} with 95 % intervals for {n}.", *lowest)
 
 
 @styled

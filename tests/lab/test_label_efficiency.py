@@ -10,7 +10,7 @@ from seqlm.config import DataFiles, TrainConfig
 from seqlm.data.build import SEQUENCES, VOCAB
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record
-from seqlm.data.tokens import class_of, codes_of, draw_layout, reading_prompt
+from seqlm.data.tokens import codes_of, reading_prompt
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import Estimate, proportion
@@ -27,7 +27,6 @@ from seqlm.lab.label_efficiency import (
     learning_curve,
     load_row_images,
     mean_over_seeds,
-    without_labels,
 )
 from seqlm.models.gpt2 import build_classifier, build_lm, classifier_from_lm, load_classifier
 from seqlm.training.tasks import train_lm
@@ -46,7 +45,11 @@ def blind(corpus, tiny, tmp_path_factory):
     """A language model that never saw a label, trained for two steps."""
     folder = tmp_path_factory.mktemp("blind")
     config = replace(SHORT, output_dir=folder, evals=1)
-    train_lm(without_labels(corpus), tiny, config, log=lambda line: None)
+    splits = {
+        name: [Record(reading_prompt(r.tokens), None, r.meta) for r in corpus.records(name, "read")]
+        for name in SPLITS
+    }
+    train_lm(Corpus(corpus.vocab, splits), tiny, config, log=lambda line: None)
     return folder / "final_model"
 
 
@@ -79,37 +82,6 @@ def trainings(monkeypatch):
 
     monkeypatch.setattr(label_efficiency, "train_classifier", built_only)
     return calls
-
-
-def test_no_class_is_left_where_labels_were_taken_out(corpus):
-    bare = without_labels(corpus)
-    assert any(class_of(t) is not None for r in corpus.records("train") for t in r.tokens)
-    for split in SPLITS:
-        assert all(record.label is None for record in bare.records(split))
-        assert not any(class_of(t) is not None for r in bare.records(split) for t in r.tokens)
-        assert not set(np.concatenate(bare.rows(split))) & set(corpus.class_ids)
-    assert bare.vocab == corpus.vocab
-
-
-def test_each_image_is_kept_once_as_a_classifiers_input(corpus):
-    bare = without_labels(corpus)
-    for split in SPLITS:
-        expected = {
-            (r.source, r.meta["copy"]): reading_prompt(r.tokens) for r in corpus.labelled(split)
-        }
-        rows = {(r.source, r.meta["copy"]): r.tokens for r in bare.records(split)}
-        assert len(bare.records(split)) == len(rows) == len(corpus.records(split)) / 2
-        assert rows == expected
-
-
-def test_draw_rows_are_read_too_and_rows_of_neither_layout_are_left_out(vocab):
-    drawn = Record(draw_layout([1, 2], 3), 3, {"source_id": "a", "label": 3})
-    strange = Record(("<Z_001>", "<CLS_4>", "<Z_002>"), 4)
-    bare = without_labels(Corpus(vocab, {"train": [drawn, strange], "val": [], "test": []}))
-    assert [" ".join(record.tokens) for record in bare.records("train")] == [
-        "<IMG> <Z_001> <Z_002> </IMG> <CLS>"
-    ]
-    assert bare.records("train")[0].meta == {"source_id": "a"}
 
 
 @pytest.mark.parametrize("n_each", [1, 2, 5])

@@ -24,11 +24,11 @@ def test_a_confusion_matrix_writes_counts_and_names_the_most_frequent_error():
     figure = plot_confusion_matrix(counts, "Digits")
     assert "accuracy 83.3%, n = 18" in words(figure)
     assert "1 as 2 (3 of 8)" in figure.alt
-    (ax, _) = figure.axes
+    (ax,) = figure.axes
     assert sorted(text.get_text() for text in ax.texts if text.get_text()) == ["3", "5", "5", "5"]
     (frame,) = (patch for patch in ax.patches if isinstance(patch, Rectangle))
     assert frame.get_center() == pytest.approx((2.5, 1.5))  # predicted 2, true 1
-    assert [label.get_text() for label in ax.get_yticklabels()][1] == "1  (n = 8)"
+    assert [label.get_text() for label in ax.get_yticklabels()][1] == "1  (5 of 8)"
 
 
 def test_a_bin_is_filled_only_where_its_interval_misses_the_diagonal():
