@@ -137,9 +137,11 @@ def flush(path: Path) -> None:
 def locked(folder: Path) -> Iterator[None]:
     """Let no other process use `folder`, which is made, meanwhile. Locks may be nested.
 
-    The system frees the lock of a process that was killed. Raises SeqlmError, naming process,
-    machine and time, when another holds it.
+    The system frees the lock of a process that was killed. A new folder that is still empty
+    in the end goes again. Raises SeqlmError, naming process, machine and time, when another holds
+    the lock.
     """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     file = Path(os.path.realpath(folder)) / LOCK
     lock = FileLock(file, is_singleton=True)
@@ -155,4 +157,9 @@ def locked(folder: Path) -> Iterator[None]:
         file.write_text(f"process {os.getpid()} on {platform.node()} since {now}", encoding="utf-8")
         yield
     finally:
+        with suppress(OSError):
+            if lock.lock_counter == 1:
+                file.unlink()  # who opened it meanwhile notices, and makes a new one
+            for path in made:
+                path.rmdir()
         lock.release()

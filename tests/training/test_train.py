@@ -730,7 +730,6 @@ def test_the_record_is_what_is_returned_and_nothing_else_is_left_behind(tmp_path
         "best_model",
         "final_model",
         "training.json",
-        ".seqlm.lock",
     }
     assert record["finished"] and record["rows"] == 24
     assert str(tmp_path) not in (tmp_path / "training.json").read_text()
