@@ -6,11 +6,14 @@ are matched before any BPE; so every entry of the vocabulary is declared as one.
 """
 
 import json
+import re
 from collections.abc import Iterable, Mapping
+from os.path import commonprefix
 from pathlib import Path
 
-from tokenizers import AddedToken, Tokenizer
+from tokenizers import AddedToken, Regex, Tokenizer
 from tokenizers.models import WordLevel
+from tokenizers.normalizers import Replace
 from tokenizers.pre_tokenizers import WhitespaceSplit
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
@@ -29,6 +32,9 @@ def build_tokenizer(
     `tokens.shorten`, which keeps the tail with the class.
     """
     inner = Tokenizer(WordLevel(dict(vocab), unk_token=UNK))
+    # Added tokens are looked for before words are split, so "foo" would be found in "foo/baz".
+    known = _any_of(list(vocab))
+    inner.normalizer = Replace(Regex(rf"(?<!\S)(?!{known}(?!\S))\S+"), UNK)
     inner.pre_tokenizer = WhitespaceSplit()
     inner.add_special_tokens([_word(token) for token in STRUCTURAL])
     inner.add_tokens([_word(token) for token in vocab if token not in STRUCTURAL])
@@ -45,10 +51,21 @@ _SETTINGS = {
 }
 
 
+def _any_of(words: list[str]) -> str:
+    """A regular expression for these words, as a tree: time does not grow with their number."""
+    start = commonprefix(words)
+    branches: dict[str, list[str]] = {}
+    for word in words:
+        rest = word[len(start) :]
+        branches.setdefault(rest[:1], []).append(rest)
+    parts = (_any_of(branch) if letter else "" for letter, branch in branches.items())
+    return re.escape(start) + ("" if [*branches] == [""] else f"(?:{'|'.join(parts)})")
+
+
 def _word(token: str) -> AddedToken:
     # single_word: "foo" must not be found inside "food". The strips eat the spaces around a token,
-    # which GPT2Tokenizer would otherwise try to encode.
-    flags = {"single_word": True, "lstrip": True, "rstrip": True, "normalized": False}
+    # which GPT2Tokenizer would otherwise try to encode. normalized: searched after the normalizer.
+    flags = {"single_word": True, "lstrip": True, "rstrip": True, "normalized": True}
     return AddedToken(token, special=token in STRUCTURAL, **flags)
 
 

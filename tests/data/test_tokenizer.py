@@ -91,7 +91,10 @@ def test_a_word_outside_the_vocabulary_is_one_unknown_token(saved, loader):
     vocab, directory = saved
     tokenizer = loader.from_pretrained(directory)
     unknown = vocab[UNK]
-    for word in ("nope", "foobar", "foods", "<Z_9999>", "éa", "龙龙"):
+    for word in (
+        *("nope", "foobar", "foods", "<Z_9999>", "éa", "龙龙", "foo/baz", "baz/foo", "x-foo-x"),
+        *("<EOS>foo", "foo<EOS>", "<EOS>/<EOS>", "/", "<IMG><IMG>", "🙂🙂", "f_o_o", "foo_"),
+    ):
         sentence = f"<IMG> {word} <EOS>"
         assert tokenizer(sentence).input_ids == [vocab["<IMG>"], unknown, vocab["<EOS>"]], word
 
