@@ -160,10 +160,9 @@ DISTANCES = {
 
 def trap(name: str, reported: float, true: float, is_share: bool = False, **more) -> dict:
     make = share if is_share else lambda value: number(value, "perplexity")
-    accuracy = {"quantity": "accuracy", "unit": "share", "better": "high"}
-    perplexity = {"quantity": "perplexity", "unit": "perplexity", "better": "low"}
-    return {"name": name, "reported": make(reported), "true": make(true),
-            **(accuracy if is_share else perplexity), **more}  # fmt: skip
+    quantity = "accuracy" if is_share else "perplexity"
+    return {"name": name, "quantity": quantity, "reported": make(reported), "true": make(true),
+            **more}  # fmt: skip
 
 
 TRAPS = [

@@ -11,18 +11,12 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from seqlm.config import ModelConfig
-from seqlm.data.corpus import Corpus
-from seqlm.data.records import Record
-from seqlm.data.tokens import KIND_CODE, codes_of
-from seqlm.evaluation.estimates import Estimate, bootstrap
-from seqlm.evaluation.metrics import nll, perplexity, ratio_of_sums
-from seqlm.evaluation.scores import Rows, TokenScores, batches, score_tokens
-from seqlm.models.gpt2 import build_lm, default_device, fit_attention
+from seqlm.evaluation.estimates import Estimate
+from seqlm.evaluation.scores import Rows, TokenScores, batches
+from seqlm.models.gpt2 import default_device, fit_attention
 
-MOST_ROWS = 8_000  # more than these short trainings see
 BATCH = 32
 LEARNING_RATE = 1e-2  # high, and right for models this small
-NEIGHBOUR_ROWS = 400  # rows whose nearest row is searched for
 
 
 @dataclass(frozen=True)
@@ -44,9 +38,7 @@ class Trap:
 
     def to_json(self) -> dict:
         """For a metrics file, and for `plot_traps`."""
-        numbers = {"reported": self.reported.to_json(), "true": self.true.to_json()}
-        better = "high" if self.true.unit == "share" else "low"
-        return asdict(self) | numbers | {"unit": self.true.unit, "better": better}
+        return asdict(self) | {k: getattr(self, k).to_json() for k in ("reported", "true")}
 
     def __str__(self) -> str:
         return (
@@ -61,11 +53,6 @@ class Trap:
 def small_size(n_positions: int) -> ModelConfig:
     """Two layers, 64 wide: trained in seconds."""
     return ModelConfig(n_layer=2, n_head=2, n_embd=64, n_positions=n_positions, dropout=0.0)
-
-
-def small_lm(corpus: Corpus, n_positions: int, seed: int):
-    """A language model of that size with random weights."""
-    return build_lm(small_size(n_positions), corpus.vocab, seed)
 
 
 def fit_small_model(
@@ -109,45 +96,3 @@ def score_training_loop(model, inputs: Rows, labels: Rows) -> TokenScores:
     target, loss, rank = (np.concatenate(column) for column in zip(*parts, strict=True))
     row, position = np.divmod(np.arange(len(loss)), len(inputs[0]) - 1)
     return TokenScores(row, position + 1, target, loss, rank, len(inputs))
-
-
-def code_perplexity(model, corpus: Corpus) -> Estimate:
-    """The correct perplexity of a model: that of code tokens on test."""
-    scores = score_tokens(model, corpus.rows("test", "read")[:MOST_ROWS])
-    return perplexity(nll(scores.of_kind(corpus.kinds, KIND_CODE)))
-
-
-def nearest_row_hits(train: Sequence[Record], test: Sequence[Record]) -> np.ndarray:
-    """Whether the train row with the most codes in common is of the same class. (n,) bool.
-
-    For one row of each source in `test`, at most `NEIGHBOUR_ROWS`.
-    """
-    chosen = list({record.source: record for record in test}.values())[:NEIGHBOUR_ROWS]
-    known, codes = (np.array([codes_of(r.tokens) for r in some]) for some in (train, chosen))
-    nearest = [(known != row).sum(1).argmin() for row in codes]  # of (N, P), for each (P,)
-    return np.array([train[i].label == r.label for i, r in zip(nearest, chosen, strict=True)])
-
-
-def drop_prefixes(scores: TokenScores, seed: int) -> TokenScores:
-    """Scores without a random number of first tokens of each row, so that rows become ragged."""
-    counts = np.bincount(scores.row, minlength=scores.n_rows)  # (rows,)
-    dropped = np.random.default_rng(seed).integers(0, np.maximum(counts, 1))
-    place = np.arange(len(scores.row)) - (np.cumsum(counts) - counts)[scores.row]
-    return scores.where(place >= dropped[scores.row])
-
-
-def mean_of_batch_means(scores: TokenScores, batch_size: int) -> Estimate:
-    """The mean over batches of their mean NLL, with rows of similar length in one batch.
-
-    Wrong: a token in a batch of short rows weighs more than one in a batch of long rows. The
-    interval resamples rows, each with the weight that its batch gave it.
-    """
-    counts = np.bincount(scores.row, minlength=scores.n_rows)  # (rows,)
-    sums = np.bincount(scores.row, weights=scores.nll, minlength=scores.n_rows)
-    order = np.argsort(counts, kind="stable")[np.sort(counts).searchsorted(1) :]  # none empty
-    grouped = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    weight = np.zeros(len(counts))
-    for batch in grouped:
-        weight[batch] = 1 / (len(grouped) * counts[batch].sum())
-    parts = (weight * sums)[order], (weight * counts)[order]
-    return bootstrap(ratio_of_sums, parts, "nats per token")

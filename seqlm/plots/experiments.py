@@ -72,15 +72,15 @@ def _by_size(sizes: Mapping[str, Mapping]) -> dict[float, tuple[str, Mapping]]:
 def plot_traps(traps: Sequence[Mapping], heading: str) -> Figure:
     """For each trap the number that it reports, the true one, and the difference.
 
-    `traps` are {"name", "quantity", "unit", "reported", "true", "better": "low" or "high"}; those
-    of one unit share a panel: shares on an axis in percent, all others on a logarithmic one.
+    `traps` are {"name", "quantity", "reported", "true"}; those of one unit share a panel: shares,
+    better when high, on an axis in percent, all others, better when low, on a logarithmic one.
     """
     rows = [
         {**t, "reported": as_estimate(t["reported"]), "true": as_estimate(t["true"])} for t in traps
     ]
-    panels: dict[tuple, list[dict]] = {}
+    panels: dict[str, list[dict]] = {}
     for row in rows:
-        panels.setdefault((row["unit"], row["better"]), []).append(row)
+        panels.setdefault(row["true"].unit, []).append(row)
     heights = [0.85 + 0.5 * len(members) for members in panels.values()]
     figure = canvas(sum(heights), heading)
     figure.get_layout_engine().set(h_pad=0.1)
@@ -103,7 +103,7 @@ def _verdict(row: Mapping) -> str:
     gap = reported.value - true.value
     if format_number(reported.value, true.unit) == true.format_value():
         return "the same"
-    kind = "too good" if (gap < 0) == (row["better"] == "low") else "too bad"
+    kind = "too good" if (gap < 0) == (true.unit != "share") else "too bad"
     if true.unit == "share":
         return f"{abs(gap) * 100:.1f} points {kind}"
     if "perplexity" in true.unit and min(reported.value, true.value) > 0:
@@ -130,8 +130,8 @@ def _draw_traps(ax: Axes, rows: Sequence[Mapping]) -> None:
     one = len({row["quantity"] for row in rows}) == 1
     names = [row["name"] if one else f"{row['name']} ({row['quantity']})" for row in rows]
     style.name_rows(ax, [textwrap.fill(name, 30) for name in names])
-    better = {"low": "lower is better", "high": "higher is better"}[rows[0]["better"]]
-    ax.set_title(f"{rows[0]['quantity' if one else 'unit']}  ({better})", fontweight="bold")
+    title = rows[0]["quantity"] if one else rows[0]["true"].unit
+    ax.set_title(f"{title}  ({'higher' if shares else 'lower'} is better)", fontweight="bold")
     label = f"{format_n(numbers)}, {'logarithmic axis, ' * log}bars: 95 % intervals"
     ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
 

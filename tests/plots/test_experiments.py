@@ -48,7 +48,6 @@ def test_seeds_are_dots_of_their_own_and_may_be_missing():
         (TRAPS[3], "10.0 points too good"),
         (TRAPS[4], "the same"),
         (trap("", 0.1, 0.9, is_share=True), "80.0 points too bad"),
-        (trap("", 0.3, 0.1, is_share=True, better="low"), "20.0 points too bad"),
     ],
 )
 def test_a_verdict_says_how_far_and_to_which_side_a_number_is_wrong(row, verdict):
