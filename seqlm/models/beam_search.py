@@ -5,29 +5,12 @@ are compared by their mean log probability per token, as in Y. Wu et al., Google
 Translation System, 2016, with a length penalty of 1.
 """
 
+import math
+from operator import itemgetter
+
 import torch
 
 from seqlm.models.inference import Decoder
-
-
-class _Finished:
-    """The best finished sequences of one row, at most `size` of them.
-
-    A row settles for good: its result does not depend on how long others of its batch go on.
-    """
-
-    def __init__(self, size: int):
-        self.size, self.best, self.settled = size, [], False
-
-    def add(self, score: float, ids: list[int]) -> None:
-        if not self.settled:
-            self.best = sorted([*self.best, (score, ids)], key=lambda one: -one[0])[: self.size]
-
-    def settle(self, best_running: float) -> bool:
-        """Are there enough of them, none worse than the best that still runs?"""
-        enough = len(self.best) == self.size
-        self.settled |= enough and self.best[-1][0] >= best_running
-        return self.settled
 
 
 @torch.inference_mode()
@@ -38,47 +21,43 @@ def beam_search(
 
     `decoder` holds every row `num_beams` times, one after another: (n_rows * num_beams, T).
     """
-    finished = [_Finished(num_beams) for _ in range(n_rows)]
     # All beams of a row are the same prompt still: only the first may have children.
-    scores = torch.full((n_rows, num_beams), -torch.inf, dtype=torch.double)
-    scores[:, 0] = 0
-    new = torch.zeros((n_rows, num_beams, 0), dtype=torch.long)
-    first = torch.arange(n_rows)[:, None] * num_beams  # each row's place among all beams
-    for step in range(steps):
+    first = [(0.0, []), *[(-math.inf, [])] * (num_beams - 1)]  # log probability, new ids
+    beams = [first] * n_rows
+    # A row settles for good: its result does not depend on how long others of its batch go on.
+    finished, settled = [[] for _ in beams], [False for _ in beams]
+    for step in range(1, steps + 1):
         log_p = decoder.logits().double().log_softmax(-1).cpu()
+        scores = torch.tensor([[score for score, _ in row] for row in beams], dtype=torch.double)
         total = scores[..., None] + log_p.view(n_rows, num_beams, -1)  # (B, K, V)
-        if stop_id is not None:
-            _collect(total, new, stop_id, finished)
-            total[..., stop_id] = -torch.inf
-        scores, index = total.flatten(1).topk(num_beams)  # (B, K)
-        parents, chosen = index // total.shape[-1], index % total.shape[-1]
-        before = new.gather(1, parents[..., None].expand(-1, -1, step))
-        new = torch.cat([before, chosen[..., None]], dim=-1)
-        best = (scores[:, 0] / (step + 1)).tolist()
-        if all([row.settle(running) for row, running in zip(finished, best, strict=True)]):
+        # Each beam may end in one way only, so num_beams of these go on.
+        values, places = total.flatten(1).topk(2 * num_beams)
+        parents = []
+        for row, candidates in enumerate(zip(values.tolist(), places.tolist(), strict=True)):
+            grown = []
+            for score, place in zip(*candidates, strict=True):
+                parent, token = divmod(place, total.shape[-1])
+                grown.append((score, [*beams[row][parent][1], token], row * num_beams + parent))
+            likely = [(score / step, ids) for score, ids, _ in grown[:num_beams]]
+            ended = [one for one in likely if one[1][-1] == stop_id and one[0] > -math.inf]
+            grown = [one for one in grown if one[1][-1] != stop_id][:num_beams]
+            beams[row] = [one[:2] for one in grown]
+            parents += [parent for *_, parent in grown]
+            if not settled[row]:
+                best = sorted([*finished[row], *ended], key=itemgetter(0), reverse=True)
+                finished[row] = best[:num_beams]
+                settled[row] = len(best) >= num_beams and best[num_beams - 1][0] >= (
+                    beams[row][0][0] / step
+                )
+        if all(settled):
             break
-        if step + 1 < steps:
-            decoder.reorder((first + parents).flatten().to(decoder.model.device))
-            decoder.append(chosen.flatten().to(decoder.model.device))
-    return [_best(*row) for row in zip(finished, scores, new, strict=True)]
-
-
-def _collect(total, new, stop_id, finished) -> None:
-    """Keep the sequences that end here, if ending is among a row's most likely continuations."""
-    num_beams, n_tokens = total.shape[1:]
-    values, index = total.flatten(1).topk(num_beams)
-    for row, beam in (index % n_tokens == stop_id).nonzero().tolist():
-        score = values[row, beam].item()
-        if score > -torch.inf:
-            ids = new[row, index[row, beam] // n_tokens].tolist()
-            finished[row].add(score / (len(ids) + 1), [*ids, stop_id])
-
-
-def _best(finished: _Finished, scores: torch.Tensor, new: torch.Tensor) -> list[int]:
-    """The best of a row; one that has not settled also counts what the last step cut off."""
-    if finished.settled:
-        return finished.best[0][1]
-    length = new.shape[-1]
-    running = [(score / length, ids) for score, ids in zip(scores.tolist(), new, strict=True)]
-    cut_off = [(score, ids.tolist()) for score, ids in running if score > -torch.inf]
-    return max([*finished.best, *cut_off], key=lambda one: one[0])[1]
+        if step < steps:
+            device = decoder.model.device
+            decoder.reorder(torch.tensor(parents, device=device))
+            chosen = [ids[-1] for row in beams for _, ids in row]
+            decoder.append(torch.tensor(chosen, device=device))
+    # A row that has not settled also counts what the last step cut off.
+    for row in range(n_rows):
+        if not settled[row]:
+            finished[row] += [(score / steps, ids) for score, ids in beams[row]]
+    return [max(row, key=itemgetter(0))[1] for row in finished]
