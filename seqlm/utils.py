@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
+import io
 import json
 import math
 import os
@@ -11,6 +11,7 @@ import platform
 import re
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from modulefinder import ModuleFinder
 from pathlib import Path
 from typing import Any
 
@@ -151,32 +152,17 @@ def modules_behind(source: str) -> list[Path]:
     Sorted; a module comes with the `__init__` of every package it lies in. Lines that only a
     notebook understands (%magic, !shell) are passed over.
     """
-    files: set[Path] = set()
-    waiting = [source]
-    while waiting:
-        for path in _imported_files(waiting.pop()) - files:
-            files.add(path)
-            waiting.append(path.read_text(encoding="utf-8"))
-    return sorted(files)
+    finder = _OwnModules([str(PACKAGE.parent)])
+    text = io.StringIO(re.sub(r"(?m)^\s*[%!].*$", "", source))
+    finder.load_module("__main__", text, "", ("", "r", 1))  # 1: Python text
+    return sorted(Path(found.__file__) for found in finder.modules.values() if found.__file__)
 
 
-def _imported_files(source: str) -> set[Path]:
-    tree = ast.parse(re.sub(r"(?m)^\s*[%!].*$", "", source))
-    names = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            # `from a import b`: b may be a module, too.
-            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
-    files = set()
-    for name in names:
-        parts = name.split(".")
-        if parts[0] != PACKAGE.name:
-            continue
-        places = [PACKAGE.joinpath(*parts[1 : k + 1]) for k in range(len(parts))]
-        files |= {place / "__init__.py" for place in places} | {places[-1].with_suffix(".py")}
-    return {path for path in files if path.is_file()}
+class _OwnModules(ModuleFinder):
+    def find_module(self, name, path, parent=None):
+        if path is None and name != PACKAGE.name:  # of another package
+            raise ImportError(name)
+        return super().find_module(name, path, parent)
 
 
 def format_duration(seconds: float) -> str:

@@ -1,15 +1,15 @@
 """Calibration: how well a classifier's probabilities agree with its accuracy."""
 
-from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
+from scipy import stats
 
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import (
     ENDS,
     RESAMPLED_AT_ONCE,
     RESAMPLES,
-    UNKNOWN,
     Estimate,
     bootstrap,
     proportion,
@@ -45,38 +45,25 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
     Raises DataError when there are no images, labels do not fit, or rows do not sum to 1.
     """
     confidence, right, bin_of = _binned(probabilities, labels, bins)
-    in_bin = np.eye(bins)[bin_of]  # (N, bins)
-    gaps = in_bin * (right - confidence)[:, None]  # (N, bins)
-    n, value = len(right), _binned_error(np.ones(len(right)), gaps)
-    if n < 2:
-        return Estimate(float(value), *UNKNOWN, n, "share")
     rng = np.random.default_rng(0)
-    resampled = _resampled(n, lambda k: _binned_error(_bootstrap_counts(rng, k, n), gaps))
-    perfect = _resampled(
-        n, lambda k: _binned_error((rng.random((k, n)) < confidence) - confidence, in_bin)
+
+    def error(gaps, bin_of=bin_of, axis=-1):
+        in_bins = (np.where(bin_of == b, gaps, 0).sum(axis=axis) for b in range(bins))
+        return sum(map(np.abs, in_bins)) / gaps.shape[axis]
+
+    found = bootstrap(error, (right - confidence, bin_of), "share", "basic")
+    if not found.has_interval:
+        return found
+    by_chance = stats.monte_carlo_test(
+        right - confidence,
+        lambda size: (rng.random(size) < confidence) - confidence,  # perfectly calibrated
+        error,
+        n_resamples=RESAMPLES,
+        batch=max(1, RESAMPLED_AT_ONCE // len(right)),
+        alternative="greater",
     )
-    low, high = 2 * value - np.quantile(resampled, ENDS)[::-1]
-    if value <= np.quantile(perfect, ENDS[1]):
-        low = 0.0
-    return Estimate(float(value), float(max(low, 0)), float(min(max(high, value), 1)), n, "share")
-
-
-def _binned_error(weights: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Sum over bins of |weighted sum of the bin| / N: (..., N), (N, bins) -> (...)."""
-    return np.abs(weights @ columns).sum(axis=-1) / len(columns)
-
-
-def _bootstrap_counts(rng: np.random.Generator, resamples: int, n: int) -> np.ndarray:
-    """How often each of `n` images is in each resample: (resamples, n) float64."""
-    drawn = rng.integers(0, n, (resamples, n)) + n * np.arange(resamples)[:, None]
-    return np.bincount(drawn.ravel(), minlength=resamples * n).reshape(resamples, n).astype(float)
-
-
-def _resampled(n: int, statistic: Callable[[int], np.ndarray]) -> np.ndarray:
-    """RESAMPLES numbers of `statistic`(k) -> (k,), in parts that fit into memory."""
-    size = max(1, RESAMPLED_AT_ONCE // n)
-    sizes = [min(size, RESAMPLES - start) for start in range(0, RESAMPLES, size)]
-    return np.concatenate([statistic(k) for k in sizes])
+    low = 0.0 if by_chance.pvalue > ENDS[0] else max(found.low, 0.0)
+    return replace(found, low=low, high=min(max(found.high, found.value), 1.0))
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:

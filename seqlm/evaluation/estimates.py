@@ -127,8 +127,10 @@ def median(values: Sequence[float], unit: str = "") -> Estimate:
     return Estimate(float(np.median(values)), float(low), float(high), len(values), unit)
 
 
-def bootstrap(statistic: Callable, samples: tuple[np.ndarray, ...], unit: str) -> Estimate:
-    """`statistic` of `samples`, with a BCa interval; their first axis is resampled together.
+def bootstrap(
+    statistic: Callable, samples: tuple[np.ndarray, ...], unit: str, method: str = "BCa"
+) -> Estimate:
+    """`statistic` of `samples`, with an interval; their first axis is resampled together.
 
     A single image has no interval; where all give one value, the interval is that value. Source:
     B. Efron, Better Bootstrap Confidence Intervals, JASA 82 (1987).
@@ -146,7 +148,7 @@ def bootstrap(statistic: Callable, samples: tuple[np.ndarray, ...], unit: str) -
             n_resamples=RESAMPLES,
             batch=max(1, RESAMPLED_AT_ONCE // n),
             confidence_level=CONFIDENCE,
-            method="BCa",
+            method=method,
             rng=np.random.default_rng(0),
         )
     low, high = result.confidence_interval

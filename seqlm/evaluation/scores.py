@@ -121,39 +121,29 @@ def last_logits(model, rows: Rows) -> torch.Tensor:
     return finite(logits[torch.arange(len(rows), device=model.device), last])
 
 
-def class_probabilities(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
-    """A language model's probabilities of the class tokens after each prompt. (N, C), sums to 1.
-
-    A prompt ends in ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
-    """
-    return _class_softmax(
-        model, prompts, lambda fast, rows: last_logits(fast, rows)[:, list(class_ids)]
-    )
-
-
-def classifier_probabilities(model, prompts: Rows) -> np.ndarray:
-    """Class probabilities of a GPT2ForSequenceClassification, read at the last token. (N, C)."""
-    fill = model.config.pad_token_id
-    return _class_softmax(
-        model, prompts, lambda fast, rows: fast(pad(rows, fill).to(model.device)).logits
-    )
-
-
 @torch.inference_mode()
-def _class_softmax(model, prompts: Rows, class_logits: Callable) -> np.ndarray:
+def class_probabilities(model, prompts: Rows, class_ids: Sequence[int] | None = None) -> np.ndarray:
+    """Probabilities of the classes after each prompt, (N, C), each row sums to 1.
+
+    Those of the tokens `class_ids`, by a language model; without them `model` is a classifier. A
+    prompt ends in ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
+    """
     fast, order, parts = _fast(model, prompts), [], []
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
-        logits = finite(class_logits(fast, [prompts[i] for i in batch]).float())  # (B, C)
+        rows = [prompts[i] for i in batch]
+        if class_ids is None:
+            logits = fast(pad(rows, model.config.pad_token_id).to(model.device)).logits
+        else:
+            logits = last_logits(fast, rows)[:, list(class_ids)]
         order.append(batch)
-        parts.append(logits.softmax(-1).double().cpu().numpy())
+        parts.append(finite(logits.float()).softmax(-1).double().cpu().numpy())  # (B, C)
     return np.concatenate(parts)[np.argsort(np.concatenate(order))]  # (N, C)
 
 
 def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
     """Class probabilities by a classifier, or by a language model's next token. (N, C)."""
-    if is_classifier(model.config):
-        return classifier_probabilities(model, prompts)
-    return class_probabilities(model, prompts, class_ids)
+    known = None if is_classifier(model.config) else class_ids
+    return class_probabilities(model, prompts, known)
 
 
 class RowSums:

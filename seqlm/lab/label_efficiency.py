@@ -25,7 +25,7 @@ from seqlm.data.tokens import KIND_CLASS
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import ENDS, Estimate, proportion
-from seqlm.evaluation.scores import classifier_probabilities, score_tokens
+from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.models.gpt2 import load_classifier, load_lm
 from seqlm.training.tasks import train_classifier
 from seqlm.utils import code_fingerprint, format_duration, read_json, sha256_of, write_json
@@ -196,7 +196,7 @@ def _test_classifier(
         train_classifier(few, size, replace(config, resume=False), start, log=lambda line: None)
         model = load_classifier(config.output_dir / "final_model")
         prompts, labels = corpus.to_classify("test")
-        return classifier_probabilities(model, prompts).argmax(1) == labels
+        return class_probabilities(model, prompts).argmax(1) == labels
     finally:
         shutil.rmtree(config.output_dir, ignore_errors=True)
 

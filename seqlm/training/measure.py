@@ -14,7 +14,7 @@ from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import measure_tokens
 from seqlm.evaluation.ngrams import fit_ngrams
-from seqlm.evaluation.scores import RowSums, classifier_probabilities, score_tokens, sum_scores
+from seqlm.evaluation.scores import RowSums, class_probabilities, score_tokens, sum_scores
 from seqlm.evaluation.significance import mcnemar, ratio_of_rows
 
 BASELINE_ROWS = 5_000  # what an SVM learns from in seconds; its time grows with the square
@@ -152,7 +152,7 @@ def _by_position(sums: RowSums) -> list[float]:
 def evaluate_classifier(model, corpus: Corpus, split: str = "test") -> dict:
     """Measure a classifier on one split, and baselines that see how often each code occurs."""
     prompts, labels = corpus.to_classify(split)
-    probabilities = classifier_probabilities(model, prompts)  # (N, C)
+    probabilities = class_probabilities(model, prompts)  # (N, C)
     n_classes = probabilities.shape[1]
     guesses = probabilities.argmax(1)
     values = measure_classes(labels, guesses, n_classes, probabilities)

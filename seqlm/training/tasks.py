@@ -22,7 +22,6 @@ from seqlm.errors import DataError
 from seqlm.evaluation.scores import (
     LEAST,
     class_probabilities,
-    classifier_probabilities,
     score_tokens,
     sum_scores,
 )
@@ -177,7 +176,7 @@ def _measure_classifier(corpus: Corpus) -> Callable:
     prompts, labels = corpus.to_classify("val")
 
     def measure(model) -> dict[str, float]:
-        probabilities = classifier_probabilities(model, prompts)
+        probabilities = class_probabilities(model, prompts)
         of_label = probabilities[np.arange(len(labels)), labels]
         return {
             "class_nll": float(-np.log(np.maximum(of_label, LEAST)).mean()),

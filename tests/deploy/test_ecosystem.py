@@ -29,7 +29,7 @@ from seqlm.data.tokens import (
     drawing_prompt,
     reading_prompt,
 )
-from seqlm.evaluation.scores import classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import (
     generate_sentences,
     next_token_probabilities,
@@ -147,7 +147,7 @@ def test_the_classification_pipeline_gives_the_probabilities_of_our_own(saved, v
     codes = [[code_token(k) for k in rng.integers(0, 50, size)] for size in (1, 16, 16, 5, 40)]
     rows = [reading_prompt(("<IMG>", *row, "</IMG>", "<CLS>")) for row in codes]
     ids = [encode_tokens(row, vocab) for row in rows]
-    expected = classifier_probabilities(load_classifier(saved["classifier"]), ids)
+    expected = class_probabilities(load_classifier(saved["classifier"]), ids)
     answers = judge([" ".join(row) for row in rows], top_k=None)
     found = [{one["label"]: one["score"] for one in answer} for answer in answers]
     told = [[answer[f"LABEL_{k}"] for k in range(10)] for answer in found]

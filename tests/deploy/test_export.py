@@ -30,7 +30,7 @@ from seqlm.deploy.infer import interact
 from seqlm.deploy.onnx_model import GRAPH, OnnxModel, load_onnx
 from seqlm.deploy.quantize import quantisation_loss, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
-from seqlm.evaluation.scores import class_probabilities, classifier_probabilities, score_tokens
+from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.models.generation import draw, generate, next_token_probabilities
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
@@ -194,9 +194,9 @@ def test_a_classifiers_logits_are_torchs(classifier, exported_classifier, size):
 
 def test_a_classifier_reads_each_row_at_its_own_end(classifier, exported_classifier):
     rows, model = small_rows(), load_onnx(exported_classifier)
-    found = classifier_probabilities(model, rows)
-    assert np.abs(found - classifier_probabilities(load_classifier(classifier), rows)).max() < 1e-5
-    alone = np.concatenate([classifier_probabilities(model, [row]) for row in rows])
+    found = class_probabilities(model, rows)
+    assert np.abs(found - class_probabilities(load_classifier(classifier), rows)).max() < 1e-5
+    alone = np.concatenate([class_probabilities(model, [row]) for row in rows])
     assert np.abs(found - alone).max() < 1e-5
     assert not model.has_cache
 

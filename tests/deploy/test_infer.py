@@ -24,7 +24,7 @@ from seqlm.data.tokens import (
 )
 from seqlm.deploy.infer import classify_rows, complete_token, generate_rows, interact
 from seqlm.errors import ConfigError, DataError
-from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import generate_sentences
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
@@ -101,7 +101,7 @@ def test_a_classifier_is_asked_about_long_rows_too(tiny, vocab, tmp_path, capsys
     rows = [long_row(80)]
     found, _ = asked(directory, rows, tmp_path, capsys)
     prompts = [encode_tokens(reading_prompt(shorten(row, 64)), vocab) for row in rows]
-    wanted = classifier_probabilities(load_classifier(directory), prompts)
+    wanted = class_probabilities(load_classifier(directory), prompts)
     assert np.allclose(found, wanted, atol=1e-5)
 
 

@@ -38,7 +38,7 @@ from seqlm.deploy.endpoints import (
     sentence_bytes,
 )
 from seqlm.errors import DataError
-from seqlm.evaluation.scores import class_probabilities, classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
 
@@ -411,7 +411,7 @@ def test_class_probabilities_are_those_of_classes_alone_and_in_a_mixed_batch(
     if kind == "lm":
         expected = class_probabilities(load_lm(saved["lm"]), prompts, class_ids(vocab))
     else:
-        expected = classifier_probabilities(load_classifier(saved["classifier"]), prompts)
+        expected = class_probabilities(load_classifier(saved["classifier"]), prompts)
     split = [rows[:1], rows[1:9], rows[9:11], rows[11:], rows]
     together = servers[kind].ask_all([("/classify", {"rows": part}) for part in split])
     found = [opinion["probabilities"] for said in together[:4] for opinion in said["rows"]]

@@ -7,7 +7,7 @@ from sklearn.metrics import log_loss
 from torchmetrics.classification import MulticlassCalibrationError
 
 from seqlm.errors import DataError
-from seqlm.evaluation import calibration
+from seqlm.evaluation import calibration, estimates
 from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
 
 # Eight guesses between two classes, all for class 0: the four surer ones are right half the time.
@@ -70,7 +70,8 @@ def test_a_model_that_is_too_sure_is_accused_and_by_how_much():
 def test_many_images_are_resampled_part_by_part_with_the_same_result(monkeypatch):
     probabilities, labels = calibrated(100)
     whole = calibration_error(surer(probabilities), labels)
-    monkeypatch.setattr(calibration, "RESAMPLED_AT_ONCE", 100 * 64)
+    for module in (calibration, estimates):
+        monkeypatch.setattr(module, "RESAMPLED_AT_ONCE", 100 * 64)
     parted = calibration_error(surer(probabilities), labels)
     assert parted.low == pytest.approx(whole.low, abs=0.01)
     assert parted.high == pytest.approx(whole.high, abs=0.01)

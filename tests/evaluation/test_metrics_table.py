@@ -19,7 +19,7 @@ from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
 from seqlm.lab.text_metrics import bleu, rouge
 
 # What makes an interval, and what the table calls it.
-WAYS = {"bootstrap": "BCa", "proportion": "Wilson", "_resampled": "basic"}
+WAYS = {"bootstrap": "BCa", "proportion": "Wilson"}
 COLUMNS = ("quantity", "formula", "unit", "n", "interval", "function")
 
 RIGHT = np.arange(40) % 4 > 0
@@ -104,7 +104,7 @@ def test_the_interval_comes_about_as_the_table_says(row, monkeypatch):
 
     def watched(way, function):
         def and_noted(*args):
-            taken.add(way)
+            taken.add("basic" if args[3:] == ("basic",) else way)
             return function(*args)
 
         return and_noted

@@ -16,7 +16,6 @@ from seqlm.evaluation.metrics import nll, top_k_accuracy
 from seqlm.evaluation.scores import (
     batches,
     class_probabilities,
-    classifier_probabilities,
     last_logits,
     score_tokens,
 )
@@ -187,8 +186,8 @@ def test_class_probabilities_are_a_softmax_over_the_class_logits_at_cls(lm):
 def test_classifier_probabilities_do_not_depend_on_padding_or_batch():
     model = sharpened(build_classifier(TINY, VOCAB))
     prompts = reading_prompts()
-    together = classifier_probabilities(model, prompts)
-    alone = np.concatenate([classifier_probabilities(model, [p]) for p in prompts])
+    together = class_probabilities(model, prompts)
+    alone = np.concatenate([class_probabilities(model, [p]) for p in prompts])
     np.testing.assert_allclose(together, alone, atol=1e-5)
     np.testing.assert_allclose(together.sum(axis=1), 1, atol=1e-6)
     assert together.std(axis=0).max() > 0.01
@@ -201,5 +200,5 @@ def test_classifier_probabilities_are_read_at_the_last_real_token():
     with torch.no_grad():
         hidden = model.transformer(torch.tensor([prompt])).last_hidden_state[0, -1]
         by_hand = model.score(hidden).softmax(-1).numpy()
-    probabilities = classifier_probabilities(model, [prompt, longest])[0]
+    probabilities = class_probabilities(model, [prompt, longest])[0]
     np.testing.assert_allclose(probabilities, by_hand, atol=1e-5)

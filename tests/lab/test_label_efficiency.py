@@ -14,7 +14,7 @@ from seqlm.data.tokens import codes_of, reading_prompt
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import Estimate, proportion
-from seqlm.evaluation.scores import classifier_probabilities
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.lab import label_efficiency
 from seqlm.lab.label_efficiency import (
     CLASSIFIERS,
@@ -240,7 +240,7 @@ def test_the_last_model_is_measured_and_not_the_best(curve, monkeypatch, corpus)
     def recorded(directory):
         model = load_classifier(directory)
         prompts, labels = corpus.to_classify("test")
-        predicted = classifier_probabilities(model, prompts).argmax(1)
+        predicted = class_probabilities(model, prompts).argmax(1)
         measured.append((directory.name, "".join("01"[hit] for hit in (predicted == labels) * 1)))
         return model
 
