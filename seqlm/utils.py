@@ -155,7 +155,7 @@ def modules_behind(source: str) -> list[Path]:
     finder = _OwnModules([str(PACKAGE.parent)])
     text = io.StringIO(re.sub(r"(?m)^\s*[%!].*$", "", source))
     finder.load_module("__main__", text, "", ("", "r", 1))  # 1: Python text
-    return sorted(Path(found.__file__) for found in finder.modules.values() if found.__file__)
+    return sorted(Path(module.__file__) for module in finder.modules.values() if module.__file__)
 
 
 class _OwnModules(ModuleFinder):

@@ -13,8 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import yaml
-from huggingface_hub import ModelCard
+from huggingface_hub import ModelCard, ModelCardData
 from transformers import GPT2Config, PreTrainedModel
 
 from seqlm.atomic import atomic_dir
@@ -214,73 +213,22 @@ def onnx_card(
     license: str | None = None,
 ) -> str:
     """README.md of an export: its inputs and outputs, an example, how close it is to torch."""
-    classifies, width = is_classifier(config), config.n_embd // config.n_head
-    measured = f" Against torch: {loss}" if loss else ""
-    if int8:
-        measured = (
-            " The weights are in 8 bits (7 of them used, so that every processor counts alike); an "
-            "answer depends a little on what else is in the batch."
-        ) + (measured or " What 8 bits cost was not measured here; measure it on your rows.")
-    front = {
-        "library_name": "onnx",
-        "pipeline_tag": "text-classification" if classifies else "text-generation",
-        **({"license": license} if license else {}),
-        "tags": ["onnx", "gpt2", "seqlm", "token-sequences"],
-    }
-    return f"""---
-{yaml.safe_dump(front, sort_keys=False)}---
-
-# A small GPT-2 in ONNX
-
-It {"classifies" if classifies else "continues"} sequences of code tokens: {config.n_layer} layers,
-width {config.n_embd}, {config.vocab_size:,} tokens, rows of up to {config.n_positions:,}. Trained
-and exported with seqlm; the card of the trained model holds its metrics.
-
-## Inputs and outputs
-
-{_signature(config, cache)}
-
-## How to run it
-
-From inside this folder:
-
-```python
-import json
-import numpy as np
-import onnxruntime
-session = onnxruntime.InferenceSession("{GRAPH}")
-vocab = json.load(open("vocab.json"))
-feed = {{"input_ids": np.array([[vocab["<IMG>"], vocab["<CLS>"]]])}}
-for place in session.get_inputs()[1:]:  # no past at first
-    feed[place.name] = np.zeros((1, {config.n_head}, 0, {width}), dtype="float32")
-logits = session.run(None, feed)[0]
-```
-
-seqlm runs it, too: `seqlm infer --runtime onnx --model_path` and this folder.
-
-## Difference from torch
-
-On random rows of several sizes no logit was further than {difference:.1e} from
-torch's{" before quantisation" * int8}.{measured}
-"""
-
-
-def _signature(config: GPT2Config, cache: bool) -> str:
-    ids = "- in: `input_ids` (batch, length) int64, ids of vocab.json"
-    if is_classifier(config):
-        return f"""{ids}
-- out: `logits` (batch, {config.num_labels}) float32, one per class; softmax makes probabilities
-
-The class is read at a row's last token before padding: a row ends at `<CLS>`, and shorter rows are
-filled up on the right with {config.pad_token_id} (`<PAD>`)."""
-    shape = f"(batch, {config.n_head}, {{}}, {config.n_embd // config.n_head}) float32"
-    last, length = config.n_layer - 1, "past + length"
-    past = f"""
-- in: `past.0.key`, `past.0.value` to `past.{last}.value` {shape.format("past")}; past is 0 at first
-- out: `present.0.key` to `present.{last}.value` {shape.format(length)}: the past of the next call,
-  which then needs the new ids alone"""
-    return f"""{ids}
-- out: `logits` (batch, length, {config.vocab_size}) float32: at each position, of the next token\
-{past if cache else ""}
-
-Attention is causal, so rows filled up on the right need no mask."""
+    classifies = is_classifier(config)
+    front = ModelCardData(
+        library_name="onnx",
+        pipeline_tag="text-classification" if classifies else "text-generation",
+        license=license,
+        tags=["onnx", "gpt2", "seqlm", "token-sequences"],
+    )
+    filled = ModelCard.from_template(
+        front,
+        Path(__file__).with_name("onnx_card.md"),
+        config=config,
+        classifies=classifies,
+        width=config.n_embd // config.n_head,
+        cache=cache,
+        int8=int8,
+        difference=f"{difference:.1e}",
+        loss=loss,
+    )
+    return f"{filled}\n"

@@ -51,9 +51,9 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
         in_bins = (np.where(bin_of == b, gaps, 0).sum(axis=axis) for b in range(bins))
         return sum(map(np.abs, in_bins)) / gaps.shape[axis]
 
-    found = bootstrap(error, (right - confidence, bin_of), "share", "basic")
-    if not found.has_interval:
-        return found
+    estimate = bootstrap(error, (right - confidence, bin_of), "share", "basic")
+    if not estimate.has_interval:
+        return estimate
     by_chance = stats.monte_carlo_test(
         right - confidence,
         lambda size: (rng.random(size) < confidence) - confidence,  # perfectly calibrated
@@ -62,8 +62,8 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
         batch=max(1, RESAMPLED_AT_ONCE // len(right)),
         alternative="greater",
     )
-    low = 0.0 if by_chance.pvalue > ENDS[0] else max(found.low, 0.0)
-    return replace(found, low=low, high=min(max(found.high, found.value), 1.0))
+    low = 0.0 if by_chance.pvalue > ENDS[0] else max(estimate.low, 0.0)
+    return replace(estimate, low=low, high=min(max(estimate.high, estimate.value), 1.0))
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:
