@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from itertools import cycle
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -155,46 +154,18 @@ def _draw_differences(ax: Axes, rows: Sequence[Mapping]) -> None:
 
 @styled
 def plot_forgetting(models: Mapping[str, Mapping[str, Mapping]], heading: str) -> Figure:
-    """Nats per code of each model, a panel for each kind of rows; the first model is the old one.
+    """Nats per code of each model, ranked on each kind of rows; the first, the old, stands out.
 
-    `models` holds for each model and each kind of rows {"code_nll": Estimate, "accuracy":
-    Estimate}; the accuracy may be missing, and so may a kind of rows for all but the first model.
-    A dashed line marks the first model.
+    `models` holds for each model and each kind of rows {"code_nll": Estimate}; a kind of rows may
+    be missing for all but the first model.
     """
-    kinds = list(next(iter(models.values())))
-    numbers = [as_estimate(of["code_nll"]) for kinds_ in models.values() for of in kinds_.values()]
-    figure = canvas(0.9 + 0.52 * len(models), f"{heading} ({format_n(numbers)})")
-    panels = figure.subplots(1, len(kinds), sharey=True, squeeze=False)[0]
+    old = next(iter(models))
+    figure, kinds = canvas(len(models[old]) * (0.9 + 0.33 * len(models)), heading), models[old]
+    figure.get_layout_engine().set(h_pad=0.11)
     sentences = []
-    for ax, kind in zip(panels, kinds, strict=True):
-        rows = {name: of_kind.get(kind) for name, of_kind in models.items()}
-        sentences.append(f"On {kind}: {_draw_models(ax, rows)}.")
-        ax.set_title(kind)
-        name_rows(ax, list(models))
-    panels[0].set_ylim(len(models) - 0.4, -0.6)
-    label = "nats per code (lower is better)  ·  bars: 95 % intervals  ·  dashed: "
-    figure.supxlabel(f"{label}{next(iter(models))}  ·  %: accuracy", fontsize=style.SMALL)
-    start = f"{heading}: nats per code with 95 % intervals, {format_n(numbers)}."
-    return finish(figure, start, *sentences)
-
-
-def _draw_models(ax: Axes, rows: Mapping[str, Mapping | None]) -> str:
-    """One row for each model that was measured; returns the numbers in words."""
-    words, ends = [], []
-    for y, ((name, row), look) in enumerate(zip(rows.items(), cycle(style.SERIES))):
-        if row is None:
-            continue
-        e, accuracy = as_estimate(row["code_nll"]), row.get("accuracy")
-        draw_estimates(ax, [y], [e], *look[:2], across=True)
-        text, ends = e.format_value(), [*ends, *e.ends]
-        words.append(f"{name} {e.format()}")
-        if accuracy:
-            text += f"  ·  {as_estimate(accuracy).format_value()}"
-            words[-1] += f", accuracy {as_estimate(accuracy).format()}"
-        ax.annotate(text, (e.ends[1], y), (7, 0), textcoords="offset points", va="center",
-                    fontsize=style.SMALL)  # fmt: skip
-        if y == 0:
-            ax.axvline(e.value, **style.DASHED)
-    room = (max(ends) - min(ends)) or 0.1
-    ax.set_xlim(min(ends) - 0.08 * room, max(ends) + 0.75 * room)
-    return "; ".join(words)
+    for ax, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
+        nats = {name: of[kind]["code_nll"] for name, of in models.items() if kind in of}
+        words = draw_ranking(ax, nats, [old], "nats per code, lower is better")
+        ax.set_title(f"on {kind}", fontweight="bold")
+        sentences.append(f"On {kind}, {words}")
+    return finish(figure, f"{heading}.", *sentences)

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
-from seqlm.evaluation.estimates import Estimate, Numbers, as_estimate, format_n, format_number
+from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, format_number
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, label_at_right, styled
@@ -164,65 +164,45 @@ def plot_gap_to_entropy(
     heading: str,
     n: int,
 ) -> Figure:
-    """NLL of a model on a source of known entropy, by tokens seen, and its gap to that entropy.
+    """How far the NLL of a model lies above a source of known entropy, by tokens seen.
 
     `points` are {"tokens", "nll"} in nats per code, `baselines` name -> nats per code, `n` the
     number of sequences. `entropy` is the NLL of the source itself on these sequences.
     """
     entropy = as_estimate(entropy)
     points = sorted((p for p in points if p["nll"] is not None), key=lambda p: p["tokens"])
-    curve = np.array([(p["tokens"], p["nll"]) for p in points if p["tokens"] > 0]).T
-    tokens, nats = curve
-    figure = canvas(4.0, f"{heading} (n = {n:,} sequences)")
-    left, right = figure.subplots(1, 2, width_ratios=[1.15, 1])
-    _draw_nll(left, curve, entropy, baselines)
+    tokens, nats = np.array([(p["tokens"], p["nll"]) for p in points if p["tokens"] > 0]).T
     gaps = nats - entropy.value
-    _draw_gaps(right, tokens, gaps)
+    figure = canvas(4.2, f"{heading} (n = {n:,} sequences)")
+    ax = figure.add_subplot()
+    ax.axhline(0, color=style.INK, lw=2.6)
+    ax.axhline(CLOSE, color=style.VERMILLION, ls="--", lw=1.4)
+    above = {
+        f"{baseline_name(k)} {nats:.3f}": nats - entropy.value for k, nats in baselines.items()
+    }
+    for gap in above.values():
+        ax.axhline(gap, **style.DASHED)
+    ax.plot(tokens, gaps, color=style.BLUE, marker="o", ms=5, lw=1.8, mfc="white")
+    # Logarithmic beyond CLOSE and linear below it, where a gap may also be negative.
+    ax.set_yscale("symlog", linthresh=CLOSE, subs=range(2, 10))
+    ax.set(ylim=(1.5 * min([-CLOSE / 2, *gaps]), 2 * max([CLOSE, *above.values(), *gaps])))
+    ax.set(ylabel="nats per code above the source", xlabel="tokens seen (both axes logarithmic)")
+    ax.yaxis.set_major_formatter("{x:g}")
+    style.log_x_axis(ax)
+    ax.grid(axis="y")
+    labels = [(None, gap, f"baseline: {name}", None) for name, gap in above.items()]
+    labels.append((None, CLOSE, f"{CLOSE:g} nats", None))
+    labels.append((None, 0, f"source {entropy.value:.3f}", "bold"))
+    label_at_right(ax, [*labels, (tokens[-1], gaps[-1], f"model {nats[-1]:.3f}", "bold")])
     close = tokens[np.abs(gaps) <= CLOSE]
     reached = f"first after {close[0]:,.0f} tokens" if len(close) else "never"
-    dashed = [f"{baseline_name(name)} {value:.3f}" for name, value in baselines.items()]
     return finish(
         figure,
         f"{heading}: nats per code by tokens seen, n = {n:,} sequences. Model {nats[0]:.3f} to "
         f"{nats[-1]:.3f} after {tokens[-1]:,.0f} tokens; source {entropy.format()}. "
         f"Gap {gaps[-1]:+.4f}; within {CLOSE:g}: {reached}.",
-        f"Baselines (dashed): {', '.join(dashed)}." if dashed else "",
+        f"Baselines (dashed): {', '.join(above)}." if above else "",
     )
-
-
-def _draw_nll(ax: Axes, curve: np.ndarray, entropy: Estimate, baselines: Mapping) -> None:
-    ax.axhspan(*entropy.ends, color=style.ORANGE, alpha=0.3, lw=0)
-    ax.axhline(entropy.value, color=style.INK, lw=2.6)
-    for value in baselines.values():
-        ax.axhline(value, **style.DASHED)
-    ax.plot(*curve, color=style.BLUE, marker="o", ms=5, lw=1.8, mfc="white")
-    ax.set(ylim=ax.get_ylim(), ylabel="nats per code", xlabel="tokens seen (logarithmic)")
-    style.log_x_axis(ax)
-    ax.grid(axis="y")
-    labels = [(None, entropy.value, f"source {entropy.value:.3f}", "bold")]
-    labels += [
-        (None, v, f"baseline: {baseline_name(k)} {v:.3f}", None) for k, v in baselines.items()
-    ]
-    label_at_right(ax, [*labels, (*curve[:, -1], f"model {curve[1, -1]:.3f}", "bold")])
-
-
-def _draw_gaps(ax: Axes, tokens: np.ndarray, gaps: np.ndarray) -> None:
-    """Gaps on a logarithmic axis; those of zero or below, which it cannot show, are triangles."""
-    above = gaps > 0
-    lowest = min([CLOSE, *gaps[above]]) / (2.5 if above.all() else 8)
-    ax.plot(tokens[above], gaps[above], color=style.BLUE, marker="o", ms=5, lw=1.8, mfc="white")
-    ax.plot(tokens[~above], [lowest * 1.25] * (~above).sum(), "v", color=style.VERMILLION, ms=7)
-    if not above.all():
-        ax.text(0.03, 0.03, "▼ at or below", transform=ax.transAxes, fontsize=style.SMALL)
-    ax.axhline(CLOSE, color=style.VERMILLION, ls="--", lw=1.4)
-    ax.annotate(f"{CLOSE:g} nats", (0.02, CLOSE), (0, 3), fontsize=style.SMALL,
-                xycoords=ax.get_yaxis_transform(), textcoords="offset points")  # fmt: skip
-    ax.set(yscale="log", ylim=(lowest, 2 * max([CLOSE, *gaps])))
-    ax.set(title="gap to the source, nats per code", xlabel="tokens seen (logarithmic)")
-    ax.yaxis.set_major_formatter("{x:g}")
-    ax.yaxis.set_minor_formatter(NullFormatter())
-    style.log_x_axis(ax)
-    ax.grid(axis="y")
 
 
 @styled

@@ -15,7 +15,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from seqlm.errors import printable
 from seqlm.evaluation.estimates import Estimate
@@ -158,21 +158,13 @@ def label_at_right(ax: Axes, labels: Sequence[tuple], gap: float = 0.07) -> None
         )  # fmt: skip
 
 
-def _format_count(value: float, _=None) -> str:
-    """A count on an axis: "500", "20k", "1.5M"."""
-    for size, letter in ((1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{letter}"
-    return f"{value:g}"
-
-
-def log_x_axis(ax: Axes, format_tick: Callable = _format_count) -> None:
+def log_x_axis(ax: Axes, format_tick: Callable | None = None) -> None:
     """A logarithmic x axis; powers of ten alone would leave a short one without numbers."""
     ax.set_xscale("log")
     first, last = ax.get_xlim()
     subs = (1, 2, 5) if last < 1000 * first else (1,)
     ax.xaxis.set_major_locator(MaxNLocator(5) if last < 10 * first else LogLocator(subs=subs))
-    ax.xaxis.set_major_formatter(format_tick)
+    ax.xaxis.set_major_formatter(format_tick or EngFormatter(sep=""))
     ax.xaxis.set_minor_formatter(NullFormatter())
 
 

@@ -171,8 +171,7 @@ def plot_finetuning_process(
     """
     figure = canvas(3.7, f"{heading} (n = {n:,} images of val)")
     panels = figure.subplots(1, 2, sharey=True)
-    # plot_forgetting draws the model before fine-tuning in the first colour.
-    for (run, curves), (colour, marker, line) in zip(runs.items(), cycle(style.SERIES[1:])):
+    for (run, curves), (colour, marker, line) in zip(runs.items(), cycle(style.SERIES)):
         for ax, key in zip(panels, ("new", "old"), strict=True):
             ax.plot(curves["step"], curves[key], color=colour, ls=line, marker=marker, ms=5,
                     lw=1.8, mfc="white", label=run)  # fmt: skip
