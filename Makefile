@@ -33,7 +33,7 @@ help: ## list these targets
 
 install: $(STAMP) ## make .venv with all that the project needs
 
-report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|original|gpu)
+report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|mnist|original|gpu)
 	$(BIN)/seqlm report --profile $(PROFILE)
 
 laboratory: $(STAMP) ## the same and the long experiments (about 15 minutes more)
@@ -69,7 +69,8 @@ app: $(STAMP) ## serve the playground as a web application (PROFILE=…, or MODE
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache
-	rm -rf $(addprefix data/,$(filter-out sample,$(PROFILES)))
+	rm -rf $(addprefix data/,$(filter-out sample mnist,$(PROFILES)))
+	find data -path 'data/mnist/*' ! -name '*ubyte*' -prune -exec rm -rf {} +
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \
 		-prune -exec rm -rf {} +
 

@@ -14,14 +14,16 @@ from seqlm.errors import ConfigError, printable
 BEST_MODEL = Path("outputs/best_model")
 
 
-def build(settings: config.DataConfig, output_dir: Path = Path("data/digits")) -> None:
+def build(settings: config.DataConfig, output_dir: Path | None = None) -> None:
     """Turn handwritten digits into token sequences: data set, vocabulary and codebook.
 
     Args:
-        output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz.
+        output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz; None:
+            data/digits or data/mnist.
     """
     from seqlm.data.build import build_dataset
 
+    output_dir = output_dir or Path("data") / settings.source
     about = build_dataset(settings, output_dir)
     images = sum(about["images"].values())
     print(f"{about['sentences']:,} rows of {images:,} images in {printable(output_dir)}/")
@@ -205,15 +207,15 @@ def serve(settings: config.ServeConfig) -> None:
 
 
 def report(
-    profile: Literal["smoke", "laptop", "original", "gpu"] = "laptop",
+    profile: Literal["smoke", "laptop", "mnist", "original", "gpu"] = "laptop",
     force: bool = False,
     laboratory: bool = False,
 ) -> None:
     """Run the notebooks in order, rebuild every figure, and write the report.
 
     Args:
-        profile: smoke (a quick check), laptop (README's numbers), original (the first
-            hyperparameters), gpu.
+        profile: smoke (a quick check), laptop (README's numbers), mnist (images of 28x28),
+            original (the first hyperparameters), gpu.
         force: run every notebook, even if nothing changed.
         laboratory: also run the long notebooks: fine-tuning, competing models, few labels, growth.
     """

@@ -12,7 +12,7 @@ from pydantic import Field, Strict
 from seqlm.checked import checked_dataclass
 from seqlm.errors import ConfigError
 
-PROFILES = ("smoke", "laptop", "original", "gpu")
+PROFILES = ("smoke", "laptop", "mnist", "original", "gpu")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["sample", "greedy", "beam"]
 Runtime = Literal["torch", "onnx"]
@@ -36,7 +36,8 @@ class DataConfig:
     """How the digits become token sequences.
 
     Attributes:
-        source: "digits" ships with scikit-learn (8x8); "mnist" (28x28) is downloaded once.
+        source: "digits" ships with scikit-learn (8x8); "mnist" (28x28), or other images in its IDX
+            format, is read from `images_path` or, where no such files are, downloaded once.
         n_images: use only the first `n_images` images; None uses all.
         n_codes: entries in the codebook.
         patch: side of a square patch, in pixels; it must divide the image's sides.
@@ -47,6 +48,7 @@ class DataConfig:
         shear: largest shear of a copy, as a slope.
         free_fraction: share of the draw rows that do not show their class, for guidance.
         seed: seed of augmentation, k-means and hidden classes.
+        images_path: folder of IDX files, plain or .gz, for source mnist; None: data/mnist.
     """
 
     source: Literal["digits", "mnist"] = "digits"
@@ -60,6 +62,11 @@ class DataConfig:
     shear: float = Field(0.12, ge=0, le=1)
     free_fraction: float = Field(0.1, ge=0, le=1)
     seed: int = Field(42, ge=0, le=MAX_SEED)
+    images_path: Path | None = Field(None, strict=False)
+
+    def __post_init__(self):
+        if self.images_path and self.source != "mnist":
+            raise ConfigError("images_path: only source mnist reads files; set it as well")
 
 
 @checked_dataclass

@@ -1,10 +1,13 @@
-"""Sample metrics, a sample training record, and models and scores that can be checked by hand."""
+"""Sample metrics, a sample training record, models and scores to check by hand, image files."""
 
+import gzip
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import torch
 
+from seqlm.data.images import load_digits
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import proportion
@@ -15,6 +18,24 @@ from seqlm.utils import write_json
 from seqlm.workspace import Workspace
 
 VOCAB = default_vocab()
+
+
+def idx_bytes(values: np.ndarray) -> bytes:
+    """`values` as uint8 in an IDX file: its kind, its shape, its bytes."""
+    shape = b"".join(n.to_bytes(4) for n in values.shape)
+    return bytes([0, 0, 8, values.ndim]) + shape + values.astype(np.uint8).tobytes()
+
+
+def write_idx(folder: Path, n: int, start: int = 0, name: str = "train", end: str = ".gz") -> None:
+    """Two IDX files with `n` of scikit-learn's digits, each enlarged to 28x28 pixels."""
+    images, labels = load_digits()
+    large = np.kron(images[start : start + n] * 255, np.ones((3, 3)))
+    large = np.pad(large, ((0, 0), (2, 2), (2, 2)))
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, values in (("images-idx3", large), ("labels-idx1", labels[start : start + n])):
+        content = idx_bytes(values)
+        path = folder / f"{name}-{kind}-ubyte{end}"
+        path.write_bytes(gzip.compress(content) if end else content)
 
 
 def share(value: float, n: int = 360) -> dict:

@@ -7,6 +7,7 @@ import nbformat
 import pytest
 
 from seqlm import pipeline, workspace
+from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
 from seqlm.utils import PACKAGE, write_json, write_text
 from seqlm.workspace import Workspace, find_root, notebooks_folder, read_notebooks
@@ -72,7 +73,7 @@ def test_a_kernel_of_another_python_is_named_before_anything_runs(
     assert not ws.outputs.exists()
 
 
-@pytest.mark.parametrize("name", ["smoke", "laptop", "original", "gpu"])
+@pytest.mark.parametrize("name", PROFILES)
 def test_every_profile_names_only_parameters_that_exist(name):
     assert isinstance(pipeline.read_profile(Workspace(name), read_notebooks()), dict)
 

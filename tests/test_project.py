@@ -277,8 +277,10 @@ def test_an_old_python_is_refused_in_one_sentence(checkout: Path) -> None:
 @needs_make
 def test_clean_removes_what_was_built_and_nothing_else(checkout: Path) -> None:
     kept = ["figures/a.png", "data/sample/s.jsonl", "data/README.md", "data/mine/rows.jsonl"]
+    kept += ["data/mnist/train-images-idx3-ubyte.gz"]
     kept += ["notebooks/profiles/laptop.yaml", "seqlm/cli.py"]
     built = ["data/laptop/vocab.json", "outputs/laptop/report/report.html", ".ruff_cache/x"]
+    built += ["data/mnist/vocab.json", "data/mnist/known_source/x.jsonl"]
     built += ["seqlm/__pycache__/cli.pyc", "notebooks/.ipynb_checkpoints/n.ipynb"]
     for name in kept + built:
         (checkout / name).parent.mkdir(parents=True, exist_ok=True)

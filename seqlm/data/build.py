@@ -9,11 +9,11 @@ import numpy as np
 from seqlm.atomic import atomic_path
 from seqlm.config import DataConfig
 from seqlm.data.codebook import PatchCodebook, load_arrays
-from seqlm.data.images import LEVELS, augmented_images, load_images, split_indices
+from seqlm.data.images import LEVELS, augmented_images, idx_files, load_images, split_indices
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import DataError
-from seqlm.utils import code_fingerprint, read_json, write_json
+from seqlm.utils import code_fingerprint, read_json, sha256_of, write_json
 
 SEQUENCES, VOCAB, ABOUT = "sequences.jsonl", "vocab.json", "data.json"
 CODEBOOK, IMAGES = "codebook.npz", "images.npz"
@@ -32,15 +32,17 @@ class Pictures:
         return self.images[self.split == split], self.labels[self.split == split]
 
 
-def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None) -> dict:
+def build_dataset(config: DataConfig, directory: Path, home: Path = Path("data")) -> dict:
     """Write all files of a data set to `directory`; returns what data.json holds.
+
+    `home` is the folder with mnist/ and cache/ (`load_images`).
 
     The codebook is fitted on training images alone, and only these are augmented. An image whose
     codes equal those of a held-out one is left out.
     """
     directory = Path(directory)
-    images, labels = load_images(config, cache)
-    indices = split_indices(labels)
+    images, labels, n_test = load_images(config, home)
+    indices = split_indices(labels, n_test=n_test)
     split = np.empty(len(labels), dtype="<U5")
     for name, members in indices.items():
         split[members] = name
@@ -64,8 +66,7 @@ def build_dataset(config: DataConfig, directory: Path, cache: Path | None = None
         np.savez_compressed(file, images=images, labels=labels, split=split)
     write_records(directory / SEQUENCES, records)
     about = {
-        "config": asdict(config),
-        "code": code_fingerprint("seqlm.data.build"),
+        **_made_with(config, home),
         "images": {name: len(members) for name, members in indices.items()},
         "sentences": len(records),
         "left_out_as_equal": dropped,
@@ -113,13 +114,21 @@ def load_pictures(directory: Path) -> Pictures:
     return Pictures(*load_arrays(Path(directory) / IMAGES, "images", "labels", "split"))
 
 
-def is_built(config: DataConfig, directory: Path) -> bool:
+def _made_with(config: DataConfig, home: Path) -> dict:
+    path, files = config.images_path, idx_files(config, home)
+    return {
+        "config": asdict(config) | {"images_path": str(path) if path else None},
+        "files": sha256_of(files) if files else None,
+        "code": code_fingerprint("seqlm.data.build"),
+    }
+
+
+def is_built(config: DataConfig, directory: Path, home: Path = Path("data")) -> bool:
     """Whether the data set in `directory` is complete, and made by this code with `config`."""
     directory = Path(directory)
     try:
         about = read_json(directory / ABOUT)
     except DataError:
         return False
-    made_so = {"config": asdict(config), "code": code_fingerprint("seqlm.data.build")}
     whole = all((directory / name).is_file() for name in (SEQUENCES, VOCAB, CODEBOOK, IMAGES))
-    return whole and isinstance(about, dict) and made_so.items() <= about.items()
+    return whole and isinstance(about, dict) and _made_with(config, home).items() <= about.items()

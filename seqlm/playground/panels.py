@@ -90,7 +90,7 @@ class PicturePanel:
     def __init__(self, player: Player, shared: SharedImage):
         self.player, self.shared = player, shared
         height, width = player.book.image_shape
-        pen = PEN * max(height, width) / 8  # it was measured on images of 8 by 8
+        pen = PEN * (max(height, width) / 8) ** 0.35  # as strokes grow from 8x8 digits to MNIST's
         self.grid = PaintGrid(height=height, width=width, label="Paint a digit", pen=pen)
         n = len(player.images)
         about = f"{n} images not used in training; the grid shows the image, paint over it"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from samples import write_idx
 from sklearn.model_selection import train_test_split
 
 from seqlm.config import DataConfig
@@ -220,7 +221,7 @@ def build_with(monkeypatch, directory, change):
     images, labels = load_digits()
     images, labels = images[:300].copy(), labels[:300]
     change(images, split_indices(labels))
-    monkeypatch.setattr("seqlm.data.build.load_images", lambda config, cache: (images, labels))
+    monkeypatch.setattr("seqlm.data.build.load_images", lambda *_: (images, labels, None))
     build_dataset(DataConfig(n_images=300, copies=1, n_codes=50), directory)
     return (directory / CODEBOOK).read_bytes(), of_split(records_of(directory), "train")
 
@@ -273,6 +274,22 @@ def test_a_data_set_is_built_only_for_the_choices_it_was_made_with(built, tmp_pa
     for changed in ({"copies": 2}, {"seed": 1}, {"shear": 0.1}, {"n_images": None}):
         assert not is_built(replace(built.config, **changed), built.directory), changed
     assert not is_built(built.config, tmp_path / "nowhere")
+
+
+def test_other_image_files_are_another_data_set(tmp_path):
+    home, made = tmp_path / "home", tmp_path / "made"
+    write_idx(home / "mnist", 150)
+    config = DataConfig("mnist", n_codes=20, patch=4, copies=0)
+    about = build_dataset(config, made, home)
+    assert about["images"] == {"train": 105, "val": 15, "test": 30}
+    assert about["codes_an_image"] == 49 and is_built(config, made, home)
+    tested = {record.source for record in of_split(records_of(made), "test")}
+    assert tested == {f"mnist-{i:05d}" for i in range(120, 150)}
+    write_idx(home / "mnist", 150, start=1)
+    assert not is_built(config, made, home)
+    named = replace(config, images_path=home / "mnist")
+    build_dataset(named, made)
+    assert is_built(named, made) and not is_built(config, made, home)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -1,16 +1,19 @@
 """Digits are loaded, split as everyone splits them, and augmented without being blurred."""
 
+import gzip
+from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
 
 import numpy as np
 import pytest
 import sklearn.datasets
+from samples import write_idx
 from sklearn.model_selection import train_test_split
 
 from seqlm.config import DataConfig
-from seqlm.data.images import augment, load_digits, load_images, load_mnist, sharpen, split_indices
-from seqlm.errors import DataError
+from seqlm.data.images import augment, load_digits, load_images, sharpen, split_indices
+from seqlm.errors import ConfigError, DataError
 
 STILL = {"rotate": 0.0, "shift": 0.0, "scale": 0.0, "shear": 0.0}
 
@@ -37,39 +40,145 @@ def test_the_digits_are_1797_real_images_in_seventeen_grey_levels(digits):
 
 
 def test_only_as_many_images_are_used_as_asked_for(digits):
-    images, labels = load_images(DataConfig(n_images=120))
+    images, labels, n_test = load_images(DataConfig(n_images=120))
+    assert n_test is None  # the test images are drawn, in proportion
     assert np.array_equal(images, digits[0][:120]) and np.array_equal(labels, digits[1][:120])
     assert len(load_images(DataConfig())[0]) == 1797
 
 
-def test_mnist_has_the_same_interface(monkeypatch, tmp_path):
-    rng = np.random.default_rng(0)
-    table = rng.integers(0, 256, (5, 784))
-    target = np.array(["5", "0", "4", "1", "9"], dtype=object)  # OpenML keeps classes as text
-    asked = {}
+def fetched(monkeypatch, error=None):
+    """What `fetch_openml` is asked for; it gives ten images, or raises `error`."""
+    rng, asked = np.random.default_rng(0), {}
+    # OpenML keeps classes as text.
+    target = np.array(["5", "0", "4", "1", "9"] * 4_000, dtype=object)
+    table = SimpleNamespace(data=rng.integers(0, 256, (20_000, 784)), target=target)
 
     def fetch(name, **settings):
         asked.update(settings, name=name)
-        return SimpleNamespace(data=table, target=target)
+        if error:
+            raise error
+        return table
 
     monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
-    images, labels = load_images(DataConfig(source="mnist"), tmp_path)
-    assert images.shape == (5, 28, 28) and images.dtype == np.float32
-    assert np.allclose(images[0, 0], table[0, :28] / 255) and 0.9 < images.max() <= 1
-    assert labels.tolist() == [5, 0, 4, 1, 9] and labels.dtype == np.int64
-    assert asked["name"] == "mnist_784" and asked["data_home"] == tmp_path
+    return asked, table
 
 
-def test_mnist_out_of_reach_is_said_in_one_sentence(monkeypatch):
-    def fetch(*args, **settings):
-        raise URLError("no route to host")
+def test_mnist_is_downloaded_where_no_files_are(monkeypatch, tmp_path, capsys):
+    asked, table = fetched(monkeypatch)
+    images, labels, n_test = load_images(DataConfig(source="mnist"), tmp_path)
+    assert images.shape == (20_000, 28, 28) and images.dtype == np.float32 and n_test == 10_000
+    assert np.allclose(images[0, 0], table.data[0, :28] / 255) and 0.9 < images.max() <= 1
+    assert labels[:5].tolist() == [5, 0, 4, 1, 9] and labels.dtype == np.int64
+    assert asked["name"] == "mnist_784" and asked["data_home"] == tmp_path / "cache"
+    assert "15 MB" in capsys.readouterr().out
 
-    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), ValueError("md5 checksum")])
+def test_mnist_out_of_reach_is_said_in_one_sentence_with_both_ways(monkeypatch, tmp_path, error):
+    fetched(monkeypatch, error)
     with pytest.raises(
-        DataError, match="could not be downloaded.*connect to the internet"
+        DataError, match=r"copy the four files .* connect to the internet"
     ) as caught:
-        load_mnist()
-    assert "\n" not in str(caught.value)
+        load_images(DataConfig(source="mnist"), tmp_path)
+    said = str(caught.value)
+    assert "\n" not in said and said.startswith(str(tmp_path / "mnist")) and str(error) in said
+
+
+def test_a_folder_that_is_named_and_empty_is_not_replaced_by_a_download(monkeypatch, tmp_path):
+    asked, _ = fetched(monkeypatch)
+    with pytest.raises(DataError, match=f"^{tmp_path}: no images in IDX format"):
+        load_images(DataConfig(source="mnist", images_path=tmp_path))
+    assert not asked
+
+
+def test_only_mnist_reads_files(tmp_path):
+    with pytest.raises(ConfigError, match="^images_path: only source mnist"):
+        DataConfig(images_path=tmp_path)
+
+
+@pytest.mark.parametrize("end", [".gz", ""])
+def test_images_in_idx_files_are_read(digits, tmp_path, end):
+    write_idx(tmp_path / "mnist", 200, end=end)
+    images, labels, n_test = load_images(DataConfig(source="mnist"), tmp_path)
+    assert images.shape == (200, 28, 28) and images.dtype == np.float32
+    middles = images[:, 3:26:3, 3:26:3]
+    assert np.abs(middles - digits[0][:200]).max() <= 1 / 255
+    assert np.array_equal(labels, digits[1][:200]) and labels.dtype == np.int64
+    assert n_test == 40
+
+
+def test_files_of_test_images_are_the_test_split_and_come_last(digits, tmp_path):
+    write_idx(tmp_path, 50, start=200, name="t10k")
+    _, alone, n_alone = load_images(DataConfig(source="mnist", images_path=tmp_path))
+    assert len(alone) == 50 and n_alone == 10  # without others, their last fifth
+    write_idx(tmp_path, 200, end="")
+    _, labels, n_test = load_images(DataConfig(source="mnist", images_path=tmp_path))
+    assert np.array_equal(labels, digits[1][:250]) and n_test == 50
+    config = DataConfig(source="mnist", images_path=tmp_path, n_images=125)
+    _, labels, n_test = load_images(config)
+    assert labels.tolist() == [*digits[1][:100], *digits[1][200:225]] and n_test == 25
+    assert split_indices(labels, n_test=n_test)["test"].tolist() == [*range(100, 125)]
+
+
+SHARED = Path(__file__).parents[3] / "shared" / "mnist-10k"
+
+
+@pytest.mark.skipif(not SHARED.is_dir(), reason=f"{SHARED}: the 10,000 images are not there")
+def test_of_ten_thousand_real_images_the_last_two_thousand_are_test():
+    images, labels, n_test = load_images(DataConfig(source="mnist", images_path=SHARED))
+    assert images.shape == (10_000, 28, 28) and 0.12 < images.mean() < 0.14
+    splits = split_indices(labels, n_test=n_test)
+    assert {name: len(members) for name, members in splits.items()} == {
+        "train": 7_000, "val": 1_000, "test": 2_000,
+    }  # fmt: skip
+    assert splits["test"].tolist() == [*range(8_000, 10_000)]
+    assert np.bincount(labels[splits["val"]]).min() > 80
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
+
+
+def spoil(content: bytes, damage: str) -> bytes:
+    whole = gzip.decompress(content)
+    return {
+        "another format": gzip.compress(b"P5 28 28" + whole[8:]),
+        "cut short": gzip.compress(whole[:-1]),
+        "only a header": gzip.compress(whole[:6]),
+        "a cut archive": content[: len(content) // 2],
+        "no archive": whole,
+        "empty": b"",
+    }[damage]
+
+
+@pytest.mark.parametrize("name", [IMAGES, LABELS])
+@pytest.mark.parametrize(
+    "damage",
+    ["another format", "cut short", "only a header", "a cut archive", "no archive", "empty"],
+)
+def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
+    write_idx(tmp_path, 100)
+    path = tmp_path / name
+    path.write_bytes(spoil(path.read_bytes(), damage))
+    with pytest.raises(DataError, match="copy or download it again$") as caught:
+        load_images(DataConfig(source="mnist", images_path=tmp_path))
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+
+
+def test_labels_that_are_missing_or_too_many_are_named(tmp_path):
+    config = DataConfig(source="mnist", images_path=tmp_path)
+    write_idx(tmp_path, 100)
+    write_idx(tmp_path / "other", 101)
+    (tmp_path / "other" / LABELS).replace(tmp_path / LABELS)
+    with pytest.raises(DataError, match=rf"{LABELS}: \(101,\) of labels, \(100, 28, 28\)"):
+        load_images(config)
+    (tmp_path / LABELS).unlink()
+    with pytest.raises(DataError, match="labels-idx1-ubyte: not a whole .*No such file"):
+        load_images(config)
+
+
+def test_images_too_few_to_be_divided_are_refused():
+    with pytest.raises(DataError, match="^12 images cannot be divided"):
+        split_indices(np.arange(12) % 10)
 
 
 # ---------------------------------------------------------------- splitting
@@ -117,6 +226,15 @@ def test_the_fine_bitmap_holds_as_much_ink_in_each_pixel_as_the_image(some):
     blocks = fine.reshape(100, 8, 4, 8, 4).mean(axis=(2, 4))
     assert np.abs(blocks - some).max() < 1 / 100  # a grey level is 1/16
     assert fine.min() >= 0 and fine.max() <= 1
+
+
+def test_of_large_images_the_fine_bitmap_is_twice_as_fine():
+    large = np.kron(load_digits()[0][:20], np.ones((3, 3), np.float32))  # (20, 24, 24)
+    fine = sharpen(large)
+    assert fine.shape == (20, 48, 48)
+    assert np.abs(fine.reshape(20, 24, 2, 24, 2).mean(axis=(2, 4)) - large).mean() < 1 / 500
+    copies = augment(large, DataConfig(copies=1), levels=255)
+    assert copies.shape == large.shape and np.allclose(copies * 255, np.round(copies * 255))
 
 
 def test_the_fine_bitmap_is_mostly_paper_or_ink(some):
