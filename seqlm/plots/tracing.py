@@ -186,7 +186,7 @@ def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook)
             ax.get_yticklabels()[y].set_fontweight("bold")
         if c.token in codes:
             patch = codes[c.token].reshape(book.patch, book.patch)
-            picture = OffsetImage(patch, cmap="gray_r", norm="linear", zoom=8)
+            picture = OffsetImage(patch, cmap="gray_r", norm="linear", zoom=16 / book.patch)
             box = {"xybox": (-13, 0), "boxcoords": "offset points", "pad": 0}
             ax.add_artist(AnnotationBbox(picture, (0, y), **box))
     return bars

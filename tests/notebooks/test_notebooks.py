@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 from IPython.core.interactiveshell import InteractiveShell
+from samples import write_idx
 
 from seqlm import pipeline, workspace
 from seqlm.errors import PipelineError
@@ -94,6 +95,44 @@ def test_the_smoke_profile_publishes_nothing(smoke):
     assert not ws.published.exists()
     for path in made:
         assert path.is_file() and ws.outputs in path.parents
+
+
+SECONDS = {  # beyond the smoke profile's: what makes each notebook short
+    "train_causal_lm": {"n_layer": 1, "num_epochs": 0.3},
+    "classify_sequences": {"n_layer": 1, "finetune_steps": 2, "scratch_steps": 2},
+    "how_to_be_fooled": {"many": 2, "source_rows": 64},
+}
+
+
+def test_the_course_follows_images_of_28x28_pixels(tmp_path, monkeypatch):
+    """In this process, where no kernel has to start: the mnist profile on made-up files."""
+    monkeypatch.setenv("SEQLM_HOME", str(tmp_path))
+    write_idx(tmp_path / "data" / "mnist", 300)
+    ws = Workspace("mnist", tmp_path)
+    small = pipeline.read_profile(Workspace("smoke", tmp_path), NOTEBOOKS)
+    large = pipeline.read_profile(ws, NOTEBOOKS)
+    course = [name for name, about in NOTEBOOKS.items() if about.part != "laboratory"]
+    for name in course:
+        names = large.get(name, {}) | small.get(name, {}) | SECONDS.get(name, {})
+        names |= {"profile": "mnist"}
+        for cell in nbformat.read(NOTEBOOKS[name].path, as_version=4).cells:
+            if "parameters" in cell.metadata.get("tags", ()):
+                names = names_of(cell.source) | names
+            elif cell.cell_type == "code":
+                exec(cell.source, names)
+    values = {name: ws.metrics(name)["values"] for name in course if name != "report"}
+    assert values["explore_data"]["images"] == {"train": 210, "val": 30, "test": 60}
+    assert values["explore_data"]["codes_per_image"] == 49
+    assert values["build_tokenizer"]["length"] == {"min": 54, "median": 54, "max": 54}
+    assert len(values["evaluate"]["by_position"]["model"]) == 49
+    assert len(values["playground"]["surprisal"]) == 49
+    assert values["sample"]["completed"]["half image, class given"]["psnr"] > 0
+
+
+def names_of(source: str) -> dict:
+    names: dict = {}
+    exec(source, names)
+    return names
 
 
 def test_what_has_not_changed_is_not_run_again(smoke):
