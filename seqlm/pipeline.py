@@ -23,7 +23,7 @@ from traitlets.config import Config
 from seqlm import workspace
 from seqlm.atomic import atomic_path
 from seqlm.config import DataConfig
-from seqlm.data.images import idx_files
+from seqlm.data.images import image_files
 from seqlm.errors import ConfigError, PipelineError, SeqlmError
 from seqlm.evaluation.tables import readme_estimates
 from seqlm.utils import (
@@ -66,7 +66,7 @@ def run_pipeline(
         inputs = [fingerprints[needed] for needed in notebook.needs]
         if parameters.get("source") == "mnist":  # others may lie there now
             config = DataConfig("mnist", images_path=parameters.get("images_path"))
-            inputs += [sha256_of(path) for path in idx_files(config, ws.root / "data")]
+            inputs += [sha256_of(path) for path in image_files(config, ws.root / "data")]
         if notebook.part == "report":  # it reads whatever was measured
             inputs += [sha256_of(path) for path in sorted(ws.outputs.glob("metrics/*.json"))]
         current = fingerprints[name] = fingerprint(notebook.path, parameters, inputs)

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from samples import write_idx
 
 from seqlm import cli
 from seqlm.cli import main
@@ -430,3 +432,25 @@ def test_any_config_file_is_read_or_refused_without_a_traceback(tmp_path, capsys
     except SystemExit as ended:
         assert ended.code == 2
     assert capsys.readouterr().err.strip()
+
+
+def test_images_of_28x28_go_all_the_way_from_files_to_drawings(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    write_idx(tmp_path / "data" / "mnist", 150)
+    data, model = "data/mnist", "outputs/best_model"
+    size = ["--n_layer=1", "--n_head=1", "--n_embd=8", "--n_positions=64"]
+    build = ["build", "--source=mnist", "--patch=4", "--n_codes=20", "--copies=0"]
+    train = ["train", f"--data_path={data}/sequences.jsonl", f"--vocab_path={data}/vocab.json"]
+    assert main(build) == 0 and "150 images in data/mnist/" in capsys.readouterr().out
+    assert main([*train, *size, "--max_steps=2", "--evals=1", "--precision=fp32"]) == 0
+    shutil.copy(f"{data}/codebook.npz", model)
+    assert "of 1,470 tokens" in capsys.readouterr().out  # 30 test images of 49 codes
+    infer = ["infer", f"--model_path={model}"]
+    first = Path(data, "sequences.jsonl").read_text().splitlines()[0]
+    Path("one.jsonl").write_text(first)
+    assert main([*infer, "--mode=classify", "--data_path=one.jsonl"]) == 0
+    assert len(json.loads(capsys.readouterr().out)["probabilities"]) == 10
+    assert main([*infer, "--mode=generate", "--label=3", "--output=drawn.jsonl"]) == 0
+    assert main(["build", "--source=mnist", "--images_path=nowhere"]) == 2
+    said = capsys.readouterr().err
+    assert "nowhere: no images in IDX format" in said and said.count("\n") == 1

@@ -9,7 +9,7 @@ import numpy as np
 from seqlm.atomic import atomic_path
 from seqlm.config import DataConfig
 from seqlm.data.codebook import PatchCodebook, load_arrays
-from seqlm.data.images import LEVELS, augmented_images, idx_files, load_images, split_indices
+from seqlm.data.images import LEVELS, augmented_images, image_files, load_images, split_indices
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import DataError
@@ -115,7 +115,7 @@ def load_pictures(directory: Path) -> Pictures:
 
 
 def _made_with(config: DataConfig, home: Path) -> dict:
-    path, files = config.images_path, idx_files(config, home)
+    path, files = config.images_path, image_files(config, home)
     return {
         "config": asdict(config) | {"images_path": str(path) if path else None},
         "files": sha256_of(files) if files else None,

@@ -1,7 +1,5 @@
 """Handwritten digits: loading, splitting and augmentation."""
 
-import gzip
-import zlib
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -10,6 +8,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.model_selection import train_test_split
 
+from seqlm import idx
 from seqlm.config import DataConfig
 from seqlm.errors import DataError
 
@@ -29,75 +28,10 @@ def load_digits() -> tuple[np.ndarray, np.ndarray]:
     return (digits.images / 16).astype(np.float32), digits.target.astype(np.int64)
 
 
-def read_idx(path: Path, n_axes: int) -> np.ndarray:
-    """The bytes of an IDX file, plain or .gz: images (N, H, W), three axes, or labels (N,), one.
-
-    Format: Y. LeCun, C. Cortes, C. J. C. Burges, The MNIST Database of Handwritten Digits. Raises
-    DataError when the file is missing, damaged, cut short or of another kind.
-    """
-    try:
-        with (gzip.open if path.suffix == ".gz" else open)(path, "rb") as file:
-            content = file.read()
-        if content[:4] != bytes([0, 0, 8, n_axes]):
-            raise ValueError(f"it begins with the bytes {content[:4].hex() or 'of nothing'}")
-        shape = [int.from_bytes(content[4 * i : 4 * i + 4]) for i in range(1, 1 + n_axes)]
-        return np.frombuffer(content, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
-    except (OSError, EOFError, ValueError, zlib.error) as error:
-        raise DataError(
-            f"{path}: not a whole IDX file of {n_axes} axes ({error}); copy or download it again"
-        ) from error
-
-
-def idx_files(config: DataConfig, home: Path) -> list[Path]:
-    """The IDX files in `config.images_path` or, without it, in `home`/mnist; of digits none."""
+def image_files(config: DataConfig, home: Path) -> list[Path]:
+    """The files that `load_images` would read: none of digits, none of MNIST to be downloaded."""
     folder = config.images_path or home / "mnist"
-    return sorted(folder.glob("*-ubyte*")) if config.source == "mnist" else []
-
-
-def load_mnist(config: DataConfig, home: Path) -> tuple[np.ndarray, np.ndarray, int]:
-    """Images (N, H, W) uint8, their classes (N,), and how many at the end are for test.
-
-    From IDX files: those named test or t10k are for test, of one kind alone the last fifth. Without
-    files from OpenML, asked once and kept in `home`/cache. Raises DataError, one sentence.
-    """
-    files = {path.name.removesuffix(".gz"): path for path in idx_files(config, home)}
-    images, classes, n_test = [], [], 0
-    for name in sorted(files, key=lambda name: (name.startswith(("t10k", "test")), name)):
-        if "images" not in name:
-            continue
-        labels = name.replace("images", "labels").replace("idx3", "idx1")
-        labels = files.get(labels, files[name].with_name(labels))
-        images.append(read_idx(files[name], 3))
-        classes.append(read_idx(labels, 1))
-        if len(images[-1]) != len(classes[-1]) or images[-1].shape[1:] != images[0].shape[1:]:
-            shapes = f"{classes[-1].shape} of labels, {images[-1].shape} of images"
-            raise DataError(
-                f"{labels}: {shapes}; images of one size, with a label each, are needed"
-            )
-        n_test += len(classes[-1]) * name.startswith(("t10k", "test"))
-    if not images:
-        return *_fetch_mnist(config, home), 10_000
-    n = sum(map(len, classes))
-    return np.concatenate(images), np.concatenate(classes), n_test % n or n // 5
-
-
-def _fetch_mnist(config: DataConfig, home: Path) -> tuple[np.ndarray, np.ndarray]:
-    from sklearn.datasets import fetch_openml
-
-    folder, cache = config.images_path or home / "mnist", home / "cache"
-    try:
-        if config.images_path:
-            raise OSError("it is not asked when a folder is named")
-        print(f"{folder}: no IDX files; downloading MNIST, 15 MB, once, into {cache} …")
-        # It compares the file with OpenML's checksum.
-        table = fetch_openml("mnist_784", version=1, as_frame=False, data_home=cache)
-    except (OSError, ValueError) as error:
-        raise DataError(
-            f"{folder}: no images in IDX format, and none from OpenML ({error}); copy the four "
-            "files of MNIST there, such as train-images-idx3-ubyte.gz, or name their folder with "
-            "--images_path, or connect to the internet once"
-        ) from error
-    return table.data.reshape(-1, 28, 28), table.target
+    return idx.idx_files(folder) if config.source == "mnist" else []
 
 
 def load_images(
@@ -105,13 +39,17 @@ def load_images(
 ) -> tuple[np.ndarray, np.ndarray, int | None]:
     """The images (N, H, W) and labels (N,) that `config` names, and `n_test` of `split_indices`.
 
-    `home` is the folder with mnist/ and cache/. Of MNIST the first `n_images` are the first to
-    learn from and the first to test on, in the same proportion as all.
+    MNIST's files lie in `config.images_path`, without it in `home`/mnist; downloaded, it is kept in
+    `home`/cache. Its first `n_images` are the first to learn from and the first to test on, in
+    proportion. Raises DataError when it is not there.
     """
     if config.source == "digits":
         images, labels = load_digits()
         return images[: config.n_images], labels[: config.n_images], None
-    images, labels, n_test = load_mnist(config, home)
+    if config.images_path or image_files(config, home):
+        images, labels, n_test = idx.read_images(config.images_path or home / "mnist")
+    else:
+        images, labels, n_test = idx.download_mnist(home)
     n = min(config.n_images or len(labels), len(labels))
     fewer = n * n_test // len(labels)
     kept = np.r_[: n - fewer, len(labels) - n_test : len(labels) - n_test + fewer]

@@ -1,6 +1,5 @@
 """Digits are loaded, split as everyone splits them, and augmented without being blurred."""
 
-import gzip
 from pathlib import Path
 from types import SimpleNamespace
 from urllib.error import URLError
@@ -77,7 +76,7 @@ def test_mnist_is_downloaded_where_no_files_are(monkeypatch, tmp_path, capsys):
 def test_mnist_out_of_reach_is_said_in_one_sentence_with_both_ways(monkeypatch, tmp_path, error):
     fetched(monkeypatch, error)
     with pytest.raises(
-        DataError, match=r"copy the four files .* connect to the internet"
+        DataError, match="connect to the internet once, or copy train-images"
     ) as caught:
         load_images(DataConfig(source="mnist"), tmp_path)
     said = str(caught.value)
@@ -86,7 +85,7 @@ def test_mnist_out_of_reach_is_said_in_one_sentence_with_both_ways(monkeypatch, 
 
 def test_a_folder_that_is_named_and_empty_is_not_replaced_by_a_download(monkeypatch, tmp_path):
     asked, _ = fetched(monkeypatch)
-    with pytest.raises(DataError, match=f"^{tmp_path}: no images in IDX format"):
+    with pytest.raises(DataError, match=f"^{tmp_path}: no images in IDX"):
         load_images(DataConfig(source="mnist", images_path=tmp_path))
     assert not asked
 
@@ -133,47 +132,6 @@ def test_of_ten_thousand_real_images_the_last_two_thousand_are_test():
     }  # fmt: skip
     assert splits["test"].tolist() == [*range(8_000, 10_000)]
     assert np.bincount(labels[splits["val"]]).min() > 80
-
-
-IMAGES, LABELS = "train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"
-
-
-def spoil(content: bytes, damage: str) -> bytes:
-    whole = gzip.decompress(content)
-    return {
-        "another format": gzip.compress(b"P5 28 28" + whole[8:]),
-        "cut short": gzip.compress(whole[:-1]),
-        "only a header": gzip.compress(whole[:6]),
-        "a cut archive": content[: len(content) // 2],
-        "no archive": whole,
-        "empty": b"",
-    }[damage]
-
-
-@pytest.mark.parametrize("name", [IMAGES, LABELS])
-@pytest.mark.parametrize(
-    "damage",
-    ["another format", "cut short", "only a header", "a cut archive", "no archive", "empty"],
-)
-def test_a_damaged_file_is_named_in_one_sentence(tmp_path, name, damage):
-    write_idx(tmp_path, 100)
-    path = tmp_path / name
-    path.write_bytes(spoil(path.read_bytes(), damage))
-    with pytest.raises(DataError, match="copy or download it again$") as caught:
-        load_images(DataConfig(source="mnist", images_path=tmp_path))
-    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
-
-
-def test_labels_that_are_missing_or_too_many_are_named(tmp_path):
-    config = DataConfig(source="mnist", images_path=tmp_path)
-    write_idx(tmp_path, 100)
-    write_idx(tmp_path / "other", 101)
-    (tmp_path / "other" / LABELS).replace(tmp_path / LABELS)
-    with pytest.raises(DataError, match=rf"{LABELS}: \(101,\) of labels, \(100, 28, 28\)"):
-        load_images(config)
-    (tmp_path / LABELS).unlink()
-    with pytest.raises(DataError, match="labels-idx1-ubyte: not a whole .*No such file"):
-        load_images(config)
 
 
 def test_images_too_few_to_be_divided_are_refused():
