@@ -22,7 +22,6 @@ from seqlm.evaluation.estimates import CONFIDENCE, UNKNOWN, Estimate
 UNIT = "bits per image"
 BLOCK = 20  # test images that the jackknife leaves out together
 BZ2_WINDOW = 890_000  # bz2 sorts 900 kB at a time and forgets what came before
-STRETCHES = 8
 MOST_CODES = 2**16
 
 Pack = Callable[[np.ndarray, np.ndarray], bytes]  # codes (N, P), rank of each code by frequency
@@ -33,18 +32,6 @@ Learn = Callable[[bytes, int], Size]  # packed train rows, bytes of the rows to 
 def two_bytes(codes: np.ndarray, ranks: np.ndarray) -> bytes:
     """Each code as a 16-bit number, low byte first."""
     return codes.astype("<u2").tobytes()
-
-
-def two_planes(codes: np.ndarray, ranks: np.ndarray) -> bytes:
-    """Row by row: the low bytes of all its codes, then the high bytes of all."""
-    return np.concatenate([codes & 255, codes >> 8], axis=1).astype(np.uint8).tobytes()
-
-
-def fewest_bits(codes: np.ndarray, ranks: np.ndarray) -> bytes:
-    """Each code in as few bits as hold any (500 codes: nine); each row padded to a whole byte."""
-    width = max(1, (len(ranks) - 1).bit_length())
-    bits = codes[..., None] >> np.arange(width - 1, -1, -1) & 1  # (N, P, width)
-    return np.packbits(bits.reshape(len(codes), -1).astype(np.uint8), axis=1).tobytes()
 
 
 def commonest_first(codes: np.ndarray, ranks: np.ndarray) -> bytes:
@@ -58,8 +45,6 @@ def commonest_first(codes: np.ndarray, ranks: np.ndarray) -> bytes:
 
 PACKINGS: dict[str, Pack] = {
     "two bytes per code": two_bytes,
-    "low bytes, then high bytes": two_planes,
-    "fewest bits per code": fewest_bits,
     "one byte for common codes": commonest_first,
 }
 
@@ -87,15 +72,13 @@ def _zstd(data: bytes, past: bytes = b"") -> int:
     return len(zstandard.ZstdCompressor(compression_params=settings, **extra).compress(data))
 
 
-def _appended(size: Size, window: int | None = None) -> Learn:
-    """Cost of rows appended to as many train rows as fit the window; a mean over stretches."""
+def _appended(size: Size, window: int = 2**40) -> Learn:
+    """What rows cost that are appended to the train rows, as many as fit the window."""
 
     def learn(past: bytes, room: int) -> Size:
-        fits = len(past) if window is None else max(window // 2, window - room)
-        starts = np.unique(np.linspace(0, max(0, len(past) - fits), STRETCHES).astype(int))
-        stretches = [past[start : start + fits] for start in starts]
-        before = np.mean([size(stretch) for stretch in stretches])
-        return lambda data: np.mean([size(stretch + data) for stretch in stretches]) - before
+        kept = past[-max(window // 2, window - room) :]
+        before = size(kept)
+        return lambda data: size(kept + data) - before
 
     return learn
 

@@ -35,7 +35,7 @@ def _draw_map(
     alpha = 1 if image is None else 0.8
     tiles.ax.imshow(values, cmap="Blues", vmin=0, extent=extent, alpha=alpha)
     tiles.frame(row, column, color=style.INK, lw=0.7)
-    if image is None or not _has_room(tiles.side, values):
+    if image is None or cell < 0.19:
         return
     for (down, across), value in np.ndenumerate(values):
         tiles.ax.text(
@@ -44,11 +44,6 @@ def _draw_map(
             color="white" if value > 0.6 * values.max() else style.INK,
             fontsize=np.clip(18 * cell, style.SMALL, 12),
         )  # fmt: skip
-
-
-def _has_room(side: float, values: np.ndarray) -> bool:
-    """Whether two digits fit each patch of a map that is `side` inches long."""
-    return side / max(values.shape) >= 0.19
 
 
 def _name_place(place: int, columns: int) -> str:
@@ -193,62 +188,41 @@ def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook)
 
 
 @styled
-def plot_attention(
-    image: np.ndarray, weights: np.ndarray, token: str, chosen: tuple[int, int] | None = None
-) -> Figure:
+def plot_attention(image: np.ndarray, weights: np.ndarray, token: str) -> Figure:
     """The attention of each head to the patches of `image` (H, W) when the model is at `token`.
 
     `weights` (n_layer, n_head, rows, columns) sum to less than 1 where a head also attends to
-    other tokens. The `chosen` head (layer, head), counted from 0, is shown larger, in percent.
+    other tokens. The mean of all heads is shown larger.
     """
     n_layer, n_head, rows, columns = weights.shape
-    shares = weights.sum((2, 3))
+    shares, mean = weights.sum((2, 3)), 100 * weights.mean((0, 1))  # mean: (rows, columns)
     large, left = 2.3, 3.05
     side = min(1.2, (style.WIDTH - 0.15 - left) / n_head - 0.08)
     pitch = (side + LINE + 0.1, side + 0.08)
-    height = 0.6 + max(large + (chosen is not None) * (large + 0.75), n_layer * pitch[0])
+    height = 0.3 + max(2 * large + 0.5, n_layer * pitch[0])
     heading = f"Attention of {token} to the picture (n = {n_layer} x {n_head} heads)"
     ax = inch_axes(style.WIDTH, height, heading)
     maps = Tiles(ax, side, pitch, (2 * LINE + 0.1, left))
     for layer, head in np.ndindex(n_layer, n_head):
         _draw_map(maps, layer, head, weights[layer, head])
-        mark = "▸ " if (layer, head) == chosen else ""
-        maps.write(f"{mark}{shares[layer, head]:.0%}", layer, head)
+        maps.write(f"{shares[layer, head]:.0%}", layer, head)
     for layer in range(n_layer):
         maps.write(f"{'layer ' * (layer == 0)}{layer + 1}", layer, 0, "left", fontweight="bold")
     for head in range(n_head):
         x, _ = maps.position(0, head)
         name, look = f"{'head ' * (side > 0.55)}{head + 1}", {"ha": "center", "fontweight": "bold"}
         ax.text(x + side / 2, LINE - 0.03, name, fontsize=style.SMALL, **look)
-    column = Tiles(ax, large, (large + 0.5, 0), (0.25, 0.03))
+    column = Tiles(ax, large, (large + 0.25, 0), (0.25, 0.03))
     column.draw(image, 0, 0)
     column.write("the picture", 0, 0, fontweight="bold")
-    sentence = ""
-    if chosen is not None:
-        maps.frame(*chosen, **MARK)
-        sentence = _draw_chosen_head(column, image, 100 * weights[chosen], chosen)
+    _draw_map(column, 1, 0, mean, image, 1)
+    column.write("mean of all heads, in percent", 1, 0, fontweight="bold")
     most, least = (divmod(int(flat), n_head) for flat in (shares.argmax(), shares.argmin()))
     return finish(
         ax.figure,
         f"{heading}: a map for each head, with the share that goes to its {rows} by {columns} "
-        f"patches. Mean {shares.mean():.0%}; highest layer {most[0] + 1}, head {most[1] + 1} "
-        f"({shares[most]:.0%}); lowest layer {least[0] + 1}, head {least[1] + 1} "
+        f"patches. Mean {shares.mean():.0%}, most of it to {_name_place(mean.argmax(), columns)} "
+        f"({mean.max():.0f}%, uniform {mean.mean():.1f}%); highest layer {most[0] + 1}, head "
+        f"{most[1] + 1} ({shares[most]:.0%}); lowest layer {least[0] + 1}, head {least[1] + 1} "
         f"({shares[least]:.0%}).",
-        sentence,
-    )
-
-
-def _draw_chosen_head(
-    column: Tiles, image: np.ndarray, percent: np.ndarray, chosen: tuple[int, int]
-) -> str:
-    """The chosen head below the picture, with numbers; returns the same in a sentence."""
-    name = f"layer {chosen[0] + 1}, head {chosen[1] + 1}"
-    _draw_map(column, 1, 0, percent, image, 1 if percent.max() < 10 else 0)
-    unit = "percent" if _has_room(column.side, percent) else f"highest {percent.max():.0f}%"
-    column.write(f"▸ {name}: {unit}", 1, 0, fontweight="bold")
-    text = f"{percent.sum():.0f}% go to the picture;\nuniform: {percent.mean():.1f}% per patch"
-    column.write(text, 1, 0, "below")
-    place = _name_place(percent.argmax(), percent.shape[1])
-    return (
-        f"Larger: {name}, highest at {place} ({percent.max():.0f}%, uniform {percent.mean():.1f}%)."
     )
