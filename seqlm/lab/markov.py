@@ -6,7 +6,6 @@ model: an evaluation whose interval lies below it is wrong.
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
-from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ from scipy.special import entr
 from seqlm.config import DataFiles
 from seqlm.data.build import SEQUENCES, VOCAB
 from seqlm.data.records import SPLITS, Record, write_records
-from seqlm.data.tokens import KIND_CODE, code_token, default_vocab, draw_layout, token_kinds
+from seqlm.data.tokens import code_token, default_vocab, draw_layout
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import TokenScores
 from seqlm.utils import write_json
@@ -33,15 +32,11 @@ class MarkovSource:
 
     def __init__(self, transition: np.ndarray):
         table = np.array(transition, dtype=np.float64)
-        if table.ndim < 2 or table.shape[-1] < 2 or len(set(table.shape)) > 1:
+        square = table.ndim > 1 and table.shape[-1] > 1 and len(set(table.shape)) == 1
+        if not square or (table < 0).any() or not np.allclose(table.sum(axis=-1), 1, atol=1e-9):
             raise ConfigError(
                 f"transition: the shape is {table.shape}; give (K, K), or (K, K, K) for order 2, "
-                "with K of at least 2"
-            )
-        if (table < 0).any() or not np.allclose(table.sum(axis=-1), 1, atol=1e-9):
-            raise ConfigError(
-                "transition: some probabilities are below 0 or do not sum to 1; each row must be a "
-                "distribution"
+                "with K of at least 2, and in each row probabilities that sum to 1"
             )
         self.transition, self.stationary = table, _stationary(table)
         self.n_codes, self.order = table.shape[-1], table.ndim - 1
@@ -97,49 +92,37 @@ class MarkovSource:
         uniform = np.random.default_rng(seed).random((n, length))
         codes = np.zeros((n, length), dtype=np.int64)
         for place in range(length):
-            known = min(place, self.order)
-            context = self._context(codes.T[place - known : place])
-            cumulative = self._tables[known][1][context].cumsum(axis=1)  # (n, K)
+            cumulative = self._after(codes, place).cumsum(axis=1)  # (n, K)
             cumulative /= cumulative[:, -1:]  # ends at exactly 1
             codes[:, place] = (cumulative <= uniform[:, [place]]).sum(axis=1)
         return codes
 
     def score(self, rows: Sequence[Sequence[int]], vocab: Mapping[str, int]) -> TokenScores:
-        """Score rows of ids under the source itself, as `score_tokens` does under a model.
+        """Score rows of ids that `write` wrote under the source itself, as `score_tokens` does.
 
-        The result pairs with ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``. Rows may be
-        cut from the left. Raises DataError for codes that are not consecutive ones of the source.
+        The result pairs with ``score_tokens(model, rows).of_kind(kinds, KIND_CODE)``. Raises
+        DataError for codes that are not the source's.
         """
-        row = np.repeat(np.arange(len(rows)), [len(ids) for ids in rows])
-        position = np.arange(len(row)) - np.searchsorted(row, row)
-        target = np.fromiter(chain.from_iterable(rows), dtype=np.int64)
-        is_code = token_kinds(dict(vocab))[target] == KIND_CODE
-        row, position, target = row[is_code], position[is_code], target[is_code]
-        first = np.searchsorted(row, row)  # where the codes of the same row begin
-        place = np.arange(len(row)) - first
-        code_of_id = np.full(len(vocab), self.n_codes)
-        code_of_id[[vocab[code_token(k)] for k in range(self.n_codes)]] = np.arange(self.n_codes)
-        codes = code_of_id[target]
-        wrong = (codes == self.n_codes) | (position - place != position[first])
-        if wrong.any():
-            raise DataError(
-                f"row {row[wrong][0] + 1}: its codes are not consecutive codes of this source; "
-                "score rows that the source wrote"
-            )
-        probabilities = np.empty((len(codes), self.n_codes))  # (M, K)
-        for known, (_, table) in enumerate(self._tables):
-            at = np.flatnonzero(np.minimum(place, self.order) == known)
-            before = at - np.arange(known, 0, -1)[:, None]  # (known, ·)
-            probabilities[at] = table[self._context(codes[before])]
-        chosen = probabilities[np.arange(len(codes)), codes]
-        rank = (probabilities >= chosen[:, None]).sum(axis=1) - 1  # a tie counts against it
+        ids = np.array(list(rows))[:, 3:-2]  # (N, P), without <CLS> <CLS> <IMG> and </IMG> <EOS>
+        known = [vocab[code_token(k)] for k in range(self.n_codes)]
+        if not np.isin(ids, known).all():
+            raise DataError("score: these rows hold other codes than the source's; give its own")
+        codes = np.searchsorted(known, ids)
+        tables = [self._after(codes, place) for place in range(codes.shape[1])]
+        probabilities = np.stack(tables, axis=1)  # (N, P, K)
+        chosen = np.take_along_axis(probabilities, codes[..., None], axis=2)  # (N, P, 1)
+        rank = (probabilities >= chosen).sum(axis=2) - 1  # a tie counts against it
+        row, place = np.indices(codes.shape)
         with np.errstate(divide="ignore"):  # infinite for a code that cannot follow
-            scores = TokenScores(row, position, target, -np.log(chosen), rank, len(rows))
-        return scores.where(position > 0)  # no model predicts the first token of a row
+            nll = -np.log(chosen)
+        columns = (row, place + 3, ids, nll, rank)
+        return TokenScores(*(column.ravel() for column in columns), len(codes))
 
-    def _context(self, columns: np.ndarray) -> np.ndarray:
-        """Rows of a table for known codes (j, M), oldest first: numbers in base K. (M,)."""
-        return self.n_codes ** np.arange(len(columns))[::-1] @ columns
+    def _after(self, codes: np.ndarray, place: int) -> np.ndarray:
+        """p(code at `place` | those before it) for each row of `codes` (N, P). (N, K)"""
+        known = min(place, self.order)
+        context = self.n_codes ** np.arange(known)[::-1] @ codes.T[place - known : place]
+        return self._tables[known][1][context]  # the row's number: its context in base K
 
     def write(
         self, directory: str | Path, n_rows: Mapping[str, int], length: int, seed: int = 0
