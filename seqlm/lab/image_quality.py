@@ -108,8 +108,8 @@ def near_copies(
     held out, `copies` augmented and searched, too; all (N, H, W), through one codebook.
 
     Returns, for a metrics file: the "threshold", the share of near copies among generated ("drawn")
-    and held-out ("real") images, their "difference", "p" of Fisher's exact test, and the "verdict":
-    "more", "fewer" or "no difference shown". Raises DataError for fewer than two training images.
+    and held-out ("real") images, "p" of Fisher's exact test, and the "verdict": "more", "fewer" or
+    "no difference shown". Raises DataError for fewer than two training images.
     """
     if len(training) < 2:
         raise DataError("near copies need at least two training images to set the threshold")
@@ -119,23 +119,9 @@ def near_copies(
     searched = training if copies is None else np.concatenate([training, copies])
     near = [nearest_training(seen, searched)[1] <= threshold + ROUNDING for seen in (images, real)]
     generated, held_out = (proportion(hits) for hits in near)
-    difference = _difference(generated, held_out)
     p = float(stats.fisher_exact([[hits.sum(), (~hits).sum()] for hits in near]).pvalue)
     verdict = "no difference shown"
     if p < 1 - CONFIDENCE:
-        verdict = "more" if difference.value > 0 else "fewer"
-    shares = {"drawn": generated, "real": held_out, "difference": difference}
-    shares = {name: share.to_json() for name, share in shares.items()}
+        verdict = "more" if generated.value > held_out.value else "fewer"
+    shares = {"drawn": generated.to_json(), "real": held_out.to_json()}
     return {"threshold": threshold, **shares, "p": p, "verdict": verdict}
-
-
-def _difference(one: Estimate, other: Estimate) -> Estimate:
-    """The difference of two independent shares, with an interval from their Wilson intervals.
-
-    Source: R. G. Newcombe, Interval Estimation for the Difference between Independent Proportions,
-    Statistics in Medicine 17 (1998), method 10.
-    """
-    value = one.value - other.value
-    low = value - np.hypot(one.value - one.low, other.high - other.value)
-    high = value + np.hypot(one.high - one.value, other.value - other.low)
-    return Estimate(value, float(low), float(high), one.n + other.n, "share")
