@@ -8,7 +8,7 @@ from scipy import stats
 
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import UNKNOWN, Estimate, bootstrap
-from seqlm.evaluation.metrics import mean_over_tokens, owners, ratio_of_sums
+from seqlm.evaluation.metrics import mean_over_tokens, owners
 from seqlm.evaluation.scores import TokenScores
 
 
@@ -20,9 +20,7 @@ def ratio_of_rows(
     `ours` and `theirs` are NLL of tokens, or sums of them, that stand in `rows`; all three are
     (M,). `images` as in `metrics.owners`.
     """
-    owner = owners(rows, images)
-    sums = tuple(np.bincount(owner, weights=nll) for nll in (ours, theirs))
-    return bootstrap(ratio_of_sums, sums, "ratio")
+    return mean_over_tokens(ours, owners(rows, images), "ratio", theirs)
 
 
 def paired_difference(

@@ -92,27 +92,6 @@ def comparisons_table(comparisons: Iterable[Mapping]) -> str:
     return markdown_table(header, rows, "llrrr")
 
 
-def forgetting_table(models: Mapping[str, Mapping]) -> str:
-    """NLL per code and accuracy of each model on each kind of rows; the first has every kind."""
-    kinds = list(next(iter(models.values())))
-    metrics = {"NLL per code": "code_nll", "accuracy": "accuracy"}
-    rows = []
-    for name, measured in models.items():
-        numbers = [measured.get(kind, {}).get(key) for kind in kinds for key in metrics.values()]
-        rows.append((name, *(as_estimate(e).format() if e else "–" for e in numbers)))
-    header = ("Model", *(f"{metric}, {kind}" for kind in kinds for metric in metrics))
-    return markdown_table(header, rows)
-
-
-def traps_table(traps: Iterable[Mapping]) -> str:
-    """For each mistake, the number it reports and the correct one, with the cause."""
-    rows = []
-    for trap in traps:
-        reported, correct = (as_estimate(trap[k]).format(with_n=True) for k in ("reported", "true"))
-        rows.append((trap["name"], trap["quantity"], reported, f"**{correct}**", trap["cause"]))
-    return markdown_table(("Mistake", "Metric", "Reported", "Correct", "Cause"), rows)
-
-
 def readme_estimates(values: Mapping[str, Mapping]) -> list[Estimate | None]:
     """The estimates of README's eight rows, None where not measured; as in `results_table`."""
     lm, classes = values.get("evaluate", {}), values.get("classify_sequences", {})
