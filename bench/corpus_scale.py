@@ -2,8 +2,8 @@
 
 Rows of 789 tokens, 784 of them codes; each step is a process of its own. Memory is the peak of what
 the process (with its workers, when it reads) holds for itself, without pages of mapped files, which
-the system takes back whenever it needs them. "one by one" is `read_records` with `split_records`: a
-row at a time, all of them in memory.
+the system takes back whenever it needs them. "one by one" reads a row at a time, all of
+them into memory.
 """
 
 import json
@@ -27,12 +27,16 @@ SMALL = ["--n_layer", "1", "--n_head", "1", "--n_embd", "16", "--n_positions", "
 READ = """
 import sys, time, warnings
 from pathlib import Path
-from seqlm.data import arrow, records, splits, tokens
+from seqlm.data import arrow, files, records, splits, tokens
 if __name__ == "__main__":
     folder, way = Path(sys.argv[1]), sys.argv[2]
     started, vocab = time.perf_counter(), tokens.read_vocab(folder / "vocab.json")
-    read = records.read_records if way == "one by one" else arrow.read_table
-    splits.split_records(read(folder / "rows.jsonl", vocab))
+    if way == "one by one":
+        reader = records.RowReader(vocab)
+        rows = [reader(row, line)[0] for _, line, row in files.read_rows(folder / "rows.jsonl")]
+    else:
+        rows = arrow.read_table(folder / "rows.jsonl", vocab)
+    splits.split_records(rows)
     print("seconds", time.perf_counter() - started)
 """
 

@@ -30,11 +30,12 @@ ABOUT = "about.json"
 
 
 def read_table(path: str | Path, vocab: Mapping[str, int], **settings) -> Table:
-    """The rows that `read_records` reads, as columns; those of a large file stay on disk.
+    """Read and check every row of a JSONL file (UTF-8, plain or gzipped); "-" is standard input.
 
-    The cache lies in `seqlm` below the cache folder of `datasets`. It is written anew when the
-    content of the file, a setting, the vocabulary or this code changes. Errors and warnings are
-    those of `read_records`.
+    The `settings` are those of `RowReader`; without `repair_tail` the rows that lack their class
+    raise one DataWarning in all. The columns of a large file lie in `seqlm` below the cache folder
+    of `datasets`, written anew when its content, a setting, the vocabulary or this code changes.
+    Raises DataError ``file:line: field: what is wrong; how to fix it`` at the first bad row.
     """
     path, encoder = Path(path), Encoder(vocab, **settings)
     if _size(path) < LARGE:

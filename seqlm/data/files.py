@@ -29,13 +29,14 @@ def read_rows(path: str | Path, part: Part | None = None) -> Iterator[tuple[str,
     `path` is a file, plain or gzipped, "-" for standard input, or what `datasets` saved with
     save_to_disk. Raises DataError, naming file and line, for a line that is not JSON.
     """
-    if path != "-" and is_dataset(path):
+    at_stdin = str(path) == "-"
+    if not at_stdin and is_dataset(path):
         yield from _read_dataset(path)
         return
     line = part.lines_before if part else 0
     left = part.stop - part.start if part else math.inf
     try:
-        with sys.stdin.buffer if path == "-" else open(path, "rb") as plain:
+        with sys.stdin.buffer if at_stdin else open(path, "rb") as plain:
             if part:
                 plain.seek(part.start)
             packed = plain.peek(2)[:2] == b"\x1f\x8b"

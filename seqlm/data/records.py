@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from seqlm.atomic import atomic_path
-from seqlm.data.files import SPLITS, read_rows
+from seqlm.data.files import SPLITS
 from seqlm.data.tokens import (
     CLS,
     EOS,
@@ -30,7 +30,7 @@ from seqlm.data.tokens import (
     layout_of,
     shorten,
 )
-from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix
+from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.utils import json_name
 
 MAX_LABEL = 2**31 - 1  # where the vocabulary has no class tokens
@@ -76,37 +76,14 @@ def lacks_class_token(record: Record) -> bool:
     return tail == (CLS, CLS) or (tail == (CLS,) and record.label is not None)
 
 
-def read_records(
-    path: str | Path,
-    vocab: Mapping[str, int],
-    *,
-    repair_tail: bool = False,
-    allow_unknown: bool = False,
-    max_length: int | None = None,
-) -> list[Record]:
-    """Read and check every row of a JSONL file (UTF-8, plain or gzipped); "-" is standard input.
-
-    `repair_tail` writes the class from `label` into rows that lack it; without it, such rows raise
-    one DataWarning in all. `allow_unknown` reads tokens outside `vocab` as ``<UNK>``. Rows longer
-    than `max_length` lose codes from the left, so that the tail survives.
-    Raises DataError ``file:line: field: what is wrong; how to fix it`` at the first bad row.
-    """
-    reader = RowReader(vocab, repair_tail, allow_unknown, max_length)
-    records: list[Record] = []
-    lacking: list[int] = []
-    for place, line, row in read_rows(path):
-        with error_prefix(place):
-            record, lacks = reader(row, line)
-        records.append(record)
-        if lacks:
-            lacking.append(line)
-    warn_of_rows(path, len(records), lacking)
-    return records
-
-
 @dataclass
 class RowReader:
-    """Checks a row, repairs and shortens it; the settings are those of `read_records`."""
+    """Checks a row, repairs and shortens it.
+
+    `repair_tail` writes the class from `label` into rows that lack it. `allow_unknown` reads tokens
+    outside `vocab` as ``<UNK>``. Rows longer than `max_length` lose codes from the left, so that
+    the tail survives.
+    """
 
     vocab: Mapping[str, int]
     repair_tail: bool = False

@@ -177,14 +177,8 @@ def quantise_export(model: PreTrainedModel, directory: Path) -> None:
 
     Raises SeqlmError when its logits are too far from those of `model`.
     """
-    graph, int8 = directory / GRAPH, directory / "int8"
-    int8.mkdir()
-    quantise(graph, int8 / GRAPH)
-    (directory / (GRAPH + ".data")).unlink(missing_ok=True)
-    for file in int8.iterdir():  # by its own name: a graph names the file that holds its weights
-        os.replace(file, directory / file.name)
-    int8.rmdir()
-    check_graph(graph)
+    quantise(directory / GRAPH)
+    check_graph(directory / GRAPH)
     exported = load_onnx(directory)
     errors = [
         relative_rmse(exported.run(ids, use_cache=False)[0], torch_logits(model, ids))

@@ -6,12 +6,7 @@ from pathlib import Path
 
 import torch
 import transformers
-from transformers import (
-    GPT2Config,
-    GPT2ForSequenceClassification,
-    GPT2LMHeadModel,
-    PreTrainedModel,
-)
+from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedModel
 
 from seqlm.config import ModelConfig
 from seqlm.data.tokens import EOS, IMG, PAD

@@ -11,6 +11,7 @@ import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from huggingface_hub import ModelCard, ModelCardData
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
@@ -84,35 +85,21 @@ def save_adapter(model: LoraModel, directory: Path) -> int:
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
     config.save_pretrained(str(folder))
-    write_text(folder / "README.md", _adapter_readme(model))
+    write_text(folder / "README.md", _adapter_card(model))
     return sum(path.stat().st_size for path in folder.iterdir())
 
 
-def _adapter_readme(model: LoraModel) -> str:
-    config, size = model.peft_config["default"], model.get_base_model().config
-    base = config.base_model_name_or_path
-    kind, extra, grow, why = "AutoModelForCausalLM", "", "", ""
-    if is_classifier(model.get_base_model()):
-        kind = "AutoModelForSequenceClassification"
-        extra = f", num_labels={size.num_labels}, ignore_mismatched_sizes=True"
-    if config.trainable_token_indices:
-        grow = f"model.resize_token_embeddings({size.vocab_size})\n"
-        why = (
-            " Tokens were appended to the vocabulary, so the embedding must grow before the "
-            "adapter is loaded, which fills in their rows."
-        )
-    return f"""# A LoRA adapter of rank {config.r}
-
-It belongs to the model that was fine-tuned, `{base}`, and is loaded with peft:{why}
-
-```python
-from peft import PeftModel
-from transformers import {kind}
-
-model = {kind}.from_pretrained("{base}"{extra})
-{grow}model = PeftModel.from_pretrained(model, "adapter")
-```
-
-Both names stand for folders; put in yours. The folder above holds the same model with the adapter
-merged, which needs none of this.
-"""
+def _adapter_card(model: LoraModel) -> str:
+    adapter, base = model.peft_config["default"], model.get_base_model()
+    classifies = is_classifier(base)
+    card = ModelCard.from_template(
+        ModelCardData(library_name="peft", tags=["lora", "gpt2", "seqlm"]),
+        Path(__file__).with_name("adapter_card.md"),
+        adapter=adapter,
+        base=adapter.base_model_name_or_path,
+        kind=f"AutoModelFor{'SequenceClassification' if classifies else 'CausalLM'}",
+        classes=base.config.num_labels if classifies else 0,
+        grows=bool(adapter.trainable_token_indices),
+        vocab_size=base.config.vocab_size,
+    )
+    return f"{card}\n"

@@ -12,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from seqlm.data.corpus import Corpus
-from seqlm.data.records import read_rows
+from seqlm.data.files import read_rows
 from seqlm.data.tokens import class_of, class_token
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import classifier_from_lm, is_classifier, load_classifier, load_lm
@@ -24,7 +24,7 @@ def count_new_tokens(path: Path, known: Mapping[str, int]) -> Counter[str]:
     """How often each token that `known` lacks occurs in a file of rows.
 
     A label without a class token counts as one, so that ``<CLS_10>`` is there for `repair_tail`.
-    Rows without tokens are skipped here; `read_records` refuses them.
+    Rows without tokens are skipped here; `read_table` refuses them.
     """
     counts: Counter[str] = Counter()
     for _, _, row in read_rows(path):

@@ -19,12 +19,7 @@ from seqlm.data.table import Ids
 from seqlm.data.tokenizer import load_tokenizer, vocabulary_of
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError
-from seqlm.evaluation.scores import (
-    LEAST,
-    class_probabilities,
-    score_tokens,
-    sum_scores,
-)
+from seqlm.evaluation.scores import LEAST, class_probabilities, score_tokens, sum_scores
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
 from seqlm.training.batches import Rows
 from seqlm.training.replay import learned_rows

@@ -12,10 +12,11 @@ import pytest
 
 from seqlm.data import arrow
 from seqlm.data.arrow import read_table
-from seqlm.data.records import read_records
+from seqlm.data.files import read_rows
+from seqlm.data.records import RowReader
 from seqlm.data.table import Table
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
-from seqlm.errors import DataError, DataWarning
+from seqlm.errors import DataError, DataWarning, error_prefix
 
 VOCAB = default_vocab(8, 3)
 GOOD = {"tokens": " ".join(read_layout([1, 2], 1)), "label": 1}
@@ -37,6 +38,15 @@ def write(folder, texts, name="rows.jsonl"):
     path = folder / name
     path.write_text("\n".join(texts) + "\n", encoding="utf-8")
     return path
+
+
+def row_by_row(path, vocab, **settings):
+    """The rows of a file, checked one after the other and never put into columns."""
+    reader, records = RowReader(vocab, **settings), []
+    for place, line, content in read_rows(path):
+        with error_prefix(place):
+            records.append(reader(content, line)[0])
+    return records
 
 
 @pytest.fixture
@@ -61,7 +71,7 @@ def written(monkeypatch):
 def test_all_ways_to_read_a_file_give_the_same_rows(tmp_path, large):
     path = write(tmp_path, ["\ufeff" + lines()[0], "", *lines()[1:]])
     for settings in ({}, {"max_length": 9}):
-        records = read_records(path, VOCAB, **settings)
+        records = row_by_row(path, VOCAB, **settings)
         table = read_table(path, VOCAB, **settings)
         assert table == records and [r.line for r in table] == [r.line for r in records]
         assert table.column("line").tolist() == [1, *range(3, 302)]
@@ -74,7 +84,7 @@ def test_all_ways_to_read_a_file_give_the_same_rows(tmp_path, large):
 def test_two_processes_read_what_one_reads(tmp_path, large, monkeypatch):
     path = write(tmp_path, lines())
     monkeypatch.setattr(arrow, "_processes", lambda: 2)
-    assert read_table(path, VOCAB) == read_records(path, VOCAB)
+    assert read_table(path, VOCAB) == row_by_row(path, VOCAB)
     bad = lines()
     bad[290], bad[120] = "{", json.dumps(GOOD | {"label": 9})
     with pytest.raises(DataError, match=r"rows\.jsonl:121: label: 9 is out of range"):
@@ -112,7 +122,7 @@ def test_the_first_bad_row_is_named_in_the_same_words(tmp_path, large, monkeypat
     texts = lines()
     texts[219] = texts[280] = bad
     path, messages = write(tmp_path, texts), []
-    for read in (read_records, read_table, read_table):
+    for read in (row_by_row, read_table, read_table):
         with pytest.raises(DataError) as caught:
             read(path, VOCAB, max_length=12)
         messages.append(str(caught.value))
@@ -133,14 +143,14 @@ def test_a_missing_class_is_told_again_from_the_cache_and_repaired(tmp_path, lar
         warnings.simplefilter("error")
         assert (
             read_table(path, VOCAB, repair_tail=True)[200]
-            == (read_records(path, VOCAB, repair_tail=True)[200])
+            == (row_by_row(path, VOCAB, repair_tail=True)[200])
         )
 
 
 def test_unknown_tokens_and_an_empty_file(tmp_path, large):
     path = write(tmp_path, [json.dumps({"tokens": "<IMG> <Z_512> <Z_001> </IMG> <EOS>"})])
     assert read_table(path, VOCAB, allow_unknown=True) == (
-        read_records(path, VOCAB, allow_unknown=True)
+        row_by_row(path, VOCAB, allow_unknown=True)
     )
     with pytest.raises(DataError, match="the file has no rows"):
         read_table(write(tmp_path, [""]), VOCAB)
@@ -201,13 +211,13 @@ def test_old_caches_are_removed(tmp_path, large):
 def test_without_a_writable_cache_the_rows_are_read_all_the_same(tmp_path, large):
     (tmp_path / "cache").write_text("a file, where a folder should go")
     path = write(tmp_path, lines())
-    assert read_table(path, VOCAB) == read_records(path, VOCAB)
+    assert read_table(path, VOCAB) == row_by_row(path, VOCAB)
 
 
 def test_a_large_gzipped_file_is_read(tmp_path, large):
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress("\n".join(lines()).encode()))
-    assert read_table(path, VOCAB) == read_records(path, VOCAB)
+    assert read_table(path, VOCAB) == row_by_row(path, VOCAB)
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="the gzip file is damaged"):
         read_table(path, VOCAB)
@@ -231,7 +241,7 @@ def test_a_dataset_saved_to_disk_is_read(tmp_path, large, monkeypatch, size):
     monkeypatch.setattr(arrow, "LARGE", size)
     rows = [json.loads(text) for text in lines(40)]
     table = read_table(saved(tmp_path, rows), VOCAB)
-    plain = read_records(write(tmp_path, lines(40)), VOCAB)
+    plain = row_by_row(write(tmp_path, lines(40)), VOCAB)
     assert [r.tokens for r in table] == [r.tokens for r in plain]
     assert [(r.label, r.source, r.line) for r in table] == [
         (r.label, r.source, r.line) for r in plain

@@ -12,6 +12,7 @@ from samples import write_idx
 from sklearn.model_selection import train_test_split
 
 from seqlm.config import DataConfig
+from seqlm.data.arrow import read_table
 from seqlm.data.build import (
     ABOUT,
     CODEBOOK,
@@ -23,7 +24,6 @@ from seqlm.data.build import (
     load_pictures,
 )
 from seqlm.data.images import load_digits, split_indices
-from seqlm.data.records import read_records
 from seqlm.data.splits import leaks, split_records
 from seqlm.data.tokens import (
     codes_of,
@@ -40,7 +40,7 @@ COARSE = DataConfig(n_images=300, copies=2, n_codes=4, patch=4)  # so coarse tha
 
 
 def records_of(directory):
-    return read_records(directory / SEQUENCES, read_vocab(directory / VOCAB))
+    return read_table(directory / SEQUENCES, read_vocab(directory / VOCAB))
 
 
 @pytest.fixture(scope="module")
@@ -337,6 +337,6 @@ def test_pictures_that_cannot_be_read_are_named_in_one_sentence(tmp_path, conten
 def test_the_committed_sample_follows_the_contract_and_is_whole():
     sample = Path(__file__).parents[2] / "data" / "sample"
     vocab = read_vocab(sample / "vocab.json")
-    splits = split_records(read_records(sample / "sequences.jsonl", vocab))
+    splits = split_records(read_table(sample / "sequences.jsonl", vocab))
     assert vocab == default_vocab()
     assert [len(splits[name]) for name in ("train", "val", "test")] == [140, 20, 40]

@@ -13,7 +13,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from seqlm.data.records import Record, describe, lacks_class_token, read_records, write_records
+from seqlm.data.arrow import read_table
+from seqlm.data.records import Record, describe, lacks_class_token, write_records
 from seqlm.data.splits import leaks, split_records
 from seqlm.data.tokens import default_vocab, draw_layout, layout_of, read_layout, read_vocab
 from seqlm.errors import ConfigError, DataError, DataWarning, printable
@@ -112,7 +113,7 @@ def test_a_file_that_is_no_vocabulary_is_refused(tmp_path, text, words):
 
 def test_rows_come_with_their_tokens_label_meta_and_line(tmp_path):
     path = jsonl(tmp_path, read_row(1, 2, meta={"source_id": 7}), tailless_row(3, tail="<EOS>"))
-    one, two = read_records(path, VOCAB)
+    one, two = read_table(path, VOCAB)
     assert one == Record(read_layout([1, 2], 1), 1, {"source_id": 7})
     assert (one.line, one.source) == (1, 7)
     assert two.tokens == ("<IMG>", "<Z_003>", "</IMG>", "<EOS>")
@@ -123,21 +124,21 @@ def test_byte_order_mark_blank_lines_crlf_and_no_last_newline_are_fine(tmp_path)
     row = json.dumps(read_row(1)).encode()
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\xef\xbb\xbf" + row + b"\r\n\r\n   \n" + row)
-    assert [record.line for record in read_records(path, VOCAB)] == [1, 4]
+    assert [record.line for record in read_table(path, VOCAB)] == [1, 4]
 
 
 def test_a_gzipped_file_is_read_and_written(tmp_path):
-    records = read_records(jsonl(tmp_path, read_row(1), read_row(2, label=0)), VOCAB)
+    records = read_table(jsonl(tmp_path, read_row(1), read_row(2, label=0)), VOCAB)
     write_records(tmp_path / "rows.jsonl.gz", records)
     assert (tmp_path / "rows.jsonl.gz").read_bytes()[:2] == b"\x1f\x8b"
-    assert read_records(tmp_path / "rows.jsonl.gz", VOCAB) == records
+    assert read_table(tmp_path / "rows.jsonl.gz", VOCAB) == records
 
 
 def test_a_cut_off_gzip_file_is_named(tmp_path):
     path = tmp_path / "rows.jsonl.gz"
     path.write_bytes(gzip.compress(json.dumps(read_row(1)).encode() * 100)[:-20])
     with pytest.raises(DataError, match="the gzip file is damaged"):
-        read_records(path, VOCAB)
+        read_table(path, VOCAB)
 
 
 def test_records_written_come_back_the_same(tmp_path):
@@ -147,7 +148,7 @@ def test_records_written_come_back_the_same(tmp_path):
         Record(("<IMG>", "</IMG>"), None),
     ]
     write_records(tmp_path / "rows.jsonl", records)
-    assert read_records(tmp_path / "rows.jsonl", VOCAB) == records
+    assert read_table(tmp_path / "rows.jsonl", VOCAB) == records
     first = json.loads((tmp_path / "rows.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert list(first) == ["tokens", "label", "meta"]
 
@@ -155,7 +156,7 @@ def test_records_written_come_back_the_same(tmp_path):
 def test_numpy_values_in_meta_are_written_as_plain_json(tmp_path):
     meta = {"source_id": np.int64(3), "center": np.array([0.5])}
     write_records(tmp_path / "rows.jsonl", [Record(("<IMG>", "<EOS>"), None, meta)])
-    (record,) = read_records(tmp_path / "rows.jsonl", VOCAB)
+    (record,) = read_table(tmp_path / "rows.jsonl", VOCAB)
     assert record.meta == {"source_id": 3, "center": [0.5]}
 
 
@@ -200,7 +201,7 @@ def test_a_bad_row_is_refused_by_file_line_and_field(tmp_path, row, words):
     path = tmp_path / "rows.jsonl"
     path.write_text(f"{json.dumps(GOOD)}\n\n{row if isinstance(row, str) else json.dumps(row)}\n")
     with pytest.raises(DataError) as caught:
-        read_records(path, VOCAB)
+        read_table(path, VOCAB)
     assert str(caught.value).startswith(f"{path}:3: ") and words in str(caught.value)
     assert "\n" not in str(caught.value) and len(str(caught.value)) < len(str(path)) + 200
 
@@ -209,7 +210,7 @@ def test_text_that_is_not_utf8_is_refused_by_its_line(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_bytes(json.dumps(GOOD).encode() + b'\n{"tokens": "\xff"}\n')
     with pytest.raises(DataError, match=r"rows\.jsonl:2: not valid JSON in UTF-8"):
-        read_records(path, VOCAB)
+        read_table(path, VOCAB)
 
 
 @pytest.mark.parametrize("content", ["", "\n \n", "\ufeff"])
@@ -217,24 +218,24 @@ def test_an_empty_file_is_refused(tmp_path, content):
     path = tmp_path / "rows.jsonl"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match="the file has no rows"):
-        read_records(path, VOCAB)
+        read_table(path, VOCAB)
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(DataError, match="there is no such file"):
-        read_records(tmp_path / "gone.jsonl", VOCAB)
+        read_table(tmp_path / "gone.jsonl", VOCAB)
     with pytest.raises(DataError, match="this is a folder"):
-        read_records(tmp_path, VOCAB)
+        read_table(tmp_path, VOCAB)
 
 
 def test_a_label_needs_no_class_tokens_in_the_vocabulary(tmp_path):
     path = jsonl(tmp_path, {"tokens": "<IMG> <Z_001> </IMG> <EOS>", "label": 12})
-    assert read_records(path, default_vocab(8, 0))[0].label == 12
+    assert read_table(path, default_vocab(8, 0))[0].label == 12
 
 
 def test_unknown_tokens_are_read_as_unknown_when_allowed(tmp_path):
     path = jsonl(tmp_path, {"tokens": "<IMG> <Z_512> <Z_001> </IMG> <EOS>"})
-    (record,) = read_records(path, VOCAB, allow_unknown=True)
+    (record,) = read_table(path, VOCAB, allow_unknown=True)
     assert record.tokens == ("<IMG>", "<UNK>", "<Z_001>", "</IMG>", "<EOS>")
     assert describe([record], VOCAB)["unknown_tokens"] == 1
 
@@ -246,7 +247,7 @@ def test_missing_class_tokens_are_told_once_in_plain_words(tmp_path):
     draw = {"tokens": " ".join(draw_layout([1], None)), "label": 1}
     path = jsonl(tmp_path, draw, read_row(2), tailless_row(3), tailless_row(4, tail="<CLS> <EOS>"))
     with pytest.warns(DataWarning) as caught:
-        records = read_records(path, VOCAB)
+        records = read_table(path, VOCAB)
     assert len(caught) == 1
     words = str(caught[0].message)
     assert "missing in 2 of 4 rows (the first is line 3)" in words
@@ -267,7 +268,7 @@ def test_whole_rows_are_read_without_a_warning(tmp_path):
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert len(read_records(jsonl(tmp_path, *rows), VOCAB)) == len(rows)
+        assert len(read_table(jsonl(tmp_path, *rows), VOCAB)) == len(rows)
 
 
 @pytest.mark.parametrize("tail", ["<CLS> <CLS> <EOS>", "<CLS> <EOS>"])
@@ -275,7 +276,7 @@ def test_the_repair_puts_the_class_back_and_says_so(tmp_path, tail):
     path = jsonl(tmp_path, tailless_row(3, 4, label=2, tail=tail), read_row(5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        repaired, whole = read_records(path, VOCAB, repair_tail=True)
+        repaired, whole = read_table(path, VOCAB, repair_tail=True)
     assert repaired.tokens == read_layout([3, 4], 2)
     assert repaired.meta == {"repaired_tail": True} and whole.meta == {}
     assert describe([repaired, whole], VOCAB)["repaired_tail"] == 1
@@ -284,16 +285,16 @@ def test_the_repair_puts_the_class_back_and_says_so(tmp_path, tail):
 def test_the_repair_leaves_a_withheld_class_alone(tmp_path):
     tokens = draw_layout([1], None)
     path = jsonl(tmp_path, {"tokens": " ".join(tokens), "label": 1})
-    assert read_records(path, VOCAB, repair_tail=True)[0].tokens == tokens
+    assert read_table(path, VOCAB, repair_tail=True)[0].tokens == tokens
 
 
 def test_the_repair_needs_a_label_and_its_class_token(tmp_path):
     path = jsonl(tmp_path, read_row(1), tailless_row(3, label=None))
     with pytest.raises(DataError, match=r"rows\.jsonl:2: label: it is missing"):
-        read_records(path, VOCAB, repair_tail=True)
+        read_table(path, VOCAB, repair_tail=True)
     path = jsonl(tmp_path, tailless_row(3, label=1))
     with pytest.raises(DataError, match=r":1: label: the vocabulary has no <CLS_1>"):
-        read_records(path, default_vocab(8, 0), repair_tail=True)
+        read_table(path, default_vocab(8, 0), repair_tail=True)
 
 
 # ---------------------------------------------------------------- long rows
@@ -302,24 +303,24 @@ def test_the_repair_needs_a_label_and_its_class_token(tmp_path):
 @pytest.mark.parametrize("layout", [read_layout, draw_layout])
 def test_long_rows_lose_codes_from_the_left_and_keep_head_and_tail(tmp_path, layout):
     path = jsonl(tmp_path, {"tokens": " ".join(layout([1, 2, 3, 4], 1)), "label": 1})
-    (record,) = read_records(path, VOCAB, max_length=7)
+    (record,) = read_table(path, VOCAB, max_length=7)
     assert record.tokens == layout([3, 4], 1)
     assert record.meta == {"cut_codes": 2}
-    (whole,) = read_records(path, VOCAB, max_length=9)
+    (whole,) = read_table(path, VOCAB, max_length=9)
     assert whole.tokens == layout([1, 2, 3, 4], 1) and whole.meta == {}
 
 
 def test_a_length_that_leaves_no_code_is_refused(tmp_path):
     path = jsonl(tmp_path, read_row(1, 2))
     with pytest.raises(DataError, match=r"rows\.jsonl:1: a row of .*max_length"):
-        read_records(path, VOCAB, max_length=5)
+        read_table(path, VOCAB, max_length=5)
     with pytest.raises(ConfigError, match="max_length is 0"):
-        read_records(path, VOCAB, max_length=0)
+        read_table(path, VOCAB, max_length=0)
 
 
 def test_an_unknown_token_can_be_cut_like_any_code(tmp_path):
     path = jsonl(tmp_path, {"tokens": "<IMG> <Z_512> <Z_001> </IMG> <EOS>"})
-    (record,) = read_records(path, VOCAB, max_length=4)
+    (record,) = read_table(path, VOCAB, max_length=4)
     assert record.tokens == ("<IMG>", "<Z_001>", "</IMG>", "<EOS>")
 
 
@@ -546,7 +547,7 @@ def test_the_users_rows_are_read_and_their_defect_is_named(user_vocab):
     with pytest.warns(
         DataWarning, match="missing in 300 of 300 rows .the first is line 1."
     ) as caught:
-        records = read_records(USER_DATA / "sequences_labels_fixed.jsonl", user_vocab)
+        records = read_table(USER_DATA / "sequences_labels_fixed.jsonl", user_vocab)
     assert len(caught) == 1
     counts = describe(records, user_vocab)
     assert (counts["rows"], counts["length_min"], counts["length_max"]) == (300, 789, 789)
@@ -559,8 +560,8 @@ def test_the_users_rows_are_repaired_cut_and_split(user_vocab):
     path = USER_DATA / "sequences_labels_fixed.jsonl"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        whole = read_records(path, user_vocab, repair_tail=True)
-        short = read_records(path, user_vocab, repair_tail=True, max_length=512)
+        whole = read_table(path, user_vocab, repair_tail=True)
+        short = read_table(path, user_vocab, repair_tail=True, max_length=512)
     for long, cut in zip(whole, short, strict=True):
         assert len(cut.tokens) == 512 and cut.meta["cut_codes"] == 277
         assert cut.tokens[0] == "<IMG>" and cut.tokens[1:] == long.tokens[-511:]
@@ -579,24 +580,24 @@ def test_lines_may_end_in_a_carriage_return_alone(tmp_path):
     rows = [json.dumps(read_row(1, 2)).encode(), b"", json.dumps(read_row(3)).encode()]
     path = tmp_path / "rows.jsonl"
     path.write_bytes(b"\r".join(rows) + b"\r")
-    assert [record.line for record in read_records(path, VOCAB)] == [1, 3]
+    assert [record.line for record in read_table(path, VOCAB)] == [1, 3]
     path.write_bytes(b"\r".join([*rows, b"{]"]))
     with pytest.raises(DataError, match="rows.jsonl:4: not valid JSON"):
-        read_records(path, VOCAB)
+        read_table(path, VOCAB)
 
 
 def test_a_token_alone_is_refused_with_its_line(tmp_path):
     path = jsonl(tmp_path, read_row(1), {"tokens": "<IMG>"})
     with pytest.raises(DataError, match="rows.jsonl:2: tokens: '<IMG>' stands alone"):
-        read_records(path, VOCAB)
+        read_table(path, VOCAB)
 
 
 @pytest.mark.parametrize("tail", ["<CLS>", "<CLS> <CLS>"])
 def test_a_row_that_ends_without_class_and_end_is_warned_of_and_repaired(tmp_path, tail):
     path = jsonl(tmp_path, tailless_row(3, tail=tail))
     with pytest.warns(DataWarning, match="missing in 1 of 1 rows"):
-        read_records(path, VOCAB)
-    assert read_records(path, VOCAB, repair_tail=True)[0].tokens == read_layout([3], 1)
+        read_table(path, VOCAB)
+    assert read_table(path, VOCAB, repair_tail=True)[0].tokens == read_layout([3], 1)
 
 
 @pytest.mark.parametrize("nothing", ["", "  ", float("nan"), None])
@@ -670,7 +671,7 @@ def test_any_file_of_rows_is_read_or_refused_in_one_sentence(
     path.write_bytes(content)
 
     def read(path):
-        records = read_records(path, VOCAB, repair_tail=repair, allow_unknown=unknown)
+        records = read_table(path, VOCAB, repair_tail=repair, allow_unknown=unknown)
         describe(records, VOCAB)
 
     read_or_one_sentence(read, path)

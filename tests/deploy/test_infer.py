@@ -10,9 +10,9 @@ import pytest
 
 from seqlm.cli import main
 from seqlm.config import ModelConfig, SampleConfig
+from seqlm.data.arrow import read_table
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
-from seqlm.data.records import read_records
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 from seqlm.data.tokens import (
     class_ids,
@@ -199,8 +199,8 @@ def test_what_is_written_as_json_is_a_row_of_the_data_contract(directory, vocab,
     way = SampleConfig(max_new_tokens=5, seed=9)
     generate_rows(directory, None, 3, 4, way, tmp_path / "some" / "rows.jsonl", as_json=True)
     (tmp_path / "printed.jsonl").write_text(capsys.readouterr().out)
-    kept = read_records(tmp_path / "some" / "rows.jsonl", vocab)
-    assert kept == read_records(tmp_path / "printed.jsonl", vocab) and len(kept) == 4
+    kept = read_table(tmp_path / "some" / "rows.jsonl", vocab)
+    assert kept == read_table(tmp_path / "printed.jsonl", vocab) and len(kept) == 4
     assert 3 in {row.label for row in kept} and kept[2].meta["seed"] == 9
     assert [row.meta["number"] for row in kept] == [0, 1, 2, 3]
 

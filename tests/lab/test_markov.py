@@ -9,8 +9,9 @@ import pytest
 from scipy.special import logsumexp
 
 from seqlm.config import TrainConfig
+from seqlm.data.arrow import read_table
 from seqlm.data.corpus import load_corpus
-from seqlm.data.records import describe, read_records
+from seqlm.data.records import describe
 from seqlm.data.tokens import KIND_CODE, default_vocab, draw_layout, read_vocab
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.metrics import nll
@@ -168,7 +169,7 @@ def test_written_rows_follow_the_data_contract(source, corpus, tmp_path):
     vocab = read_vocab(files.vocab_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", DataWarning)
-        summary = describe(read_records(files.data_path, vocab), vocab)
+        summary = describe(read_table(files.data_path, vocab), vocab)
     assert summary["rows"] == 500 and summary["layouts"] == {"draw": 500}
     assert summary["length_min"] == summary["length_max"] == LENGTH + 5
     assert summary["codes_known"] == summary["codes_used"] == 6

@@ -12,7 +12,7 @@ import pytest
 from matplotlib.image import imread
 
 from seqlm.config import SampleConfig
-from seqlm.data.records import read_records
+from seqlm.data.arrow import read_table
 from seqlm.data.tokens import code_token, drawing_prompt
 from seqlm.playground.controls import SamplingControls
 from seqlm.playground.gallery import GalleryPanel, gallery_jsonl, gallery_png
@@ -47,7 +47,7 @@ def test_a_gallery_has_every_digit_in_every_row_and_can_be_drawn_again(play, tmp
     assert imread(io.BytesIO(files["gallery.png"])).ndim == 3
     path = tmp_path / "gallery.jsonl"
     path.write_bytes(files["gallery.jsonl"])
-    rows = read_records(path, panel.player.vocab)
+    rows = read_table(path, panel.player.vocab)
     assert [row.label for row in rows] == [*range(10)] * 2
     for i, row in enumerate(rows):
         used = replace(config, seed=config.seed + i // 10)
@@ -104,7 +104,7 @@ def test_the_rows_of_a_gallery_follow_the_data_contract(player, vocab, tmp_path)
     path.write_bytes(gallery_jsonl(codes, labels, settings))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        rows = read_records(path, vocab)
+        rows = read_table(path, vocab)
     assert [row.label for row in rows] == labels
     for row, drawn, label, number in zip(rows, codes, labels, range(11), strict=True):
         assert row.tokens[:3] == drawing_prompt(label)
