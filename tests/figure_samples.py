@@ -33,7 +33,6 @@ from seqlm.plots.experiments import (
     plot_traps,
 )
 from seqlm.plots.images import (
-    plot_augmented,
     plot_code_frequencies,
     plot_codebook,
     plot_completions,
@@ -232,7 +231,6 @@ FIGURES = {
     ),
     "codebook": lambda: plot_codebook(BOOK),
     "encoding": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
-    "augmented": lambda: plot_augmented(DIGITS[:2], DIGITS[:6].reshape(2, 3, 8, 8)),
     "code frequencies": lambda: plot_code_frequencies(BOOK.encode(DIGITS[:50]), 40),
     "generated": lambda: plot_generated(DECODED, LABELS[:100], LABELS[:100] % 9, "Generated"),
     "completions": lambda: plot_completions(DIGITS[:2], 4, DIGITS[:10].reshape(2, 5, 8, 8)),

@@ -4,6 +4,7 @@ The libraries' own tokenizers are made for prose and break ``<Z_017>`` into part
 """
 
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -56,17 +57,10 @@ def rouge(completions: Sentences, truths: Sentences) -> dict[str, Estimate]:
 
     ours, theirs = _texts(completions, truths)
     names = ("rouge1", "rouge2", "rougeL")
-    scorer = RougeScorer(names, tokenizer=_WhiteSpace())
+    scorer = RougeScorer(names, tokenizer=SimpleNamespace(tokenize=str.split))
     scored = [scorer.score(truth, made) for made, truth in zip(ours, theirs, strict=True)]
     f1 = {name: np.array([scores[name].fmeasure for scores in scored]) for name in names}  # (N,)
     return {name: bootstrap(np.mean, (values,), "F1") for name, values in f1.items()}
-
-
-class _WhiteSpace:
-    """A tokenizer in the form that rouge-score asks for."""
-
-    def tokenize(self, text: str) -> list[str]:
-        return text.split()
 
 
 def _texts(completions: Sentences, truths: Sentences) -> list[list[str]]:

@@ -15,23 +15,22 @@ STRATEGIES = {
     "greedy: always the most probable token": "greedy",
     "beam: search for the most probable image": "beam",
 }
-# Label, smallest value, largest value and step of each setting.
+# Label, smallest value, largest value, step and explanation of each setting.
 SLIDERS = {
-    "temperature": ("temperature", 0.1, 3.0, 0.05),
-    "top_k": ("top-k", 0, 100, 1),
-    "top_p": ("top-p", 0.05, 1.0, 0.05),
-    "guidance": ("guidance", 0.0, 5.0, 0.25),
-    "num_beams": ("beams", 1, 16, 1),
-    "seed": ("seed", 0, 999, 1),
-}
-HELP = {
-    "temperature": "below 1 sharpens the probabilities, above 1 flattens them",
-    "top_k": "only the k most probable tokens can be drawn",
-    "top_p": "only the smallest set of tokens with this total probability (the nucleus)",
-    "guidance": "strength of classifier-free guidance; 1 is the model itself",
-    "num_beams": "how many partial images beam search keeps",
-    "seed": "the same seed draws the same image",
-}
+    "temperature": (
+        "temperature", 0.1, 3.0, 0.05, "below 1 sharpens the probabilities, above 1 flattens them"
+    ),
+    "top_k": ("top-k", 0, 100, 1, "only the k most probable tokens can be drawn"),
+    "top_p": (
+        "top-p", 0.05, 1.0, 0.05,
+        "only the smallest set of tokens with this total probability (the nucleus)",
+    ),
+    "guidance": (
+        "guidance", 0.0, 5.0, 0.25, "strength of classifier-free guidance; 1 is the model itself"
+    ),
+    "num_beams": ("beams", 1, 16, 1, "how many partial images beam search keeps"),
+    "seed": ("seed", 0, 999, 1, "the same seed draws the same image"),
+}  # fmt: skip
 # The settings that a strategy uses.
 USED = {
     "sample": {"temperature", "top_k", "top_p", "guidance", "seed"},
@@ -52,10 +51,7 @@ class SamplingControls:
     def __init__(self):
         self.strategy = Choice("strategy", STRATEGIES)
         defaults = SampleConfig(**DRAWING)
-        self.sliders = {
-            name: Slider(*SLIDERS[name], HELP[name], value=getattr(defaults, name))
-            for name in SLIDERS
-        }
+        self.sliders = {k: Slider(*of, value=getattr(defaults, k)) for k, of in SLIDERS.items()}
         self.sliders["top_k"].special = {"0": "all"}
         self.box = ipywidgets.VBox(
             [self.strategy, *self.sliders.values()], layout={"max_width": "27em"}

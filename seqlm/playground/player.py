@@ -13,7 +13,7 @@ from seqlm.data.build import CODEBOOK, IMAGES, load_pictures
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.tokenizer import encode_tokens, load_tokenizer, vocabulary_of
 from seqlm.errors import DataError
-from seqlm.evaluation.scores import TokenScores, class_probabilities, score_tokens
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import draw
 from seqlm.models.gpt2 import load_lm
 from seqlm.models.tracing import Trace, attention_weights, trace
@@ -113,16 +113,6 @@ class Player:
         """The next-token probabilities at each of `codes` (P,) in the read layout."""
         with self.lock:
             return trace(self.model, self.vocab, (tokens.IMG,), codes)
-
-    def score(self, codes: np.ndarray, labels: Sequence[int | None]) -> TokenScores:
-        """The NLL of each code of `codes` (N, P) in the draw layout."""
-        rows = [
-            encode_tokens([*tokens.drawing_prompt(label), *map(tokens.code_token, row)], self.vocab)
-            for row, label in zip(codes, labels, strict=True)
-        ]
-        kinds = tokens.token_kinds(self.vocab)
-        with self.lock:
-            return score_tokens(self.model, rows).of_kind(kinds, tokens.KIND_CODE)
 
     def classify(self, codes: np.ndarray) -> np.ndarray:
         """Class probabilities after ``<CLS>``, for codes (N, P). (N, C), rows sum to 1"""

@@ -106,25 +106,22 @@ def _verdict(row: Mapping) -> str:
     kind = "too good" if (gap < 0) == (true.unit != "share") else "too bad"
     if true.unit == "share":
         return f"{abs(gap) * 100:.1f} points {kind}"
-    if "perplexity" in true.unit and min(reported.value, true.value) > 0:
-        ratio = max(reported.value, true.value) / min(reported.value, true.value)
-        return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} times {kind}"
-    return f"{format_number(abs(gap))} {kind}"
+    ratio = max(reported.value, true.value) / min(reported.value, true.value)
+    return f"{f'{ratio:,.0f}' if ratio >= 100 else f'{ratio:.3g}'} times {kind}"
 
 
 def _draw_traps(ax: Axes, rows: Sequence[Mapping]) -> None:
     numbers = [row[which] for row in rows for which in ("reported", "true")]
     ends = np.array([e.ends for e in numbers])
     shares = all(e.unit == "share" for e in numbers)
-    log = bool(not shares and ends.min() > 0)
-    scale, back = (np.log, np.exp) if log else (np.asarray, np.asarray)
+    scale, back = (np.asarray, np.asarray) if shares else (np.log, np.exp)
     left, right = scale(ends.min()), scale(ends.max())
     room = 0.27 * (right - left) or 0.5  # for the numbers beside the markers
     ax.set(xlim=back([left - room, right + room]), ylim=(len(rows) - 0.5, -0.75))
-    if log:
-        style.log_x_axis(ax, lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
-    elif shares:
+    if shares:
         ax.xaxis.set_major_formatter(style.percent)
+    else:
+        style.log_x_axis(ax, lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:g}")
     for y, row in enumerate(rows):
         _draw_trap(ax, y, row)
     one = len({row["quantity"] for row in rows}) == 1
@@ -132,7 +129,7 @@ def _draw_traps(ax: Axes, rows: Sequence[Mapping]) -> None:
     style.name_rows(ax, [textwrap.fill(name, 30) for name in names])
     title = rows[0]["quantity"] if one else rows[0]["true"].unit
     ax.set_title(f"{title}  ({'higher' if shares else 'lower'} is better)", fontweight="bold")
-    label = f"{format_n(numbers)}, {'logarithmic axis, ' * log}bars: 95 % intervals"
+    label = f"{format_n(numbers)}, {'' if shares else 'logarithmic axis, '}bars: 95 % intervals"
     ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
 
 

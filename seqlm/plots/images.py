@@ -110,26 +110,6 @@ def plot_encoding(image: np.ndarray, codes: np.ndarray, decoded: np.ndarray, pat
 
 
 @styled
-def plot_augmented(originals: np.ndarray, copies: np.ndarray) -> Figure:
-    """A row for each of `originals` (R, H, W): itself, then its `copies` (R, C, H, W)."""
-    n_rows, n_copies = copies.shape[:2]
-    heading = f"Originals and their augmented images (n = {n_rows} x {n_copies})"
-    tiles = make_tiles(n_rows, n_copies + 1.3, heading, top=0.2)
-    for row, (original, variants) in enumerate(zip(originals, copies, strict=True)):
-        tiles.draw(original, row, 0)
-        for column, copy in enumerate(variants):
-            tiles.draw(copy, row, column + 1.3)
-    tiles.write("original", 0, 0, fontweight="bold")
-    tiles.write("augmented", 0, 1.3, fontweight="bold")
-    change = np.abs(copies - originals[:, None]).mean()
-    return finish(
-        tiles.ax.figure,
-        f"n = {n_rows} original digits, each with {n_copies} augmented images: rotated, shifted, "
-        f"scaled and sheared. Mean change of a pixel: {change:.0%} of full ink.",
-    )
-
-
-@styled
 def plot_code_frequencies(codes: np.ndarray, n_codes: int) -> Figure:
     """The share of each code in `codes` (any shape), most frequent first, on logarithmic axes."""
     counts = np.sort(np.bincount(np.ravel(codes), minlength=n_codes))[::-1]

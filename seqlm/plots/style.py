@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import EngFormatter, LogLocator, MaxNLocator, NullFormatter
+from scipy.optimize import isotonic_regression
 
 from seqlm.errors import printable
 from seqlm.evaluation.estimates import Estimate
@@ -127,15 +128,9 @@ def draw_estimates(
 
 def spread(places: Sequence[float], gap: float) -> np.ndarray:
     """The same places, moved apart as little as it takes for `gap` between neighbours."""
-    places = np.asarray(places, dtype=float)
     order = np.argsort(places, kind="stable")
-    moved = places[order]
-    for _ in range(200):
-        push = np.maximum(gap - np.diff(moved), 0) / 2
-        if (push < 1e-9).all():
-            break
-        moved[:-1] -= push
-        moved[1:] += push
+    steps = gap * np.arange(len(order))
+    moved = isotonic_regression(np.asarray(places, dtype=float)[order] - steps).x + steps
     return moved[np.argsort(order)]
 
 
