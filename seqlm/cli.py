@@ -23,9 +23,18 @@ from seqlm.commands import COMMANDS, DEFAULTS, RESUMING, WITH_MODEL_VOCABULARY
 from seqlm.config import DataFiles, ModelConfig
 from seqlm.errors import DataWarning, PipelineError, SeqlmError, printable
 
-DISK_FULL = re.compile(
-    "No space left|File too large|quota exceeded|iostream error|PytorchStreamWriter|unexpected pos",
-    re.IGNORECASE,
+# Words in errors of the system and the libraries, and the sentence for the user.
+TROUBLE = (
+    (
+        "No space left|File too large|quota exceeded|iostream error|StreamWriter|unexpected pos",
+        "the disk is full, or a file larger than this system allows ({:.120}); make room and run "
+        "the same command again",
+    ),
+    (
+        "out of memory|can't allocate memory|unable to allocate",
+        "memory ran out ({:.120}); close other programs, or lower --batch_size and raise "
+        "--grad_accumulation by the same factor",
+    ),
 )
 
 
@@ -152,10 +161,10 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except Exception as error:  # torch and safetensors have types of their own for a full disk
-        if not DISK_FULL.search(str(error)):
-            raise
-        wrong = f"the disk is full, or a file larger than this system allows ({error!s:.120})"
-        wrong = printable(f"seqlm {name}: {wrong}; make room and run the same command again")
-        print(wrong, file=sys.stderr)
-        return 2
+        for words, sentence in TROUBLE:
+            if re.search(words, str(error), re.IGNORECASE):
+                wrong = printable(f"seqlm {name}: {sentence.format(str(error))}")
+                print(wrong, file=sys.stderr)
+                return 2
+        raise
     return 0

@@ -11,6 +11,7 @@ from functools import wraps
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -396,13 +397,24 @@ def test_what_a_terminal_cannot_show_is_escaped(encoding, monkeypatch):
      RuntimeError("basic_ios::clear: iostream error")],
 )  # fmt: skip
 def test_a_full_disk_is_one_sentence(error, monkeypatch, capsys):
+    assert "the disk is full" in sentence_for(error, monkeypatch, capsys)
+
+
+def test_too_little_memory_is_one_sentence(monkeypatch, capsys):
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**50)
+    assert "lower --batch_size" in sentence_for(caught.value, monkeypatch, capsys)
+
+
+def sentence_for(error, monkeypatch, capsys) -> str:
     def fails(settings, output_dir):
         raise error
 
     monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(fails))
     assert main(["build"]) == 2
     said = capsys.readouterr().err
-    assert "the disk is full" in said and said.count("\n") == 1
+    assert said.count("\n") == 1
+    return said
 
 
 names = st.sampled_from(["batch_size", "learning_rate", "data_path", "vocab_path", "size", "seed"])

@@ -1,10 +1,11 @@
-"""Batches: rows and their order in an epoch, collated, and the loss of a batch of classes."""
+"""Batches: rows and their order in an epoch, collated; loss of classes; batches too large."""
 
 import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
+from accelerate.utils.memory import release_memory, should_reduce_batch_size
 from torch.nn.functional import cross_entropy
 from torch.utils.data import Dataset, Sampler
 from transformers import Trainer
@@ -108,3 +109,39 @@ class EpochOrder(Sampler):
         else:
             yield from torch.randperm(self.rows, generator=generator).tolist()
         yield from [None] * (len(self) - self.rows)
+
+
+class HalfBatches:
+    """Passes over batches, on half the rows at a time from when memory ran out.
+
+    The rows of a step, their order and the checkpoints stay as they are. (Accelerate's
+    find_executable_batch_size begins anew, with fewer rows in a step.)
+    """
+
+    def __init__(self, log: Callable[[str], None] = lambda line: None):
+        self.log, self.halved, self.step, self.done = log, False, 0, []
+
+    def run(self, train: Callable[[dict], torch.Tensor], model, batch: dict, step: int = 0):
+        """The loss of `batch`, whose gradients `train` adds to those of `step` in `model`."""
+        if step != self.step:
+            self.step, self.done = step, []
+        self.done.append(batch)
+        if not self.halved:
+            try:
+                return train(batch)
+            except RuntimeError as error:
+                if len(batch["labels"]) == 1 or not should_reduce_batch_size(error):
+                    raise
+            # No longer in `except`: the error holds the tensors of the pass that failed.
+            self.log("memory ran out: from here on half the batch and twice the accumulation")
+            self.halved = True
+            model.zero_grad()  # the failed pass may have added some
+            release_memory()
+            for earlier in self.done[:-1]:
+                _train_halves(train, earlier)
+        return _train_halves(train, batch)
+
+
+def _train_halves(train: Callable[[dict], torch.Tensor], batch: dict) -> torch.Tensor:
+    halves = zip(*(tensor.chunk(2) for tensor in batch.values()), strict=True)
+    return sum(train(dict(zip(batch, half, strict=True))) for half in halves)

@@ -5,6 +5,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 
 from seqlm.config import TrainConfig
 from seqlm.errors import ConfigError
+from seqlm.training.batches import HalfBatches
 from seqlm.utils import format_duration
 
 TIMED_PASSES = 3  # of a precision, at most
@@ -32,20 +34,22 @@ def step_seconds(model, batch: dict[str, torch.Tensor], precision: str) -> float
     """Seconds of one forward and backward pass over `batch`; leaves model and seeds untouched."""
     batch = {name: tensor.to(model.device) for name, tensor in batch.items()}
     started = time.perf_counter()
+    train = partial(forward_backward, model, precision=precision)
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        forward_backward(model, batch, precision)
+        HalfBatches().run(train, model, batch)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
     model.zero_grad(set_to_none=True)
     return time.perf_counter() - started
 
 
-def forward_backward(model, batch: dict[str, torch.Tensor], precision: str) -> None:
-    """One forward and backward pass; `batch` is on the model's device."""
+def forward_backward(model, batch: dict[str, torch.Tensor], precision: str) -> torch.Tensor:
+    """One forward and backward pass; `batch` is on the model's device. Returns the loss."""
     dtype = _DTYPES.get(precision)
     with torch.autocast(model.device.type, dtype, enabled=dtype is not None):
         loss = model(**batch).loss
     loss.backward()
+    return loss.detach()
 
 
 def update_weights(model, optimizer, max_grad_norm: float) -> None:

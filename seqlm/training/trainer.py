@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +23,7 @@ from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import NotFiniteError, SeqlmError
 from seqlm.models.gpt2 import default_device
-from seqlm.training.batches import IGNORED, EpochOrder, Rows, collator, mean_class_loss
+from seqlm.training.batches import IGNORED, EpochOrder, HalfBatches, Rows, collator, mean_class_loss
 from seqlm.training.muon import build_optimizer
 from seqlm.training.replay import LEARNED
 from seqlm.training.timing import Forecast, Progress, TimeLimit, count_steps
@@ -120,6 +121,7 @@ class MeasuringTrainer(Trainer):
         self.own_model, self.metric, self.config = model, metric, config  # FSDP wraps self.model
         self.log_line = log if self.is_world_process_zero() else lambda line: None
         self.identity, self.started = identity, time.perf_counter()
+        self.halves = HalfBatches(self.log_line)
         self.remove_callback(PrinterCallback)
         one_epoch = replace(config, num_epochs=1.0, max_steps=-1)
         step_tokens = int(rows.ids.lengths.sum()) / count_steps(one_epoch, len(rows))
@@ -164,9 +166,16 @@ class MeasuringTrainer(Trainer):
         finally:
             hook.remove()
 
-    def training_step(self, *args, **kwargs) -> torch.Tensor:
-        """Trainer's own. Raises SeqlmError when the loss is no finite number: training diverged."""
-        loss = super().training_step(*args, **kwargs)
+    def training_step(self, model, inputs: dict, num_items_in_batch=None) -> torch.Tensor:
+        """Trainer's own, in halves where memory runs out (see `HalfBatches`).
+
+        Raises SeqlmError when the loss is no finite number: training diverged.
+        """
+        train = partial(super().training_step, model, num_items_in_batch=num_items_in_batch)
+        if self.args.world_size > 1:  # the other processes would wait for a second half
+            loss = train(inputs)
+        else:
+            loss = self.halves.run(train, model, inputs, self.state.global_step)
         if not math.isfinite(loss):
             raise self._diverged(f"the loss is {float(loss)}", self.state.global_step + 1)
         return loss

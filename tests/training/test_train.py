@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -690,6 +691,59 @@ def test_a_run_goes_on_wherever_it_was_moved_and_however_many_threads_it_gets(
     monkeypatch.setattr(torch.Tensor, "sum", in_another_order)
     learn(moved, rows_alike())
     assert trainers[-1][1] is not None
+
+
+# ---------------------------------------------------------------- too little memory
+
+NO_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+    RuntimeError(
+        "[enforce fail at alloc_cpu.cpp:127] err == 0. DefaultCPUAllocator: can't allocate memory: "
+        "you tried to allocate 4503599627370496 bytes. Error code 12 (Cannot allocate memory)"
+    ),
+]
+
+
+def forgetful(error, room: int, *, fits: int = 0):
+    """A model whose backward pass has no memory for more than `room` rows, after `fits` passes."""
+    model, passes = build_lm(CALM, VOCAB), []
+
+    def check(block, gradients):
+        passes.append(len(gradients[0]))
+        if passes[-1] > room and len(passes) > fits:
+            raise error
+
+    model.transformer.h[0].register_full_backward_pre_hook(check)  # the other has its gradient
+    return model
+
+
+@pytest.mark.parametrize("error", NO_MEMORY, ids=["GPU", "processor"])
+@pytest.mark.parametrize("rows", [rows_alike, rows_of_many_lengths])
+def test_where_memory_runs_out_half_a_batch_at_a_time_makes_the_same_steps(tmp_path, rows, error):
+    settings = {"batch_size": 4, "grad_accumulation": 2}
+    whole = learn(tmp_path / "whole", rows(), **settings)
+    for fits in (0, 6):  # 6: it runs out in the second batch of a step
+        lines, directory = [], tmp_path / str(fits)
+        model = forgetful(error, 2, fits=fits)
+        record = learn(directory, rows(), model=model, log=lines.append, **settings)
+        assert sum("memory ran out" in line for line in lines) == 1
+        for name in ("history", "evals"):  # losses, gradient norms, val
+            for mine, other in zip(table(record, name), table(whole, name), strict=True):
+                assert mine == pytest.approx(other, rel=1e-4)
+
+
+def test_a_run_short_of_memory_can_be_killed_and_goes_on(tmp_path):
+    learn(tmp_path / "whole", rows_alike(), model=forgetful(NO_MEMORY[0], 2))
+    killed(tmp_path / "killed", rows_alike(), 4, model=forgetful(NO_MEMORY[0], 2))
+    learn(tmp_path / "killed", rows_alike(), model=forgetful(NO_MEMORY[0], 2))
+    assert equal(weights(tmp_path / "whole/final_model"), weights(tmp_path / "killed/final_model"))
+
+
+def test_a_batch_is_halved_only_once_and_for_no_other_error(tmp_path):
+    for number, error in enumerate((*NO_MEMORY, RuntimeError("shapes do not match"))):
+        room = 1 if number < 2 else 2
+        with pytest.raises(RuntimeError, match=re.escape(str(error))):
+            learn(tmp_path / str(number), rows_alike(), model=forgetful(error, room))
 
 
 # ---------------------------------------------------------------- what is written
