@@ -5,15 +5,19 @@ from itertools import product
 
 import numpy as np
 import pytest
-from playable import playable
+from playable import playable, save_model
 
 from seqlm.config import SampleConfig
+from seqlm.data.codebook import PatchCodebook
+from seqlm.data.images import load_digits
 from seqlm.data.tokenizer import encode_tokens
 from seqlm.data.tokens import class_ids, code_token, read_layout, reading_prompt
 from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import draw
+from seqlm.models.gpt2 import build_lm
 from seqlm.playground import html
 from seqlm.playground.app import Playground
+from seqlm.playground.panels import PicturePanel, SharedImage
 from seqlm.playground.player import Player
 
 MOVES = {
@@ -122,6 +126,19 @@ def test_a_painted_over_test_image_is_a_painting_until_it_is_painted_back(play):
     assert np.array_equal(panel.shared.codes, codes)
     panel.grid.value = original
     assert panel.shared.description.startswith("test image 4")
+
+
+def test_a_painting_of_28x28_pixels_has_a_brush_as_wide_as_its_strokes(tiny, vocab, tmp_path):
+    images = np.kron(load_digits()[0][:60], np.ones((3, 3), np.float32))
+    images = np.pad(images, ((0, 0), (2, 2), (2, 2)))
+    book, model = PatchCodebook.fit(images, 50, 4), build_lm(tiny, vocab)
+    player = Player.load(save_model(model, vocab, tmp_path / "model", book))
+    panel = PicturePanel(player, SharedImage())
+    assert (panel.grid.height, panel.grid.width) == (28, 28)
+    assert 2 < panel.grid.pen < 2.5  # MNIST's strokes: twice their ink over their edge is 2.3
+    panel.grid.show(images[3])
+    (codes,) = book.encode(panel.grid.image()[None])
+    assert panel.shared.description == "your painting" and np.array_equal(panel.shared.codes, codes)
 
 
 def test_the_first_test_image_is_shared_only_when_it_is_selected(play):
