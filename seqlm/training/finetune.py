@@ -9,11 +9,11 @@ from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokens import read_vocab
 from seqlm.errors import ConfigError, DataError, printable
-from seqlm.evaluation.tables import code_span
+from seqlm.evaluation.tables import code_span, escape_markdown
 from seqlm.models import resize
 from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
 from seqlm.training import runs
-from seqlm.training.forgetting import change_lines, change_table, measure_changes
+from seqlm.training.forgetting import change_lines, measure_changes
 from seqlm.training.measure import check_measurable
 from seqlm.training.replay import keep_unseen, learned_rows, read_learned, with_replay
 from seqlm.training.tasks import train_rows, validation_metric
@@ -224,9 +224,11 @@ def _save(
         codebook=codebook if codebook.is_file() else None,
     )
     report, text = directory / "report.md", _report_text(settings, mixture)
-    section = f"## What fine-tuning changed\n\n{text}\n\n{change_table(changes)}\n"
+    lines = change_lines(changes)
+    listed = "\n".join(f"- {escape_markdown(line)}" for line in lines)
+    section = f"## What fine-tuning changed\n\n{text}\n\n{listed}\n"
     write_text(report, f"{read_text(report)}\n{section}")
-    print(printable("\n".join(change_lines(changes))))
+    print(printable("\n".join(lines)))
 
 
 def _report_text(settings: Mapping, mixture: str) -> str:

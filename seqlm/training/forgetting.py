@@ -16,7 +16,6 @@ from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.metrics import nll
 from seqlm.evaluation.scores import TokenScores, predict_classes, score_tokens
 from seqlm.evaluation.significance import mcnemar, paired_difference
-from seqlm.evaluation.tables import escape_markdown, markdown_table
 from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.models.resize import grow_embedding
 from seqlm.training.measure import evaluation_split
@@ -105,29 +104,9 @@ def describe_change(change: Mapping, old: bool) -> str:
 
 
 def change_lines(changes: Mapping[str, Mapping]) -> list[str]:
-    """Rows (their name) -> `measure_change`, as lines for a terminal."""
+    """Rows (their name) -> `measure_change`, as lines of text."""
     return [
         f"{rows}, {MEASURES[key]}: {describe_change(change, rows.startswith('old'))}"
         for rows, changed in changes.items()
         for key, change in changed.items()
     ]
-
-
-def change_table(changes: Mapping[str, Mapping]) -> str:
-    """The same as a Markdown table."""
-    header = ("Rows", "Metric", "Before", "After", "After − before", "95 % interval", "n")
-    lines = []
-    for rows, changed in changes.items():
-        for key, change in changed.items():
-            before, after, gap = (as_estimate(change[k]) for k in ("before", "after", "difference"))
-            numbers = (e.format_value() for e in (before, after, gap))
-            lines.append(
-                (
-                    escape_markdown(rows),
-                    MEASURES[key],
-                    *numbers,
-                    gap.format_interval(),
-                    f"{gap.n:,}",
-                )
-            )
-    return markdown_table(header, lines, "llrrrrr")

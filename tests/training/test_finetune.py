@@ -142,7 +142,7 @@ def test_the_command_from_end_to_end(plain, started, vocab, capsys):
         gap = numbers["after"]["value"] - numbers["before"]["value"]
         assert numbers["difference"]["value"] == pytest.approx(gap, abs=1e-6)
     report = (out / "report.md").read_text()
-    assert "## What fine-tuning changed" in report and "| old rows (sequences.jsonl" in report
+    assert "## What fine-tuning changed" in report and "- old rows (sequences.jsonl" in report
     evals = read_json(out / "training.json")["evals"]
     assert all("old_code_nll" in line for line in evals), "the curve of forgetting"
 
