@@ -27,13 +27,13 @@ SMALL = ["--n_layer", "1", "--n_head", "1", "--n_embd", "16", "--n_positions", "
 READ = """
 import sys, time, warnings
 from pathlib import Path
-from seqlm.data import arrow, files, records, splits, tokens
+from seqlm.data import arrow, records, splits, tokens
 if __name__ == "__main__":
     folder, way = Path(sys.argv[1]), sys.argv[2]
     started, vocab = time.perf_counter(), tokens.read_vocab(folder / "vocab.json")
     if way == "one by one":
         reader = records.RowReader(vocab)
-        rows = [reader(row, line)[0] for _, line, row in files.read_rows(folder / "rows.jsonl")]
+        rows = [reader(row, line)[0] for _, line, row in arrow.read_rows(folder / "rows.jsonl")]
     else:
         rows = arrow.read_table(folder / "rows.jsonl", vocab)
     splits.split_records(rows)

@@ -10,8 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from seqlm.config import DataFiles
 from seqlm.data.arrow import read_table
-from seqlm.data.files import SPLITS
-from seqlm.data.records import Record
+from seqlm.data.records import SPLITS, Record
 from seqlm.data.splits import split_records
 from seqlm.data.table import Ids, Table, first_rows
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens

@@ -17,7 +17,6 @@ from typing import Any
 import numpy as np
 
 from seqlm.atomic import atomic_path
-from seqlm.data.files import SPLITS
 from seqlm.data.tokens import (
     CLS,
     EOS,
@@ -33,6 +32,7 @@ from seqlm.data.tokens import (
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.utils import json_name
 
+SPLITS = ("train", "val", "test")
 MAX_LABEL = 2**31 - 1  # where the vocabulary has no class tokens
 
 
@@ -206,10 +206,11 @@ def write_records(path: str | Path, records: Iterable[Record]) -> None:
 def as_line(record: Record) -> str:
     """A record as the data contract has it: one JSON object, on one line."""
     row = {"tokens": " ".join(record.tokens), "label": record.label, "meta": record.meta}
-    return json.dumps(row, ensure_ascii=False, default=_plain)
+    return json.dumps(row, ensure_ascii=False, default=plain)
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """What JSON can hold in place of `value`; DataError where it is no number of numpy's."""
     if isinstance(value, (np.generic, np.ndarray)):
         return value.tolist()
     raise DataError(f"meta: a {type(value).__name__} cannot be written as JSON; make it text")

@@ -7,8 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from seqlm.data.files import SPLITS
-from seqlm.data.records import Record
+from seqlm.data.records import SPLITS, Record
 from seqlm.data.table import Table, first_rows
 from seqlm.errors import ConfigError, DataError
 

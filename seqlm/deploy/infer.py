@@ -226,7 +226,7 @@ def classify_rows(
     vocab = vocabulary_of(tokenizer)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DataWarning)  # rows may well lack their class
-        records = read_table(data_path, vocab, allow_unknown=allow_unknown)
+        records = [*read_table(data_path, vocab, allow_unknown=allow_unknown)]
     unknown = sum(UNK in record.tokens for record in records)
     if unknown:
         said = f"{unknown} of {len(records)} rows hold {UNK}, for tokens the model does not know"
@@ -247,7 +247,7 @@ def classify_rows(
             print(json.dumps(answer))
 
 
-def _prompts(records: Sequence[Record], data_path: str, limit: int) -> list[tuple[str, ...]]:
+def _prompts(records: list[Record], data_path: str, limit: int) -> list[tuple[str, ...]]:
     """The tokens of each row up to ``<CLS>``, cut as a whole row of `limit` tokens would be.
 
     Training cuts whole rows, class and ``<EOS>`` included. So a row gets the same answer with and

@@ -11,8 +11,8 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from seqlm.data.arrow import read_rows
 from seqlm.data.corpus import Corpus
-from seqlm.data.files import read_rows
 from seqlm.data.tokens import class_of, class_token
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import classifier_from_lm, is_classifier, load_classifier, load_lm

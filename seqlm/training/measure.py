@@ -5,8 +5,7 @@ from functools import partial
 import numpy as np
 
 from seqlm.data.corpus import Corpus
-from seqlm.data.encoder import LAYOUTS
-from seqlm.data.table import Ids
+from seqlm.data.table import LAYOUTS, Ids
 from seqlm.data.tokens import KIND_CODE, UNK
 from seqlm.errors import DataError
 from seqlm.evaluation.classical import bag_of_codes, fit_classical_models
@@ -179,14 +178,12 @@ def measure_class_baselines(
     fitted = fit_classical_models(bag_of_codes(rows, corpus.kinds), labels[chosen], kind="bag")
     fewer = f" ({BASELINE_ROWS:,} of the train rows)" if len(prompts) > BASELINE_ROWS else ""
     test_prompts, test_labels = corpus.to_classify(split)
-    predicted = {name: [] for name in fitted}
+    parts = []
     for start in range(0, len(test_prompts), BASELINE_ROWS):
         bag = bag_of_codes(test_prompts[start : start + BASELINE_ROWS], corpus.kinds)
-        for name, baseline in fitted.items():
-            predicted[name].append(baseline.predict(bag))
+        parts.append([baseline.predict(bag) for baseline in fitted.values()])
     measured = {}
-    for name, parts in predicted.items():
-        classes = np.concatenate(parts)
+    for name, classes in zip(fitted, np.concatenate(parts, axis=1), strict=True):
         values = measured[CLASS_BASELINES[name] + fewer] = measure_classes(
             test_labels, classes, n_classes
         )

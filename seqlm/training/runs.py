@@ -12,7 +12,7 @@ from seqlm.atomic import atomic_path
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
-from seqlm.data.files import SPLITS
+from seqlm.data.records import SPLITS
 from seqlm.data.table import Table
 from seqlm.data.tokenizer import load_tokenizer
 from seqlm.errors import printable

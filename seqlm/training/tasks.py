@@ -14,8 +14,7 @@ from transformers import PreTrainedModel
 
 from seqlm.config import ModelConfig, TrainConfig
 from seqlm.data.corpus import Corpus
-from seqlm.data.encoder import LAYOUTS
-from seqlm.data.table import Ids
+from seqlm.data.table import LAYOUTS, Ids
 from seqlm.data.tokenizer import load_tokenizer, vocabulary_of
 from seqlm.data.tokens import KIND_CODE
 from seqlm.errors import DataError

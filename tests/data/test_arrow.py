@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from seqlm.data import arrow
-from seqlm.data.arrow import read_table
-from seqlm.data.files import read_rows
+from seqlm.data.arrow import read_rows, read_table
 from seqlm.data.records import RowReader
 from seqlm.data.table import Table
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout

@@ -1,14 +1,22 @@
-"""Metrics equal scikit-learn's."""
+"""Metrics equal scikit-learn's and torchmetrics', and what is counted by hand."""
 
 import json
 
 import numpy as np
 import pytest
-from sklearn.metrics import confusion_matrix, f1_score
+import torch
+from sklearn.metrics import confusion_matrix, f1_score, log_loss
+from torchmetrics.classification import MulticlassCalibrationError
 
 from seqlm.errors import DataError
-from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
-from seqlm.evaluation.classification import macro_f1, measure_classes
+from seqlm.evaluation import classification, estimates
+from seqlm.evaluation.classification import (
+    calibration_error,
+    class_nll,
+    macro_f1,
+    measure_classes,
+    reliability,
+)
 
 
 def labels_and_guesses(n=200, n_classes=10):
@@ -82,3 +90,132 @@ def test_guesses_that_the_probabilities_do_not_make_are_refused():
     assert measure_classes(labels, guesses, probabilities=even)["nll"]["value"] == pytest.approx(
         np.log(10)
     )
+
+
+# ---------------------------------------------------------------- calibration
+
+
+# Eight guesses between two classes, all for class 0: the four surer ones are right half the time.
+SURE = np.array([0.9, 0.9, 0.9, 0.9, 0.6, 0.6, 0.6, 0.6])
+BY_HAND = np.stack([SURE, 1 - SURE], axis=1)
+TRUTH = np.array([0, 0, 1, 1, 0, 0, 0, 1])
+ASKING = [calibration_error, class_nll, reliability]
+
+
+def calibrated(n, seed=0, sharpness=3.0):
+    """Probabilities (n, 10), and labels that are drawn from these very probabilities."""
+    rng = np.random.default_rng(seed)
+    scores = np.exp(sharpness * rng.normal(size=(n, 10)))
+    probabilities = scores / scores.sum(axis=1, keepdims=True)
+    return probabilities, (rng.random((n, 1)) > probabilities.cumsum(axis=1)).sum(axis=1)
+
+
+def surer(probabilities):
+    """The same guesses, claimed with far more certainty."""
+    return probabilities**3 / (probabilities**3).sum(axis=1, keepdims=True)
+
+
+def test_the_calibration_error_equals_a_sum_done_by_hand():
+    # half of the images: 0.9 claimed, 0.5 right; the other half: 0.6 claimed, 0.75 right
+    assert calibration_error(BY_HAND, TRUTH).value == pytest.approx(0.5 * 0.4 + 0.5 * 0.15)
+
+
+@pytest.mark.parametrize("bins", [1, 7, 15])
+@pytest.mark.parametrize("change", [np.asarray, surer])
+def test_the_calibration_error_equals_that_of_torchmetrics(bins, change):
+    probabilities, labels = calibrated(500)
+    probabilities = change(probabilities)
+    theirs = MulticlassCalibrationError(10, n_bins=bins, norm="l1")
+    theirs.update(torch.tensor(probabilities), torch.tensor(labels))
+    found = calibration_error(probabilities, labels, bins)
+    assert found.value == pytest.approx(float(theirs.compute()), abs=1e-6)
+    assert (found.n, found.unit) == (500, "share")
+    assert found.low <= found.value <= found.high
+
+
+def test_a_model_that_is_as_sure_as_it_may_be_is_not_accused():
+    """Chance alone gives it an error above 0; the interval says that 0 it may be."""
+    found = [calibration_error(*calibrated(200, seed)) for seed in range(20)]
+    assert min(one.value for one in found) > 0.02
+    assert sum(one.low == 0 for one in found) >= 18
+
+
+def test_a_model_that_is_too_sure_is_accused_and_by_how_much():
+    probabilities, labels = calibrated(200_000, seed=1)
+    bins = reliability(surer(probabilities), labels, bins=15)
+    truth = sum(b["n"] * abs(b["accuracy"]["value"] - b["confidence"]) for b in bins) / 200_000
+    found = []
+    for seed in range(2, 12):
+        probabilities, labels = calibrated(400, seed)
+        found.append(calibration_error(surer(probabilities), labels))
+    assert all(0 < one.low < one.value for one in found)
+    assert sum(one.low < truth < one.high for one in found) >= 8
+
+
+def test_many_images_are_resampled_part_by_part_with_the_same_result(monkeypatch):
+    probabilities, labels = calibrated(100)
+    whole = calibration_error(surer(probabilities), labels)
+    for module in (classification, estimates):
+        monkeypatch.setattr(module, "RESAMPLED_AT_ONCE", 100 * 64)
+    parted = calibration_error(surer(probabilities), labels)
+    assert parted.low == pytest.approx(whole.low, abs=0.01)
+    assert parted.high == pytest.approx(whole.high, abs=0.01)
+
+
+def test_one_image_gives_no_interval():
+    assert not calibration_error(BY_HAND[:1], TRUTH[:1]).has_interval
+
+
+def test_reliability_tells_of_each_bin_what_was_claimed_and_what_came():
+    surest, least = reliability(BY_HAND, TRUTH, bins=4)[::-1]
+    assert (least["low"], least["high"], surest["low"], surest["high"]) == (0.5, 0.75, 0.75, 1.0)
+    assert (least["n"], surest["n"]) == (4, 4)
+    assert (least["confidence"], surest["confidence"]) == (pytest.approx(0.6), pytest.approx(0.9))
+    assert (least["accuracy"]["value"], surest["accuracy"]["value"]) == (0.75, 0.5)
+    assert least["accuracy"]["n"] == 4 and least["accuracy"]["low"] < 0.75
+
+
+def test_reliability_and_calibration_error_speak_of_the_same_bins():
+    probabilities, labels = calibrated(300)
+    found = reliability(surer(probabilities), labels)
+    assert sum(one["n"] for one in found) == 300 and len(found) < 10, "some bin must be empty"
+    gap = sum(one["n"] * abs(one["accuracy"]["value"] - one["confidence"]) for one in found) / 300
+    assert gap == pytest.approx(calibration_error(surer(probabilities), labels).value)
+
+
+@pytest.mark.parametrize(("sure", "low"), [(1.0, 0.9), (0.8, 0.7), (0.3, 0.2), (0.81, 0.8)])
+def test_a_bin_holds_its_upper_edge_and_not_its_lower(sure, low):
+    row = np.append(np.full(9, (1 - sure) / 9), sure)[None]
+    assert [one["low"] for one in reliability(row, [9])] == [pytest.approx(low)]
+
+
+def test_class_nll_equals_scikit_learns_log_loss():
+    probabilities, labels = calibrated(300)
+    found = class_nll(probabilities, labels)
+    assert found.value == pytest.approx(log_loss(labels, probabilities, labels=range(10)))
+    assert found.low < found.value < found.high
+    assert (found.n, found.unit) == (300, "nats per image")
+    assert class_nll(surer(probabilities), labels).low > found.high, "claiming too much must cost"
+
+
+def test_class_nll_stays_a_number_where_the_truth_was_held_impossible():
+    assert class_nll([[1.0, 0.0], [1.0, 0.0]], [0, 1]).value == pytest.approx(-np.log(1e-300) / 2)
+
+
+@pytest.mark.parametrize("measure", ASKING)
+@pytest.mark.parametrize(
+    ("probabilities", "labels", "said"),
+    [
+        (np.zeros((0, 2)), [], "at least one"),
+        (BY_HAND, TRUTH[:3], "one row of class probabilities for each label"),
+        (SURE, TRUTH, "one row of class probabilities for each label"),
+        (BY_HAND, TRUTH + 1, "counted from 0"),
+        (BY_HAND, TRUTH - 1, "counted from 0"),
+        (np.log(BY_HAND), TRUTH, "sum to 1"),
+        (BY_HAND * np.nan, TRUTH, "sum to 1"),
+        (BY_HAND * [[2.0, -4.0]] + [[-0.6, 2.2]], TRUTH, "between 0 and 1|sum to 1"),
+    ],
+)
+def test_what_are_no_probabilities_of_these_labels_is_refused(measure, probabilities, labels, said):
+    with pytest.raises(DataError, match=said):
+        measure(probabilities, np.asarray(labels, dtype=int))

@@ -11,8 +11,7 @@ from samples import scores_of
 
 import seqlm.evaluation
 from seqlm.evaluation import estimates
-from seqlm.evaluation.calibration import calibration_error, class_nll, reliability
-from seqlm.evaluation.classification import macro_f1
+from seqlm.evaluation.classification import calibration_error, class_nll, macro_f1, reliability
 from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import bits_per_image, nll, perplexity, top_k_accuracy
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference, ratio_of_rows
@@ -66,7 +65,7 @@ def prose() -> str:
 
 MODULES = [
     importlib.import_module(f"seqlm.evaluation.{name}")
-    for name in ("metrics", "calibration", "classification", "significance", "estimates")
+    for name in ("metrics", "classification", "significance", "estimates")
 ]
 MODULES.append(importlib.import_module("seqlm.lab.text_metrics"))
 
