@@ -146,12 +146,9 @@ def main(words: Sequence[str] | None = None) -> int:
     try:
         COMMANDS[name](**_arguments(name, parsed[name].as_dict()))
         sys.stdout.flush()  # so that a closed pipe shows here, not when Python ends
-    except SeqlmError as error:
+    except (SeqlmError, PipelineError) as error:
         print(printable(f"seqlm {name}: {error}"), file=sys.stderr)
-        return 2
-    except PipelineError as error:
-        print(printable(f"seqlm {name}: {error}"), file=sys.stderr)
-        return 1
+        return 1 if isinstance(error, PipelineError) else 2
     except KeyboardInterrupt:
         after = "; run the same command again to continue from the newest checkpoint, if any"
         print(f"\nstopped{after if name in RESUMING else ''}", file=sys.stderr)

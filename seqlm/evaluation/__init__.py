@@ -16,14 +16,12 @@ ROUGE-1, -2, -L    2PR/(P + R), mean over rows   F1              rows    BCa    
 NLL ratio          our summed NLL / theirs       ratio           images  BCa       ratio_of_rows
 NLL difference     1/M sum of our NLL - theirs   nats per token  images  BCa       paired_difference
 accuracy gap       (only a right - only b) / N   share           images  BCa       mcnemar
-adjusted p-value   max (m - j + 1) p_j, j <= k   p               tests   none      holm
 
 p(token) is the model's probability of the token, given all tokens before it in its row. M counts
 tokens of one kind, code tokens unless stated otherwise; padding is never among them. N counts
 images. P and R are precision and recall, P_1..4 the precisions of n-grams; right_b and sure_b are
-accuracy and mean confidence of the n_b images in bin b; BP is BLEU's penalty for being short; p_j
-is the j-th smallest of m p-values, and k the place of the one that is adjusted. Each function's
-docstring names the source.
+accuracy and mean confidence of the n_b images in bin b; BP is BLEU's penalty for being short. Each
+function's docstring names the source.
 
 n counts independent draws. The tokens of one image depend on each other, and so do its two rows, so
 intervals resample images: rows with the same entry in `images`, or each row where that is None.

@@ -1,6 +1,5 @@
 """Is the difference of two models real? Paired tests on the same tokens or images."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -53,8 +52,7 @@ def baseline_verdict(saved: Estimate) -> str:
 class Comparison:
     """Two classifiers a and b on the same images (see `mcnemar`).
 
-    `difference` is a's accuracy minus b's. They differ where its interval excludes zero; of many
-    comparisons at once put the p-values through `holm`.
+    `difference` is a's accuracy minus b's. They differ where its interval excludes zero.
     """
 
     difference: Estimate
@@ -98,20 +96,3 @@ def mcnemar(right_a: np.ndarray, right_b: np.ndarray) -> Comparison:
     if gain.any():
         difference = bootstrap(np.mean, (gain,), "share")
     return Comparison(difference, only_a, only_b, float(p_value))
-
-
-def holm(p_values: Sequence[float]) -> np.ndarray:
-    """p-values (m,) of many comparisons at once -> adjusted (m,), in the same order.
-
-    The k-th smallest is multiplied by m - k + 1, capped at 1, and none falls below a smaller one.
-    Source: S. Holm, A Simple Sequentially Rejective Multiple Test Procedure, Scandinavian Journal
-    of Statistics 6 (1979). Raises DataError where a number is no probability.
-    """
-    p = np.asarray(p_values, dtype=float)
-    if not ((p >= 0) & (p <= 1)).all():
-        raise DataError(f"p-values lie between 0 and 1, but these do not: {p.tolist()}")
-    order = np.argsort(p, kind="stable")
-    adjusted = np.empty_like(p)
-    steps = p[order] * np.arange(len(p), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1)
-    return adjusted

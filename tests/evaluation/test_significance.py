@@ -7,7 +7,7 @@ from scipy.stats import binom
 
 from seqlm.errors import DataError
 from seqlm.evaluation.metrics import nll
-from seqlm.evaluation.significance import holm, mcnemar, paired_difference, ratio_of_rows
+from seqlm.evaluation.significance import mcnemar, paired_difference, ratio_of_rows
 
 
 def test_pairing_two_models_gives_the_ratio_of_their_nlls_and_a_narrow_interval():
@@ -126,23 +126,3 @@ def test_a_comparison_is_written_in_one_sentence():
 def test_answers_to_different_questions_are_not_compared(a, b):
     with pytest.raises(DataError, match="same images"):
         mcnemar(a, b)
-
-
-def test_holms_p_values_equal_those_done_by_hand():
-    # in order: 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04, which may not fall below 0.06
-    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert holm([0.4, 0.6, 0.5]) == pytest.approx([1.0, 1.0, 1.0])
-    assert holm([0.2]) == pytest.approx([0.2]) and len(holm([])) == 0
-
-
-def test_holm_lets_twenty_comparisons_of_equals_err_together_as_seldom_as_one():
-    p_values = np.random.default_rng(0).random((2_000, 20))
-    some_real = [(holm(row) < 0.05).any() for row in p_values]
-    assert np.mean((p_values < 0.05).any(axis=1)) > 0.6
-    assert np.mean(some_real) == pytest.approx(0.05, abs=0.015)
-
-
-@pytest.mark.parametrize("bad", [-0.1, 1.2, float("nan")])
-def test_holm_refuses_what_is_no_probability(bad):
-    with pytest.raises(DataError, match="between 0 and 1"):
-        holm([0.01, bad])

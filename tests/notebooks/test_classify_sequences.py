@@ -30,12 +30,14 @@ def functions() -> dict:
     notebook = nbformat.read(read_notebooks()["classify_sequences"].path, as_version=4)
     names = {"np": np, "corpus": Corpus(VOCAB, {}), "KIND_CODE": KIND_CODE, "LEAST": LEAST}
     for cell in notebook.cells:
-        if cell.id in ("04-14", "04-41"):  # of the latter only the function
+        if cell.id in ("04-14", "04-41", "04-60"):  # of the latter only the function
             exec(cell.source.split("\n\n\ntuned")[0], names)
     return names
 
 
-by_bayes_rule, product_of_experts = map(functions().get, ("by_bayes_rule", "product_of_experts"))
+by_bayes_rule, product_of_experts, holm = map(
+    functions().get, ("by_bayes_rule", "product_of_experts", "holm")
+)
 
 # --- combined classifiers -----------------------------------------------------------------------
 
@@ -149,3 +151,20 @@ def test_a_model_that_does_not_look_at_the_class_finds_all_equally_likely(table)
 def test_a_thousand_codes_do_not_underflow(table):
     found = by_bayes_rule(KnownModel(table), [prompt_of([0, 1] * 500)])
     assert np.isfinite(found).all() and found.sum() == pytest.approx(1)
+
+
+# --- many comparisons -----------------------------------------------------------------------------
+
+
+def test_holms_p_values_equal_those_done_by_hand():
+    # in order: 4 x 0.005, 3 x 0.01, 2 x 0.03, and 0.04, which may not fall below 0.06
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.4, 0.6, 0.5]) == pytest.approx([1.0, 1.0, 1.0])
+    assert holm([0.2]) == pytest.approx([0.2]) and len(holm([])) == 0
+
+
+def test_holm_lets_twenty_comparisons_of_equals_err_together_as_seldom_as_one():
+    p_values = np.random.default_rng(0).random((2_000, 20))
+    some_real = [(holm(row) < 0.05).any() for row in p_values]
+    assert np.mean((p_values < 0.05).any(axis=1)) > 0.6
+    assert np.mean(some_real) == pytest.approx(0.05, abs=0.015)
