@@ -1,6 +1,5 @@
 """What all checkers share: print one friendly line about an answer, never a traceback."""
 
-import math
 from collections.abc import Callable, Mapping
 from functools import wraps
 
@@ -112,9 +111,9 @@ def tokens(answer: object) -> list[str]:
     return listed
 
 
-def mistake(answer: float, wrong: Mapping[float, str], rel_tol: float = 1e-6) -> str | None:
-    """The line about the known mistake that gives `answer`, if there is one."""
-    return next(
-        (line for value, line in wrong.items() if math.isclose(answer, value, rel_tol=rel_tol)),
-        None,
-    )
+def mistake(answer: object, wrong: Mapping[str, object], rel_tol: float = 1e-6) -> str | None:
+    """The line about the first known mistake that gives `answer`, a number or an array."""
+    for line, value in wrong.items():
+        if np.shape(value) == np.shape(answer) and np.allclose(answer, value, rtol=rel_tol):
+            return line
+    return None

@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from scipy import stats
 
 from seqlm.exercises.checker import Answer, Right, checker, mistake, number, numbers, yes_or_no
 
@@ -14,11 +15,11 @@ def check_initial_loss(answer: float, vocab_size: int) -> str:
     if math.isclose(answer, want, abs_tol=0.02):
         return Right(f"-ln(1/{vocab_size}) = {want:.2f} nats: every token equally likely.")
     wrong = {
-        math.log2(vocab_size): "That is in bits (log2). PyTorch's losses are in nats: natural log.",
-        math.log10(vocab_size): "That is log10; losses are in nats, the natural logarithm.",
-        vocab_size: "That is the perplexity; the loss is its natural logarithm.",
-        1 / vocab_size: "That is the probability of one token; the loss is -ln of it.",
-        -want: "The sign: a log-probability is negative, a loss is minus that.",
+        "That is in bits (log2). PyTorch's losses are in nats: natural log.": math.log2(vocab_size),
+        "That is log10; losses are in nats, the natural logarithm.": math.log10(vocab_size),
+        "That is the perplexity; the loss is its natural logarithm.": vocab_size,
+        "That is the probability of one token; the loss is -ln of it.": 1 / vocab_size,
+        "The sign: a log-probability is negative, a loss is minus that.": -want,
     }
     start = "Start from the probability of one token among so many equally likely."
     return mistake(answer, wrong, rel_tol=0.01) or start
@@ -33,14 +34,15 @@ def check_perplexity(function: Answer) -> str:
     counted = np.concatenate([loss[mask] for loss, mask in batches])
     want = np.exp(counted.mean())
     wrong = {
-        np.exp(_mean_with_padding(batches)): "Padding is counted: only take tokens where `counted` "
-        "is true.",
-        np.exp(_mean_of_batches(batches)): "That is a mean of batch means: a small batch weighs as "
-        "much as a large one. Add up all losses and all tokens first, divide once.",
-        np.exp(counted).mean(): "exp of each token and then the mean; take the mean first.",
-        counted.mean(): "That is the mean NLL; perplexity is exp of it.",
-        2 ** counted.mean(): "2 to the power of nats: with natural logarithms it is exp.",
-        np.exp(counted.sum()): "The sum is not divided by the number of tokens.",
+        "Padding is counted: only take tokens where `counted` is true.": np.exp(
+            _mean_with_padding(batches)
+        ),
+        "That is a mean of batch means: a small batch weighs as much as a large one. Add up all "
+        "losses and all tokens first, divide once.": np.exp(_mean_of_batches(batches)),
+        "exp of each token and then the mean; take the mean first.": np.exp(counted).mean(),
+        "That is the mean NLL; perplexity is exp of it.": counted.mean(),
+        "2 to the power of nats: with natural logarithms it is exp.": 2 ** counted.mean(),
+        "The sum is not divided by the number of tokens.": np.exp(counted.sum()),
     }
     if math.isclose(answer, want, rel_tol=1e-6):
         return Right("All counted tokens, one mean, then exp.")
@@ -85,21 +87,20 @@ def check_guidance(function: Answer) -> str:
     with_class, free = np.array([0.5, 0.25, 0.25]), np.array([0.25, 0.25, 0.5])
     answer = numbers(function(with_class.copy(), free.copy(), 2.0), free.shape)
     right = with_class**2 / free
-    if np.allclose(answer, free + 2 * (with_class - free)):
-        return "That mixes probabilities; guidance mixes their logarithms."
-    if np.allclose(answer, right):
-        return "The right proportions, but they must sum to 1: divide by their sum."
-    if np.allclose(answer, np.log(right)) or np.allclose(answer, np.log(right / right.sum())):
-        return "Those are logarithms still: take exp, then divide by the sum."
-    if np.allclose(answer, free**2 / with_class / (free**2 / with_class).sum()):
-        return "The two are exchanged: w moves towards the conditional probabilities."
-    if np.allclose(answer, with_class**2 * free / (with_class**2 * free).sum()):
-        return "Move away from the unconditional one: its weight is 1 - w, below zero."
-    if not np.allclose(answer, right / right.sum()):
-        return (
-            "Mix log p with the weights 1 - w (unconditional) and w (conditional), then exp, then "
-            "rescale."
-        )
+    want, exchanged, added = (
+        p / p.sum() for p in (right, free**2 / with_class, with_class**2 * free)
+    )
+    wrong = {
+        "That mixes probabilities; guidance mixes their logarithms.": 2 * with_class - free,
+        "The right proportions, but they must sum to 1: divide by their sum.": right,
+        "Those are logarithms still: take exp, then divide by the sum.": np.log(right),
+        "Those are logarithms still: take exp.": np.log(want),
+        "The two are exchanged: w moves towards the conditional probabilities.": exchanged,
+        "Move away from the unconditional one: its weight is 1 - w, below zero.": added,
+    }
+    if not np.allclose(answer, want):
+        weights = "Mix log p with the weights 1 - w (unconditional) and w (conditional)"
+        return mistake(answer, wrong) or f"{weights}, then exp, then rescale."
     same = numbers(function(with_class.copy(), free.copy(), 1.0), free.shape)
     if not np.allclose(same, with_class):
         return "But w = 1 should be the conditional probabilities themselves."
@@ -147,16 +148,11 @@ def check_wrong_evaluations(function: Answer) -> str:
     return Right("The correct evaluation passes; padding, batch means and row means are caught.")
 
 
-def _sign_test(only_a: int, only_b: int) -> float:
-    n, k = only_a + only_b, min(only_a, only_b)
-    return min(1.0, 2 * sum(math.comb(n, i) for i in range(k + 1)) / 2**n)
-
-
 @checker("one number")
 def check_sign_test(function: Answer) -> str:
     """`function(only_a, only_b)` returns the exact two-sided p-value."""
     a, b = 2, 7
-    answer, want, n = number(function(a, b)), _sign_test(a, b), a + b
+    answer, want, n = number(function(a, b)), stats.binomtest(a, a + b).pvalue, a + b
     outcome = math.comb(n, a) / 2**n
     if math.isclose(answer, want, rel_tol=1e-6):
         if not math.isclose(number(function(b, a)), want, rel_tol=1e-6):
@@ -165,12 +161,12 @@ def check_sign_test(function: Answer) -> str:
             return "Right here, but for equal counts it is more than 1: cut it at 1."
         return Right(f"With {a} against {b} p is {want:.2f}: equal models differ so often.")
     wrong = {
-        want / 2: "That is one side only: a difference the other way counts as well.",
-        2 * (want / 2 - outcome): "The outcome itself belongs to the tail: count 0 to k, with k.",
-        outcome: "That is the probability of just this outcome; add those that are more extreme.",
-        1 - want: "That is 1 - p.",
-        math.erfc(abs(a - b) / math.sqrt(2 * n)): "That is the normal approximation; the counts "
-        "are small, so add up the exact probabilities.",
+        "That is one side only: a difference the other way counts as well.": want / 2,
+        "The outcome itself belongs to the tail: count 0 to k, with k.": want - 2 * outcome,
+        "That is the probability of just this outcome; add those that are more extreme.": outcome,
+        "That is 1 - p.": 1 - want,
+        "That is the normal approximation; the counts are small, so add up the exact "
+        "probabilities.": math.erfc(abs(a - b) / math.sqrt(2 * n)),
     }
     line = mistake(answer, wrong, rel_tol=1e-4)
     return line or f"For {a} against {b} it is {want:.4f}, not {answer:.4f}."
@@ -182,11 +178,11 @@ def check_training_operations(function: Answer) -> str:
     weights, tokens = 3_000, 500
     answer, product = number(function(weights, tokens)), weights * tokens
     wrong = {
-        product: "Each weight has a multiplication and an addition, and not only forward.",
-        2 * product: "That is the way forward alone; the gradients cost twice as much again.",
-        3 * product: "A multiplication and an addition are two operations, not one.",
-        4 * product: "That is the way back alone; the way forward comes before it.",
-        6 * weights: "That is for one token.",
+        "Each weight has a multiplication and an addition, and not only forward.": product,
+        "That is the way forward alone; the gradients cost twice as much again.": 2 * product,
+        "A multiplication and an addition are two operations, not one.": 3 * product,
+        "That is the way back alone; the way forward comes before it.": 4 * product,
+        "That is for one token.": 6 * weights,
     }
     if math.isclose(answer, 6 * product):
         return Right("Two operations per weight and token forward, four back: 6ND.")

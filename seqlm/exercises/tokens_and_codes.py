@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from seqlm.exercises.checker import Answer, Right, checker, number, numbers, tokens
+from seqlm.exercises.checker import Answer, Right, checker, mistake, number, numbers, tokens
 
 READ = ["<IMG>", "<Z_007>", "<Z_004>", "</IMG>", "<CLS>", "<CLS_3>", "<EOS>"]
 DRAW = ["<CLS>", "<CLS_0>", "<IMG>", "<Z_007>", "</IMG>", "<EOS>"]
@@ -19,15 +19,14 @@ def check_nearest_patch(function: Answer) -> str:
         if number(function(np.array([0.1, 0.0, 0.0, 0.1]), centers.copy())) != 0:
             return "But a nearly empty patch gets the wrong number."
         return Right("The smallest squared distance names the patch.")
-    if answer == int((centers @ patch).argmax()):
-        return "The largest dot product prefers centres full of ink; use the distance."
-    if answer == int(distances.argmax()):
-        return "That is the farthest centre: argmax where argmin is wanted."
-    if answer == 3:
-        return "Codes are counted from 0, so the third centre is number 2."
-    if np.isclose(answer, distances.min()):
-        return "That is the distance itself; its index is wanted (argmin, not min)."
-    return f"For the patch {patch} the nearest centre is number 2, not {answer}."
+    wrong = {
+        "The largest dot product prefers centres full of ink; use the distance.": 1,
+        "That is the farthest centre: argmax where argmin is wanted.": distances.argmax(),
+        "Codes are counted from 0, so the third centre is number 2.": 3,
+        "That is the distance itself; its index is wanted (argmin, not min).": distances.min(),
+    }
+    line = mistake(answer, wrong)
+    return line or f"For the patch {patch} the nearest centre is number 2, not {answer}."
 
 
 @checker("a list of nine whole numbers")
@@ -107,17 +106,15 @@ def check_larger_embedding(function: Answer) -> str:
     if not np.allclose(answer[:5], weight):
         return "The old rows are no longer what they were: what was learned is lost."
     new = answer[5:]
-    if np.allclose(new, 0):
-        return (
-            "A row of zeros gets the logit 0, whatever the others have: where theirs are all "
-            "negative it is the likeliest of all."
-        )
-    if np.allclose(new, weight.mean()):
-        return "That is one number for all; the mean is taken token by token (axis 0)."
-    if np.allclose(new, weight[-1]):
-        return "A copy of one token takes half of that token's probability."
-    if not np.allclose(new, weight.mean(axis=0)):
-        return "The new rows should be the mean of the old ones; random rows can have any logit."
-    return Right(
-        "Every old id means what it meant; a new token's logit is the mean of the others'."
-    )
+    if np.allclose(new, weight.mean(axis=0)):
+        return Right("Every old id means what it meant; a new token's logit is the others' mean.")
+    wrong = {
+        "A row of zeros gets the logit 0, whatever the others have: where theirs are all negative "
+        "it is the likeliest of all.": np.zeros((2, 3)),
+        "That is one number for all; the mean is taken token by token (axis 0).": np.full(
+            (2, 3), weight.mean()
+        ),
+        "A copy of one token takes half of that token's probability.": weight[[-1, -1]],
+    }
+    line = mistake(new, wrong)
+    return line or "The new rows should be the mean of the old ones; random rows can have any."
