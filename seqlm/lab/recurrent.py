@@ -8,22 +8,13 @@ differences come from the architecture. How each uses the tokens before::
     GPT               all of them, weighted anew at every step
 """
 
-from pathlib import Path
-
 import torch
 from torch import nn
 from transformers import GPT2Config, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutput
 
 from seqlm.config import ModelConfig
-from seqlm.errors import DataError
-from seqlm.models.gpt2 import (
-    build_seeded,
-    check_model_directory,
-    default_device,
-    gpt2_config,
-    load_weights,
-)
+from seqlm.models.gpt2 import build_seeded, gpt2_config
 
 
 class BaselineConfig(GPT2Config):
@@ -36,10 +27,12 @@ class BaselineLM(PreTrainedModel):
     """Embedding, layers (`mix`), and the embedding again as output layer.
 
     Subclasses make their layers in `build`; `mix` maps embeddings (B, T, D) to hidden states
-    (B, T, D), each from the tokens up to it. Trainer and `score_tokens` use it like a GPT-2.
+    (B, T, D), each from the tokens up to it. Trainer and `score_tokens` use it like a GPT-2, and
+    `from_pretrained` loads what was trained.
     """
 
     config_class = BaselineConfig
+    initializer_range = 0.02  # GPT-2's
     accepts_loss_kwargs = True  # Trainer passes num_items_in_batch, and divides by nothing else
 
     def __init__(self, config: BaselineConfig):
@@ -49,6 +42,12 @@ class BaselineLM(PreTrainedModel):
         self.drop = nn.Dropout(config.resid_pdrop)
         self.build()
         self.post_init()
+
+    @classmethod
+    def new(cls, size: ModelConfig, vocab: dict[str, int], seed: int = 42) -> "BaselineLM":
+        """A model of the GPT's width with random weights from `seed`."""
+        config = gpt2_config(size, vocab, BaselineConfig, initializer_range=cls.initializer_range)
+        return build_seeded(lambda: cls(config), seed)
 
     def forward(
         self,
@@ -82,6 +81,10 @@ class LSTMLanguageModel(BaselineLM):
     2017; forget gates with bias 1: R. Jozefowicz et al., An Empirical Exploration of Recurrent
     Network Architectures, ICML 2015.
     """
+
+    # Its input has no norm, and with 0.02 it is so small that learning hardly starts (60 steps of
+    # 64 rows: 4.3 nats per token against 3.6); above 0.3 the first predictions are not uniform.
+    initializer_range = 0.3
 
     def build(self) -> None:
         self.lstm = nn.LSTM(self.config.n_embd, self.config.n_embd, batch_first=True)
@@ -118,31 +121,3 @@ class MeanLanguageModel(BaselineLM):
         x = self.drop(embedded + self.wpe(positions))  # (B, T, D)
         h = x + x.cumsum(1) / (positions + 1)[:, None]
         return self.norm_out(h + self.drop(self.mlp(self.norm_mlp(h))))
-
-
-# An LSTM's input has no norm, and with 0.02 it is so small that learning hardly starts (60 steps
-# of 64 rows: 4.3 nats per token against 3.6); above 0.3 the first predictions are not uniform.
-LSTM_INITIALIZER_RANGE = 0.3
-
-
-def build_lstm(size: ModelConfig, vocab: dict[str, int], seed: int = 42) -> LSTMLanguageModel:
-    """An LSTM of the GPT's width with random weights from `seed`."""
-    config = gpt2_config(size, vocab, BaselineConfig, initializer_range=LSTM_INITIALIZER_RANGE)
-    return build_seeded(lambda: LSTMLanguageModel(config), seed)
-
-
-def build_attention_free(
-    size: ModelConfig, vocab: dict[str, int], seed: int = 42
-) -> MeanLanguageModel:
-    """A running-mean block of the GPT's width with random weights."""
-    config = gpt2_config(size, vocab, BaselineConfig)
-    return build_seeded(lambda: MeanLanguageModel(config), seed)
-
-
-def load_baseline_lm(directory: Path) -> BaselineLM:
-    """A saved baseline, ready to evaluate; DataError when `directory` holds none."""
-    architectures = check_model_directory(directory).architectures or []
-    for kind in (LSTMLanguageModel, MeanLanguageModel):
-        if kind.__name__ in architectures:
-            return load_weights(kind, directory).to(default_device()).eval()
-    raise DataError(f"{directory}: holds {architectures}, not an LSTM or attention-free model")

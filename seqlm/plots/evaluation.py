@@ -128,12 +128,7 @@ def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> F
         off = _draw_bins(panels[0, column], bins, *look)
         _draw_counts(panels[1, column], bins, look[0], 30 // len(methods))
         sentence = f"{name}, n = {n:,}: {len(off)} of {len(bins)} bins off the diagonal"
-        if off:
-            far = max(off, key=lambda b: abs(b["accuracy"].value - b["confidence"]))
-            accuracy, confidence = far["accuracy"], far["confidence"]
-            side = "over" if confidence > accuracy.value else "under"
-            sentence += f"; furthest {side}confident at {confidence:.1%}: accuracy {accuracy}"
-        sentences.append(f"{sentence}.")
+        sentences.append(f"{'; '.join([sentence, *off])}.")
     panels[0, 0].set_ylabel("accuracy")
     panels[1, 0].set_ylabel("images")
     label = "confidence  ·  dashed: calibrated  ·  bars: 95 % intervals, filled off the diagonal"
@@ -141,14 +136,15 @@ def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> F
     return finish(figure, f"{heading}: accuracy against confidence, bin by bin.", *sentences)
 
 
-def _draw_bins(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[Mapping]:
-    """Draws the bins; returns those off the diagonal with their whole interval."""
+def _draw_bins(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[str]:
+    """Draws the bins; returns in words those off the diagonal with their whole interval."""
     ax.plot([0, 1], [0, 1], **style.DASHED)
     off = []
     for b in bins:
         e = as_estimate(b["accuracy"])
         missed = e.has_interval and not e.low <= b["confidence"] <= e.high
-        off += [{**b, "accuracy": e}] * missed
+        if missed:
+            off.append(f"confidence {b['confidence']:.1%}, accuracy {e.format(with_n=True)}")
         draw_estimates(ax, [b["confidence"]], [e], colour, marker, filled=missed)
     ax.set(xlim=(0, 1.02), ylim=(-0.05, 1.05), xticks=np.arange(5) / 4, yticks=np.arange(5) / 4)
     ax.yaxis.set_major_formatter(percent)

@@ -7,7 +7,7 @@ from transformers import DynamicCache
 
 from seqlm.config import ModelConfig, SampleConfig
 from seqlm.data.tokens import EOS, IMG, drawing_prompt
-from seqlm.lab.recurrent import build_lstm
+from seqlm.lab.recurrent import LSTMLanguageModel
 from seqlm.models import generation
 from seqlm.models.beam_search import beam_search
 from seqlm.models.generation import generate
@@ -76,7 +76,7 @@ def test_classifiers_are_packed_and_other_models_are_not(vocab, tiny, tmp_path):
         assert torch.allclose(fast(rows).logits, classifier(rows).logits, atol=1e-6)
     lm = build_lm(tiny, vocab)
     lora = add_lora(build_lm(tiny, vocab), 2, 4.0, len(vocab), tmp_path, seed=1)
-    for other in (build_lstm(tiny, vocab), lora, lm.to(torch.bfloat16), object()):
+    for other in (LSTMLanguageModel.new(tiny, vocab), lora, lm.to(torch.bfloat16), object()):
         assert packed_copy(other, 9) is other
     with torch.autocast("cpu", torch.bfloat16):
         assert packed_copy(classifier, 9) is classifier

@@ -39,7 +39,7 @@ def test_a_bin_is_filled_only_where_its_interval_misses_the_diagonal():
     }
     assert filled == {0.46: False, 0.76: True, 0.96: False}  # the empty bin is not drawn
     assert "1 of 3 bins off the diagonal" in figure.alt
-    assert "furthest overconfident at 76.0%: accuracy 40.0%" in figure.alt
+    assert "; confidence 76.0%, accuracy 40.0%" in figure.alt
     assert {"10", "40", "310"} <= set(words(figure).splitlines())
 
 

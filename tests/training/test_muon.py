@@ -25,7 +25,7 @@ from training.test_train import (
 
 from seqlm.config import TrainConfig
 from seqlm.errors import ConfigError
-from seqlm.lab.recurrent import build_attention_free, build_lstm
+from seqlm.lab.recurrent import LSTMLanguageModel, MeanLanguageModel
 from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.training import train as training
 from seqlm.training.batches import Rows, collator
@@ -180,8 +180,8 @@ def test_a_classifiers_head_goes_to_adamw():
 
 
 def test_models_without_attention_have_their_linear_layers_updated_by_muon_if_any():
-    assert split(build_lstm(CALM, VOCAB))[0] == {}
-    assert split(build_attention_free(CALM, VOCAB))[0] == {"mlp.0.weight": 1, "mlp.2.weight": 1}
+    assert split(LSTMLanguageModel.new(CALM, VOCAB))[0] == {}
+    assert split(MeanLanguageModel.new(CALM, VOCAB))[0] == {"mlp.0.weight": 1, "mlp.2.weight": 1}
 
 
 def test_loras_two_factors_of_a_matrix_go_to_adamw():
@@ -201,7 +201,7 @@ def test_muon_is_refused_under_fsdp(monkeypatch):
 # ---------------------------------------------------------------- in a run
 
 
-@pytest.mark.parametrize("build", [build_lm, build_lstm, build_attention_free])
+@pytest.mark.parametrize("build", [build_lm, LSTMLanguageModel.new, MeanLanguageModel.new])
 def test_the_loss_falls(tmp_path, build):
     record = learn(tmp_path, rows_alike(), model=build(CALM, VOCAB), optimizer="muon", evals=1)
     assert record["history"][-1]["loss"] < record["history"][0]["loss"] - 0.5
