@@ -224,8 +224,8 @@ def classify_rows(
     model = _load(directory, runtime)
     tokenizer = load_tokenizer(directory)
     vocab = vocabulary_of(tokenizer)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DataWarning)  # rows may well lack their class
+    # Rows may well lack their class.
+    with warnings.catch_warnings(action="ignore", category=DataWarning):
         records = [*read_table(data_path, vocab, allow_unknown=allow_unknown)]
     unknown = sum(UNK in record.tokens for record in records)
     if unknown:

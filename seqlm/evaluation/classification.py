@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 from scipy import stats
+from sklearn.metrics import confusion_matrix
 
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import (
@@ -55,8 +56,6 @@ def measure_classes(
     class must then be the likeliest, or one of several equally likely, else DataError.
     """
     labels, predicted = np.asarray(labels), np.asarray(predicted)
-    confusion = np.zeros((n_classes, n_classes), dtype=int)
-    np.add.at(confusion, (labels, predicted), 1)
     recalls = {str(k): proportion(predicted[labels == k] == k).to_json() for k in np.unique(labels)}
     measured = {
         "accuracy": proportion(labels == predicted).to_json(),
@@ -64,7 +63,8 @@ def measure_classes(
         "recall": recalls,
     }
     if n_classes <= MAX_CONFUSION:
-        measured["confusion"] = confusion.tolist()
+        counts = confusion_matrix(labels, predicted, labels=range(n_classes))
+        measured["confusion"] = counts.tolist()
     if probabilities is None:
         return measured
     measured |= {
@@ -135,21 +135,16 @@ def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS)
     mean, accuracy an Estimate as JSON. Arguments and errors as in `calibration_error`.
     """
     confidence, right, bin_of = _binned(probabilities, labels, bins)
-    edges = _edges(bins)
     return [
         {
-            "low": float(edges[b]),
-            "high": float(edges[b + 1]),
+            "low": float(b / bins),
+            "high": float((b + 1) / bins),
             "n": int((bin_of == b).sum()),
             "confidence": float(confidence[bin_of == b].mean()),
             "accuracy": proportion(right[bin_of == b]).to_json(),
         }
         for b in np.unique(bin_of)
     ]
-
-
-def _edges(bins: int) -> np.ndarray:
-    return np.arange(bins + 1) / bins
 
 
 def _binned(
@@ -161,7 +156,7 @@ def _binned(
     return (
         np.minimum(confidence, 1.0),  # a sum in float32 may end just above
         probabilities.argmax(axis=1) == labels,
-        np.digitize(confidence, _edges(bins)[1:-1], right=True),
+        np.digitize(confidence, np.arange(1, bins) / bins, right=True),
     )
 
 

@@ -31,7 +31,8 @@ class LoraModel(PeftModel):
             # The embedding's new rows are in the adapter; the others did not change.
             super().save_pretrained(save_directory, **kwargs, save_embedding_layers=False)
             return
-        merge_lora(self).save_pretrained(save_directory)
+        # A copy: the product of A and B is added to each W, and training may go on without it.
+        copy.deepcopy(self).merge_and_unload().save_pretrained(save_directory)
         # Without its configuration beside it, so that transformers does not take the folder for
         # an adapter; `save_adapter` moves it to a folder of its own.
         with TemporaryDirectory(dir=save_directory) as aside:
@@ -62,17 +63,9 @@ def add_lora(
         trainable_token_indices=dict.fromkeys(layers, new) if new else None,
         base_model_name_or_path=Path(directory).resolve().name,
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # peft calls transformers by an older name
+    # peft calls transformers by an older name.
+    with warnings.catch_warnings(action="ignore", category=FutureWarning):
         return build_seeded(lambda: LoraModel(model, config), seed)
-
-
-def merge_lora(model: LoraModel) -> PreTrainedModel:
-    """A copy of `model` without LoRA: the product of A and B is added to each W.
-
-    Class and shapes are as before `add_lora`, and answers the same up to rounding.
-    """
-    return copy.deepcopy(model).merge_and_unload()
 
 
 def save_adapter(model: LoraModel, directory: Path) -> int:

@@ -28,7 +28,8 @@ def with_replay(
     if not share:
         return corpus
     own, pool = (c.labelled("train") if classifies else c.records("train") for c in (corpus, old))
-    pool = pool[~np.isin(pool.column("codes"), _held_out_codes(corpus))]
+    held_out = [corpus.records(name).column("codes") for name in ("val", "test")]
+    pool = pool[~np.isin(pool.column("codes"), np.concatenate(held_out))]
     wanted, rng = round(len(own) * share / (1 - share)), np.random.default_rng([seed, 4])
     if not len(pool):
         kind = "labelled train row in the read layout" if classifies else "train row"
@@ -109,7 +110,3 @@ def keep_unseen(
         kept[split] = rows[~seen]
         sentences.append(f"{count} in {corpus.path.name}, because the model was trained on them")
     return replace(corpus, splits=kept, left_out=tuple(sentences))
-
-
-def _held_out_codes(corpus: Corpus) -> np.ndarray:
-    return np.concatenate([corpus.records(name).column("codes") for name in ("val", "test")])
