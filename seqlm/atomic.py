@@ -1,20 +1,24 @@
-"""Files and folders that appear whole or not at all, also when the power fails in between."""
+"""Files and folders that appear whole or not at all, also when the power fails in between.
+
+A folder that seqlm fills has a manifest, which tells our files from those of its user: MANIFEST,
+with the "run" that wrote it, the hashes of its "files", and names that are "ours" whatever they
+hold. `atomic_path` keeps the manifest of a file's folder, where there is one.
+"""
 
 import errno
+import glob
+import hashlib
+import json
 import os
-import platform
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from datetime import datetime
 from pathlib import Path
-
-from filelock import FileLock, Timeout
 
 from seqlm.errors import SeqlmError
 
-LOCK = ".seqlm.lock"
+MANIFEST = ".seqlm.json"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EROFS}
 # How torch and safetensors, whose errors have no number, put it.
 _CANNOT_WRITE = ("iostream error", "PytorchStreamWriter", "I/O error")
@@ -54,6 +58,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         with writing(path):
             yield aside
             flush(aside)
+            _record(target, aside)
         os.replace(aside, target)
         flush(target.parent)
     finally:
@@ -62,12 +67,15 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
 
 @contextmanager
-def atomic_dir(path: str | Path) -> Iterator[Path]:
+def atomic_dir(
+    path: str | Path, run: str | None = None, ours: Iterable[str] = ()
+) -> Iterator[Path]:
     """Yield an empty temporary folder beside `path`, and swap it in whole at the end.
 
-    What lay at `path` before is removed only once the new folder is in its place; when the block
-    raises, it stays as it was. Raises SeqlmError when the disk is full, or `path` is a file, or
-    holds the current folder (swapping that away would take everything in it along).
+    With a `run` it gets a manifest. What lay at `path` before is removed only once the new folder
+    is in its place; when the block raises, it stays as it was. Raises SeqlmError when the disk is
+    full, or `path` is a file, or holds the current folder (swapping that away would take everything
+    in it along).
     """
     target = _prepare(path)
     if target.exists() and not target.is_dir():
@@ -80,6 +88,8 @@ def atomic_dir(path: str | Path) -> Iterator[Path]:
     try:
         with writing(path):
             yield aside
+            if run is not None:
+                write_manifest(aside, run, aside.iterdir(), ours)
             settle(aside)
         if target.exists():
             os.rename(target, old)
@@ -133,33 +143,69 @@ def flush(path: Path) -> None:
         os.close(number)
 
 
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Let no other process use `folder`, which is made, meanwhile. Locks may be nested.
+def sweep(path: Path) -> None:
+    """Put right what a process that was killed while it wrote `path`, or in it, left behind.
 
-    The system frees the lock of a process that was killed. A new folder that is still empty
-    in the end goes again. Raises SeqlmError, naming process, machine and time, when another holds
-    the lock.
+    A folder comes back that was to be replaced by one that never got its name. Nobody else may be
+    writing `path` meanwhile.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    folder.mkdir(parents=True, exist_ok=True)
-    file = Path(os.path.realpath(folder)) / LOCK
-    lock = FileLock(file, is_singleton=True)
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        holder = file.read_text(encoding="utf-8") or "another process"
-        raise SeqlmError(
-            f"{folder}: in use by {holder}; wait until it is done, or choose another folder"
-        ) from None
-    try:
-        now = f"{datetime.now():%Y-%m-%d %H:%M:%S}"
-        file.write_text(f"process {os.getpid()} on {platform.node()} since {now}", encoding="utf-8")
-        yield
-    finally:
-        with suppress(OSError):
-            if lock.lock_counter == 1:
-                file.unlink()  # who opened it meanwhile notices, and makes a new one
-            for path in made:
-                path.rmdir()
-        lock.release()
+    target, some = Path(os.path.realpath(path)), "[0-9a-f]" * 8
+    for folder, name in ((target.parent, glob.escape(target.name)), (target, "*")):
+        litter = [*folder.glob(f".old-{some}-{name}"), *folder.glob(f".tmp-{some}-{name}")]
+        for left in litter:
+            wanted = left.with_name(left.name.split("-", 2)[2])
+            if left.name.startswith(".old-") and not wanted.exists():
+                os.rename(left, wanted)
+            elif left.is_dir():
+                shutil.rmtree(left)
+            else:
+                left.unlink()
+
+
+def read_manifest(folder: Path) -> dict:
+    """The manifest in `folder`; where there is none, its "run" is None and it names no file."""
+    empty = {"run": None, "files": {}, "ours": []}
+    with suppress(OSError, ValueError):
+        about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if isinstance(about, dict) and about.keys() == empty.keys():
+            return about
+    return empty
+
+
+def write_manifest(
+    folder: Path, run: str, files: Iterable[Path] = (), ours: Iterable[str] = ()
+) -> None:
+    """Write the manifest of `folder`, which `run` fills; `ours` may be patterns."""
+    hashes = {path.name: [_hash(path)] for path in sorted(files) if path.is_file()}
+    _put(folder, {"run": run, "files": hashes, "ours": [*ours]})
+
+
+def _record(target: Path, aside: Path) -> None:
+    # Before `aside` gets its name: where a kill comes between, the old content is still ours.
+    about = read_manifest(target.parent)
+    if about["run"] is not None and target.name != MANIFEST:
+        old = [_hash(target)] if target.is_file() and not is_changed(target) else []
+        about["files"][target.name] = [*old, _hash(aside)]
+        _put(target.parent, about)
+
+
+def _put(folder: Path, about: dict) -> None:
+    with atomic_path(folder / MANIFEST) as aside:
+        aside.write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def is_whole(folder: Path, run: str) -> bool:
+    """Whether `run` filled the folder, and all its files are as it left them."""
+    about = read_manifest(folder)
+    paths = [folder / name for name in about["files"]]
+    return about["run"] == run and all(path.is_file() and not is_changed(path) for path in paths)
+
+
+def is_changed(path: Path) -> bool:
+    """Whether the manifest of its folder lacks this file, or has it with other content."""
+    return _hash(path) not in read_manifest(path.parent)["files"].get(path.name, [])

@@ -5,6 +5,7 @@ needs, so that `seqlm --help` loads no library for training.
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Literal
 
@@ -53,13 +54,25 @@ def classify(
     """
     from seqlm.training.runs import train_and_evaluate
 
-    if start_from is not None and model.size is not None:
-        raise ConfigError(
-            f"size: a classifier that starts from {start_from} has that model's own size; leave "
-            "out either --size or --start_from"
-        )
+    if start_from is not None:
+        _check_size(model, start_from)
     _log_overridden(model)
     train_and_evaluate(files, model, training, True, start_from, only_unseen)
+
+
+def _check_size(model: config.ModelConfig, start: Path) -> None:
+    """Refuse a setting that the model in `start` has otherwise, and that would not be used."""
+    from seqlm.models.gpt2 import check_model_directory
+
+    known, usual = check_model_directory(start), config.ModelConfig()
+    for name, value in asdict(model).items():
+        own = getattr(known, name, None)
+        if name != "dropout" and value not in (getattr(usual, name), own):
+            raise ConfigError(
+                f"{name}: a classifier that starts from {start} has that model's own {name}"
+                f"{'' if own is None else f' {own}'}, not {value}; leave out either --{name} or "
+                "--start_from"
+            )
 
 
 def _log_overridden(model: config.ModelConfig) -> None:
@@ -170,6 +183,7 @@ def export(
     cache: bool = True,
     int8: bool = False,
     data_path: Path | None = None,
+    overwrite: bool = False,
 ) -> None:
     """Write a trained model as ONNX, checked against torch, for other runtimes.
 
@@ -180,6 +194,7 @@ def export(
         cache: language models: add a key-value cache, so that generation reads each token once.
         int8: weights in 8 bits.
         data_path: with int8: rows (JSONL) whose val split shows what int8 costs.
+        overwrite: replace whatever is in output_dir; false refuses what is not an export.
     """
     from seqlm.data.corpus import load_corpus
     from seqlm.deploy.export import export_model
@@ -191,7 +206,7 @@ def export(
         files = config.DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
         corpus = keep_unseen(corpus, ["val"], read_learned(model_path), model_path)
-    print(printable(export_model(model_path, output_dir, cache, int8, corpus)))
+    print(printable(export_model(model_path, output_dir, cache, int8, corpus, overwrite)))
 
 
 def serve(settings: config.ServeConfig) -> None:
@@ -219,7 +234,8 @@ def report(
         force: run every notebook, even if nothing changed.
         laboratory: also run the long notebooks: fine-tuning, competing models, few labels, growth.
     """
-    from seqlm.pipeline import export_report, run_pipeline
+    from seqlm.pipeline import run_pipeline
+    from seqlm.report import export_report
     from seqlm.workspace import Workspace
 
     ws = Workspace(profile)

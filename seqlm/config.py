@@ -194,6 +194,7 @@ class TrainConfig:
         precision: "auto" times bf16 against fp32 on this machine and takes the faster.
         seed: seed of weights, order of rows and dropout.
         resume: continue an interrupted run of the same settings from its newest checkpoint.
+        overwrite: replace files in output_dir that seqlm did not write; false refuses to.
     """
 
     output_dir: FilePath = Path("outputs")
@@ -214,6 +215,7 @@ class TrainConfig:
     precision: Precision = "auto"
     seed: int = Field(42, ge=0, le=MAX_SEED)
     resume: bool = True
+    overwrite: bool = False
 
     def __post_init__(self):
         if self.max_steps == 0:

@@ -1,4 +1,4 @@
-"""Run the notebooks in order, headlessly, through papermill, and export the report.
+"""Run the notebooks in order, headlessly, through papermill.
 
 A notebook whose inputs, parameters and code have not changed since it last ran is skipped.
 """
@@ -7,37 +7,31 @@ import ast
 import difflib
 import hashlib
 import json
-import re
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from pathlib import Path
 
 import nbformat
 import papermill
 import yaml
-from nbconvert import HTMLExporter, MarkdownExporter
-from traitlets.config import Config
 
 from seqlm import workspace
-from seqlm.atomic import atomic_path
 from seqlm.config import DataConfig
 from seqlm.data.images import image_files
-from seqlm.errors import ConfigError, PipelineError, SeqlmError
-from seqlm.evaluation.tables import readme_estimates
+from seqlm.errors import ConfigError, DataError, PipelineError
+from seqlm.ownership import locked
+from seqlm.report import as_html
 from seqlm.utils import (
     format_duration,
     modules_behind,
     read_json,
-    read_text,
     sha256_of,
     write_json,
     write_text,
 )
 from seqlm.workspace import Notebook, Workspace
-
-OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 
 
 def run_pipeline(
@@ -61,27 +55,36 @@ def run_pipeline(
     profile = read_profile(ws, notebooks)
     fingerprints: dict[str, str] = {}
     done = {}
-    for name, notebook in notebooks.items():
-        parameters = {"profile": ws.profile, **profile.get(name, {})}
-        inputs = [fingerprints[needed] for needed in notebook.needs]
-        if parameters.get("source") == "mnist":  # others may lie there now
-            config = DataConfig("mnist", images_path=parameters.get("images_path"))
-            inputs += [sha256_of(path) for path in image_files(config, ws.root / "data")]
-        if notebook.part == "report":  # it reads whatever was measured
-            inputs += [sha256_of(path) for path in sorted(ws.outputs.glob("metrics/*.json"))]
-        current = fingerprints[name] = fingerprint(notebook.path, parameters, inputs)
-        wanted = laboratory or notebook.part != "laboratory"
-        if not (force and wanted) and _is_fresh(ws, notebook, current):
-            log(f"{name}: unchanged, kept")
-            done[name] = "kept"
-        elif wanted:
-            log(f"{name}: running …")
-            seconds = _run(ws, notebook, parameters, current)
-            log(f"{name}: done in {format_duration(seconds)}")
-            done[name] = "ran"
-        else:
-            _put_aside(ws, notebook, log)
+    folders = [ws.data, ws.figures, ws.outputs / "notebooks", ws.outputs / "metrics"]
+    with locked(ws.outputs, folders, ".report.lock"):  # the notebooks lock what they write
+        for name, notebook in notebooks.items():
+            parameters = {"profile": ws.profile, **profile.get(name, {})}
+            inputs = [fingerprints[needed] for needed in notebook.needs]
+            inputs += [sha256_of(path) for path in _other_inputs(ws, notebook, parameters)]
+            current = fingerprints[name] = fingerprint(notebook.path, parameters, inputs)
+            wanted = laboratory or notebook.part != "laboratory"
+            if not (force and wanted) and _is_fresh(ws, notebook, current):
+                log(f"{name}: unchanged, kept")
+                done[name] = "kept"
+            elif wanted:
+                log(f"{name}: running …")
+                seconds = _run(ws, notebook, parameters, current)
+                log(f"{name}: done in {format_duration(seconds)}")
+                done[name] = "ran"
+            else:
+                _put_aside(ws, notebook, log)
     return done
+
+
+def _other_inputs(ws: Workspace, notebook: Notebook, parameters: dict) -> list[Path]:
+    """Files that a notebook reads beside those of the notebooks it needs."""
+    files = []
+    if parameters.get("source") == "mnist":  # others may lie there now
+        config = DataConfig("mnist", images_path=parameters.get("images_path"))
+        files += image_files(config, ws.root / "data")
+    if notebook.part == "report":  # it reads whatever was measured
+        files += sorted(ws.outputs.glob("metrics/*.json"))
+    return files
 
 
 def read_profile(ws: Workspace, notebooks: dict[str, Notebook]) -> dict[str, dict]:
@@ -138,6 +141,14 @@ def _stamp_path(ws: Workspace, notebook: Notebook) -> Path:
     return ws.outputs / "notebooks" / f"{notebook.path.stem}.json"
 
 
+def _read_stamp(ws: Workspace, notebook: Notebook) -> dict:
+    """What the last run of a notebook left; {} where there is nothing like it."""
+    with suppress(DataError):
+        stamp = read_json(_stamp_path(ws, notebook))
+        return stamp if isinstance(stamp, dict) else {}
+    return {}
+
+
 def _made_files(ws: Workspace, notebook: Notebook) -> list[Path]:
     folders = {"data": ws.data, "outputs": ws.outputs}
     parts = [name.split("/", 1) for name in notebook.makes]
@@ -150,11 +161,10 @@ def _is_fresh(ws: Workspace, notebook: Notebook, current: str) -> bool:
     A reader who tries other settings in JupyterLab writes to the same places: those results are
     not the profile's.
     """
-    made = _made_files(ws, notebook)
-    if not all(path.is_file() for path in (_stamp_path(ws, notebook), *made)):
+    made, stamp = _made_files(ws, notebook), _read_stamp(ws, notebook)
+    if stamp.get("fingerprint") != current or not all(path.is_file() for path in made):
         return False
-    stamp = read_json(_stamp_path(ws, notebook))
-    return stamp.get("fingerprint") == current and stamp.get("made") == sha256_of(made)
+    return stamp.get("made") == sha256_of(made)
 
 
 def _put_aside(ws: Workspace, notebook: Notebook, log: Callable[[str], None]) -> None:
@@ -194,6 +204,8 @@ def _run(ws: Workspace, notebook: Notebook, parameters: dict, current: str) -> f
             f"{notebook.name}: its kernel died ({error}); most often memory ran out: close other "
             f"programs or lower batch_size\nthe notebook as far as it came: {executed}"
         ) from error
+    finally:
+        _remove_paths(executed)
     seconds = time.perf_counter() - started
     write_text(executed.with_suffix(".html"), as_html(executed))
     stamp = {
@@ -206,100 +218,19 @@ def _run(ws: Workspace, notebook: Notebook, parameters: dict, current: str) -> f
     return seconds
 
 
+def _remove_paths(executed: Path) -> None:
+    """Executed notebooks are shown to others, who need not know where they were run."""
+    if executed.is_file():
+        notebook = nbformat.read(executed, as_version=4)
+        for name in ("input_path", "output_path"):
+            notebook.metadata.get("papermill", {}).pop(name, None)
+        write_text(executed, nbformat.writes(notebook))
+
+
 def _remove_traces(ws: Workspace, notebook: Notebook) -> None:
     """Remove the stamp and the figures of the last run: a figure no longer made must not stay."""
-    stamp = _stamp_path(ws, notebook)
-    if stamp.is_file():
-        for name in read_json(stamp).get("figures", []):
-            if Path(name).name == name:  # a plain file name: nothing outside figures/ is removed
-                (ws.figures / name).unlink(missing_ok=True)
-        stamp.unlink()
-
-
-def as_html(notebook: Path) -> str:
-    """An executed notebook as one page that opens offline: no script is loaded from anywhere."""
-    scripts = ("mathjax", "require_js", "mermaid_js", "mermaid_layout_elk_js", "jquery")
-    exporter = HTMLExporter(**{f"{name}_url": "" for name in scripts})
-    return exporter.from_filename(str(notebook))[0]
-
-
-def export_report(ws: Workspace) -> list[Path]:
-    """Write the executed report notebook as report.html and report.md, without its code.
-
-    For the laptop profile, also `publish`. Returns what was written.
-    """
-    notebook = str(ws.outputs / "notebooks" / "report.ipynb")
-    templates = str(workspace.notebooks_folder() / "app" / "nbconvert")
-    page = HTMLExporter(
-        template_name="report",
-        extra_template_basedirs=[templates],
-        exclude_input=True,
-        exclude_output_prompt=True,
-        exclude_anchor_links=True,
-    )
-    # Figures are shown in both forms: embedded in HTML, and linked in Markdown.
-    order = Config({"NbConvertBase": {"display_data_priority": ["text/markdown", "text/plain"]}})
-    text = MarkdownExporter(config=order, exclude_input=True)
-    written = [ws.outputs / "report.html", ws.outputs / "report.md"]
-    for path, exporter in zip(written, (page, text), strict=True):
-        exported = exporter.from_filename(notebook)[0].strip() + "\n"
-        write_text(path, re.sub(r"\n{3,}", "\n\n", exported))
-    return written + (publish(ws) if ws.profile == "laptop" else [])
-
-
-def publish(ws: Workspace) -> list[Path]:
-    """Copy figures, alt texts, report.md and training_data.json to figures/, and fill in READMEs.
-
-    A figure that is no longer made is removed there, unless its notebook has not been run here.
-    """
-    figures = sorted([*ws.figures.glob("*.png"), *ws.figures.glob("*.txt")])
-    for source in [*figures, ws.outputs / "training_data.json"]:
-        with atomic_path(ws.published / source.name) as aside:
-            shutil.copyfile(source, aside)
-    # There the report lies beside its figures, not above them.
-    text = read_text(ws.outputs / "report.md").replace("](figures/", "](")
-    write_text(ws.published / "report.md", text)
-    notebooks = workspace.read_notebooks().values()
-    not_run = [n.path for n in notebooks if not ws.metrics_path(n.name).is_file()]
-    sources = "".join(read_text(path) for path in not_run)
-    for picture in ws.published.glob("*.png"):
-        alt = picture.with_suffix(".txt")
-        made = (ws.figures / picture.name).is_file() or f'\\"{picture.stem}\\"' in sources
-        if not made and alt.is_file():
-            picture.unlink()
-            alt.unlink()
-    return [ws.published, *write_readme_results(ws)]
-
-
-def write_readme_results(ws: Workspace) -> list[Path]:
-    """Put value, interval and n into the eight rows between the marks in both READMEs.
-
-    Raises SeqlmError when one of the marks, or one of the rows, is not where it should be.
-    """
-    values = {name: ws.metrics(name)["values"] for name in workspace.read_notebooks()
-              if ws.metrics_path(name).is_file()}  # fmt: skip
-    cells = [
-        f"| {e.format_value()} | {e.format_interval().replace(' to ', '–')} | {e.n:,} |"
-        if e
-        else "| – | – | – |"
-        for e in readme_estimates(values)
-    ]
-    written = []
-    for name in ("README.md", "README.zh-CN.md"):
-        path = ws.root / name
-        text = read_text(path) if path.is_file() else ""
-        if OPEN not in text and CLOSE not in text:
-            continue
-        places = re.fullmatch(f"(.*{OPEN})(.*)({CLOSE}.*)", text, re.DOTALL)
-        lines = places[2].strip().splitlines() if places else []
-        if text.count(OPEN) + text.count(CLOSE) > 2 or len(lines) != 2 + len(cells):
-            raise SeqlmError(
-                f"{path}: expected '{OPEN}', a table of {len(cells)} rows and '{CLOSE}', each "
-                "once and in that order; restore them from the project's README"
-            )
-        labels = ["|".join(line.split("|")[:3]) for line in lines[2:]]
-        rows = [label + numbers for label, numbers in zip(labels, cells, strict=True)]
-        table = "\n".join([*lines[:2], *rows])
-        write_text(path, f"{places[1]}\n\n{table}\n\n{places[3]}")
-        written.append(path)
-    return written
+    made = _read_stamp(ws, notebook).get("figures")
+    for path in ws.figures.glob("*.*"):  # so nothing outside figures/ is removed
+        if isinstance(made, list) and path.name in made:
+            path.unlink()
+    _stamp_path(ws, notebook).unlink(missing_ok=True)

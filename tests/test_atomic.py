@@ -1,13 +1,25 @@
 """Files and folders are written whole or not at all, and what a kill leaves behind is put right."""
 
 import errno
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from seqlm.atomic import atomic_dir, atomic_path
+from seqlm.atomic import (
+    MANIFEST,
+    atomic_dir,
+    atomic_path,
+    is_changed,
+    is_whole,
+    read_manifest,
+    sweep,
+    write_manifest,
+)
 from seqlm.errors import SeqlmError
 from seqlm.utils import write_text
 
@@ -147,3 +159,72 @@ def test_a_full_disk_gets_a_sentence_and_leaves_the_old_file(tmp_path, error):
     with pytest.raises(SeqlmError, match=message), atomic_path(tmp_path / "a"):
         raise error
     assert (tmp_path / "a").read_text() == "old" and names_in(tmp_path) == ["a"]
+
+
+def killed_at(call: str, path: Path, block: str) -> None:
+    """Run `block` in a process that is killed in place of its second `os` call of that name."""
+    code = f"""
+import os, pathlib, sys
+from seqlm.atomic import atomic_dir, atomic_path
+real, path, calls = os.{call}, pathlib.Path(sys.argv[1]), []
+def killing(*names):
+    calls.append(names)
+    real(*names) if len(calls) == 1 else os._exit(9)
+os.{call} = killing
+{block}
+"""
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == 9
+
+
+def test_the_folder_comes_back_after_a_kill_between_the_two_renames(tmp_path):
+    target = tmp_path / "model"
+    target.mkdir()
+    (target / "old.txt").write_text("old")
+    killed_at("rename", target, "with atomic_dir(path) as aside: (aside / 'new').touch()")
+    assert not target.exists() and len(names_in(tmp_path)) == 2
+    (tmp_path / ".tmp-notes").touch()
+    sweep(target)
+    assert names_in(tmp_path) == [".tmp-notes", "model"] and names_in(target) == ["old.txt"]
+
+
+def test_what_a_kill_left_is_swept_once_the_new_one_has_its_name(tmp_path):
+    for name in ("model", ".old-01234567-model", ".tmp-01234567-model", ".tmp-01234567-other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "model" / ".tmp-89abcdef-README.md").write_text("half")
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    sweep(tmp_path / "link")
+    assert names_in(tmp_path) == [".tmp-01234567-other", "link", "model"]
+    assert names_in(tmp_path / "model") == []
+
+
+def test_a_folder_of_a_run_names_it_and_every_file(tmp_path):
+    with atomic_dir(tmp_path / "model", "run 1", ours=["README.md"]) as aside:
+        (aside / "weights").write_text("1")
+    model = tmp_path / "model"
+    about = json.loads((model / MANIFEST).read_text())
+    assert (about["run"], [*about["files"]], about["ours"]) == ("run 1", ["weights"], ["README.md"])
+    assert is_whole(model, "run 1") and not is_whole(model, "run 2")
+    write_text(model / "card", "ours")
+    (model / "notes").write_text("mine")
+    assert [is_changed(model / name) for name in ("weights", "card", "notes")] == [0, 0, 1]
+    (model / "weights").write_text("2")
+    assert is_changed(model / "weights") and not is_whole(model, "run 1")
+
+
+def test_a_file_is_ours_before_and_after_a_kill_in_the_middle_of_writing_it(tmp_path):
+    write_manifest(tmp_path, "run 1")
+    write_text(tmp_path / "a", "old")
+    # The first to get its name is the manifest.
+    killed_at("replace", tmp_path / "a", "with atomic_path(path) as aside: aside.write_text('new')")
+    assert (tmp_path / "a").read_text() == "old" and not is_changed(tmp_path / "a")
+    write_text(tmp_path / "a", "newer")
+    assert not is_changed(tmp_path / "a")
+    (tmp_path / "a").write_text("new")
+    assert is_changed(tmp_path / "a")
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"run": "x"}', "{"])
+def test_what_is_no_manifest_proves_nothing(tmp_path, text):
+    (tmp_path / MANIFEST).write_text(text)
+    (tmp_path / "a").touch()
+    assert read_manifest(tmp_path)["run"] is None and is_changed(tmp_path / "a")

@@ -241,11 +241,18 @@ def test_torchrun_trains_in_two_processes_and_writes_once(built, tmp_path):
     assert record["steps"] == 4 and record["tokens"] == 4 * 2 * 16 * 21
 
 
-def test_a_run_that_replaces_another_says_so(built, tmp_path, capsys):
+def test_a_run_sets_one_of_other_settings_aside_and_says_so(built, tmp_path, capsys):
     assert main(train_words(built, tmp_path / "r")) == 0
-    assert "replaces it" not in capsys.readouterr().out
+    before = (tmp_path / "r" / "metrics.json").read_bytes()
+    assert "earlier" not in capsys.readouterr().out
     assert main(train_words(built, tmp_path / "r", "--seed", "7")) == 0
-    assert "contains a run with other settings; this run replaces it" in capsys.readouterr().out
+    aside = tmp_path / "r" / "earlier_run_1"
+    assert f"the earlier run is now in {aside}" in capsys.readouterr().out
+    assert (aside / "metrics.json").read_bytes() == before
+    # Nothing is out of the ordinary: neither starts a third time.
+    assert main(train_words(built, tmp_path / "r", "--seed", "7")) == 0
+    assert main(train_words(built, aside)) == 0
+    assert capsys.readouterr().out.count("already trained with the same settings") == 2
 
 
 def test_an_output_folder_that_cannot_be_is_refused_before_any_work(built, tmp_path, capsys):
@@ -262,6 +269,11 @@ MISTAKES = [
     ("train --data_path DATA --vocab_path nowhere.json", "nowhere.json"),
     ("train --data_path DATA --vocab_path VOCAB --learning_rate 7", "learning_rate"),
     ("train --data_path DATA --vocab_path VOCAB --n_head 5", "n_embd"),
+    (
+        "classify --data_path DATA --vocab_path VOCAB --start_from MODEL --n_layer 3",
+        "own n_layer 1",
+    ),
+    ("classify --data_path DATA --vocab_path VOCAB --start_from MODEL --size nano", "own size"),
     ("train --data_path DATA --vocab_path VOCAB --precision fp16", "fp16 needs a GPU"),
     ("train --data_path DATA --vocab_path VOCAB --n_positions 8", "n_positions"),
     ("train --data_path DATA --vocab_path VOCAB --max_length 5", "max_length"),
@@ -316,7 +328,7 @@ def test_an_unknown_flag_or_command_exits_with_2(words, capsys):
 def test_the_laboratory_is_run_when_it_is_asked_for_and_only_then(asked, monkeypatch, capsys):
     options = {}
     monkeypatch.setattr("seqlm.pipeline.run_pipeline", lambda ws, **named: options.update(named))
-    monkeypatch.setattr("seqlm.pipeline.export_report", lambda ws: [])
+    monkeypatch.setattr("seqlm.report.export_report", lambda ws: [])
     assert main(["report", "--profile", "smoke", *asked]) == 0
     assert options == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
 

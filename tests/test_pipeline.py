@@ -9,6 +9,7 @@ import pytest
 from seqlm import pipeline, workspace
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
+from seqlm.ownership import locked
 from seqlm.utils import PACKAGE, write_json, write_text
 from seqlm.workspace import Workspace, find_root, notebooks_folder, read_notebooks
 
@@ -123,6 +124,29 @@ def test_only_plain_names_of_figures_are_removed(tmp_path):
     pipeline._remove_traces(ws, notebook)
     assert not (ws.figures / "old.png").exists()
     assert (ws.outputs / "kept.png").exists() and (tmp_path / "kept.png").exists()
+
+
+@pytest.mark.parametrize("stamp", [[1], {"figures": "kept.png"}, {"figures": [1, None]}, "x"])
+def test_a_stamp_that_is_none_removes_nothing_and_is_not_fresh(tmp_path, stamp):
+    ws, notebook = Workspace("smoke", tmp_path), read_notebooks()["sample"]
+    path = ws.outputs / "notebooks" / "06_sample.json"
+    write_json(path, stamp)
+    write_text(ws.figures / "kept.png", "x")
+    assert not pipeline._is_fresh(ws, notebook, "fingerprint")
+    pipeline._remove_traces(ws, notebook)
+    assert (ws.figures / "kept.png").exists() and not path.exists()
+
+
+def test_one_report_at_a_time_and_it_sweeps_what_a_killed_one_left(tmp_path, monkeypatch):
+    ws = Workspace("smoke", tmp_path)
+    monkeypatch.setattr(pipeline, "_run", lambda *_: 0.0)
+    monkeypatch.setattr(pipeline, "fingerprint", lambda *_: "same")
+    litter = ws.figures / ".tmp-01234567-loss.png"
+    write_text(litter, "half")
+    pipeline.run_pipeline(ws, log=lambda line: None)
+    assert not litter.exists()
+    with locked(ws.outputs):  # as a notebook that trains does
+        pipeline.run_pipeline(ws, log=lambda line: None)
 
 
 def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, monkeypatch):

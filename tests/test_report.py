@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from samples import number, share, values, workspace
 
-from seqlm import pipeline
+from seqlm import pipeline, report
 from seqlm.errors import DataError, SeqlmError
 from seqlm.evaluation.tables import OURS
 from seqlm.utils import read_json, write_text
@@ -87,7 +87,9 @@ def build(ws):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEQLM_HOME", str(ws.root))  # the kernel's own workspace
         pipeline._run(ws, read_notebooks()["report"], {"profile": ws.profile}, "fingerprint")
-    pipeline.export_report(ws)
+    executed = (ws.outputs / "notebooks" / "report.ipynb").read_text()
+    assert '"papermill"' in executed and str(notebooks_folder()) not in executed
+    report.export_report(ws)
     return ws, (ws.outputs / "report.md").read_text(), (ws.outputs / "report.html").read_text()
 
 
@@ -212,7 +214,7 @@ def test_only_the_laptop_profile_publishes(whole, least):
 
 def test_a_report_exported_twice_is_the_same(whole):
     ws, text, page = whole
-    pipeline.export_report(ws)
+    report.export_report(ws)
     assert (ws.outputs / "report.md").read_text() == text
     assert (ws.outputs / "report.html").read_text() == page
 
@@ -223,12 +225,12 @@ def test_figures_of_an_earlier_run_are_removed_and_nothing_else(whole):
     stale, others = {"gone.png", "gone.txt"}, {"photo.png", "notes.txt", "photo.jpg", "table.csv"}
     for name in stale | others:
         write_text(ws.published / name, name)
-    pipeline.publish(ws)
+    report.publish(ws)
     assert {path.name for path in ws.published.iterdir()} == made | others
     ws.metrics_path("fine_tuning").rename(ws.outputs / "fine_tuning.json")
     for name in ("gained_and_lost.png", "gained_and_lost.txt"):
         write_text(ws.published / name, name)
-    pipeline.publish(ws)
+    report.publish(ws)
     assert (ws.published / "gained_and_lost.png").is_file(), "its notebook was not run here"
     (ws.outputs / "fine_tuning.json").rename(ws.metrics_path("fine_tuning"))
     for name in others:
@@ -245,14 +247,14 @@ def test_readmes_get_their_numbers_between_the_marks_and_keep_the_rest(whole):
             len(re.findall(r"\| 准确率 \| \*\*ours\*\* \| [\d.%]+ \| \S+–\S+ \| \d+ \|", text)) == 8
         )
         assert "| **ours** | 3.41 | 3.37–3.45 | 360 |" in text
-    pipeline.write_readme_results(ws)
+    report.write_readme_results(ws)
     assert (ws.root / name).read_text() == text
 
 
 def test_a_row_of_readme_that_was_not_measured_has_dashes(tmp_path):
     ws = workspace(tmp_path, numbers=("train_causal_lm", "evaluate"))
     write_text(tmp_path / "README.md", f"<!-- results -->\n{TABLE}<!-- /results -->")
-    assert pipeline.write_readme_results(ws) == [tmp_path / "README.md"]
+    assert report.write_readme_results(ws) == [tmp_path / "README.md"]
     assert (tmp_path / "README.md").read_text().count("| **ours** | – | – | – |\n") == 6
 
 
@@ -270,10 +272,10 @@ def test_a_readme_whose_marks_or_rows_are_wrong_is_refused(tmp_path, text):
     readme = tmp_path / "README.md"
     write_text(readme, text)
     with pytest.raises(SeqlmError, match="<!-- results -->"):
-        pipeline.write_readme_results(ws)
+        report.write_readme_results(ws)
     assert readme.read_text() == text
     write_text(readme, "# No place for a table\n")
-    assert pipeline.write_readme_results(ws) == []
+    assert report.write_readme_results(ws) == []
 
 
 def test_the_notebook_calls_the_language_model_as_the_table_does():

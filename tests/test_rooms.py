@@ -7,10 +7,11 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1] / "seqlm"
 # From the bottom up. A room imports from lower lines only; rooms of one line not from each other.
 ORDER = [
-    *(["errors"], ["atomic"], ["utils"], ["checked"], ["config"], ["idx"]),
+    *(["errors"], ["atomic"], ["utils"], ["ownership"], ["checked"], ["config"], ["idx"]),
     *(["data"], ["models"], ["evaluation"], ["plots"], ["training"], ["workspace"]),
     *(
         ["deploy", "playground", "lab", "exercises"],
+        ["report"],
         ["pipeline"],
         ["commands"],
         ["cli"],

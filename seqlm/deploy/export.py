@@ -4,7 +4,6 @@ ONNX is a file format for networks that many runtimes read: in a browser, on a p
 torch's own exporter traces the graph, for any batch, length, and length of a key-value cache.
 """
 
-import os
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,16 +21,14 @@ from seqlm.data.corpus import Corpus
 from seqlm.data.tokenizer import load_tokenizer, save_tokenizer
 from seqlm.deploy.onnx_model import GRAPH, INSTALL, OnnxModel, check_graph, load_onnx, write_graph
 from seqlm.deploy.quantize import QuantisationLoss, quantisation_loss, quantise, relative_rmse
-from seqlm.errors import ConfigError, DataError, SeqlmError
+from seqlm.errors import DataError, SeqlmError
 from seqlm.models.gpt2 import is_classifier, load_model
+from seqlm.ownership import check_output, locked
 from seqlm.utils import write_text
 
 TOLERANCE = 1e-4  # how far a logit may be from torch's
 ROUNDING = 1e-5  # and that share of the logit, for models whose logits go into the hundreds
 MAX_RMSE = 0.5  # int8 is approximate; beyond this it is broken
-_TOKENIZER = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
-_TOKENIZER |= {"vocab.json", "merges.txt"}
-_WRITTEN = {GRAPH, GRAPH + ".data", "config.json", "README.md", CODEBOOK} | _TOKENIZER
 
 
 @dataclass(frozen=True)
@@ -58,20 +55,21 @@ def export_model(
     cache: bool = True,
     int8: bool = False,
     corpus: Corpus | None = None,
+    overwrite: bool = False,
 ) -> ExportResult:
     """Write the model in `directory` as ONNX to `output_dir`, and check it against torch.
 
     config.json, the tokenizer's files, the codebook and a card are written beside the graph. A
     classifier never has a cache. `int8` puts the weights in 8 bits. With a `corpus` the loss on
     its val rows is measured and stands in the card. `output_dir` appears whole or not at all, and
-    replaces an earlier export.
+    replaces an earlier export, or with `overwrite` whatever is there.
 
     Raises ConfigError for settings that cannot work, DataError when `directory` holds no model of
     ours, and SeqlmError when a package is missing or the graph does not answer as torch does.
     """
     directory, output_dir = Path(directory), Path(output_dir)
     cache = cache and not is_classifier(directory)
-    check_output(directory, output_dir)
+    check_output(output_dir.parent, [output_dir.name], overwrite, directory)
     for package in ("onnx", "onnxruntime", "onnxscript"):
         if find_spec(package) is None:
             raise SeqlmError(f"{package} is not installed; get it with: {INSTALL}")
@@ -84,7 +82,8 @@ def export_model(
             f"{directory}/config.json: pad_token_id is missing, so the graph could not tell "
             "where a row ends; write it there"
         )
-    with atomic_dir(output_dir) as aside:
+    lock = locked(output_dir.parent, [output_dir], f".{output_dir.name}.lock")
+    with lock, atomic_dir(output_dir, "export") as aside:
         model.config.save_pretrained(aside)
         save_tokenizer(tokenizer, aside)
         if (directory / CODEBOOK).is_file():
@@ -98,22 +97,6 @@ def export_model(
         write_text(aside / "README.md", card)
         size = sum(file.stat().st_size for file in aside.glob(GRAPH + "*"))
     return ExportResult(output_dir, size / 1e6, difference, int8, loss)
-
-
-def check_output(directory: Path, output_dir: Path) -> None:
-    """Raises ConfigError when an export to `output_dir` would replace anything but an export."""
-    target = Path(os.path.realpath(output_dir))
-    source = Path(os.path.realpath(directory))
-    if target == source or target in source.parents:
-        raise ConfigError(
-            f"output_dir: {output_dir} contains the model itself; choose another folder"
-        )
-    names = {entry.name for entry in target.iterdir()} if target.is_dir() else set()
-    if names - _WRITTEN:
-        raise ConfigError(
-            f"output_dir: {output_dir} contains {min(names - _WRITTEN)}, which is not "
-            "part of an export and would be deleted; choose another folder"
-        )
 
 
 def _test_inputs(config: GPT2Config) -> list[np.ndarray]:

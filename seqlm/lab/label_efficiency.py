@@ -193,7 +193,8 @@ def _test_classifier(
     splits = {"train": records, "val": originals[:100], "test": []}  # val chooses nothing
     few = Corpus(corpus.vocab, splits, corpus.max_length)
     try:
-        train_classifier(few, size, replace(config, resume=False), start, log=lambda line: None)
+        anew, quiet = replace(config, resume=False), lambda line: None
+        train_classifier(few, size, anew, start, log=quiet, measured=())
         model = load_classifier(config.output_dir / "final_model")
         prompts, labels = corpus.to_classify("test")
         return class_probabilities(model, prompts).argmax(1) == labels

@@ -7,6 +7,7 @@ Adaptation of Large Language Models, ICLR 2022. peft does the mathematics.
 """
 
 import copy
+import shutil
 import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,6 +16,7 @@ from huggingface_hub import ModelCard, ModelCardData
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
+from seqlm.atomic import atomic_dir, read_manifest
 from seqlm.models.gpt2 import build_seeded, is_classifier
 from seqlm.utils import write_text
 
@@ -70,15 +72,14 @@ def add_lora(
 
 def save_adapter(model: LoraModel, directory: Path) -> int:
     """Move the adapter in a model `directory` to its own folder there, with a README; its bytes."""
-    folder = Path(directory) / ADAPTER
-    folder.mkdir(exist_ok=True)
-    loose = Path(directory) / WEIGHTS
-    if loose.is_file():
-        loose.replace(folder / WEIGHTS)
+    folder, loose = Path(directory) / ADAPTER, Path(directory) / WEIGHTS
     config = copy.copy(model.peft_config["default"])
     config.inference_mode = True
-    config.save_pretrained(str(folder))
-    write_text(folder / "README.md", _adapter_card(model))
+    with atomic_dir(folder, read_manifest(Path(directory))["run"]) as aside:
+        shutil.copyfile(loose if loose.is_file() else folder / WEIGHTS, aside / WEIGHTS)
+        config.save_pretrained(str(aside))
+        write_text(aside / "README.md", _adapter_card(model))
+    loose.unlink(missing_ok=True)
     return sum(path.stat().st_size for path in folder.iterdir())
 
 

@@ -12,16 +12,15 @@ from seqlm.errors import ConfigError, DataError, printable
 from seqlm.evaluation.tables import code_span, escape_markdown
 from seqlm.models import resize
 from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
+from seqlm.ownership import MODELS
 from seqlm.training import runs
 from seqlm.training.forgetting import change_lines, measure_changes
 from seqlm.training.measure import check_measurable
 from seqlm.training.replay import keep_unseen, learned_rows, read_learned, with_replay
 from seqlm.training.tasks import train_rows, validation_metric
 from seqlm.training.timing import processes
-from seqlm.training.train import owned, train_model
-from seqlm.utils import check_folder, read_text, write_text
-
-MODELS = ("best_model", "final_model")
+from seqlm.training.train import check_run, owned, train_model
+from seqlm.utils import read_text, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,8 +49,8 @@ def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfi
     read. metrics.json and report.md also compare the model before and after. Raises ConfigError or
     DataError, before anything is trained, for what cannot work.
     """
-    _check(options, config)
-    check_folder(config.output_dir)
+    check_run(config, options.model_path)
+    _check(options)
     data = _load_data(files, options, config)
     with owned(config.output_dir):
         record, about = train_from(options, config, data.mixed, data.old, data.classifies)
@@ -59,15 +58,8 @@ def finetune_model(files: DataFiles, options: FinetuneConfig, config: TrainConfi
             _save(data, files, options, config.output_dir, record, about)
 
 
-def _check(options: FinetuneConfig, config: TrainConfig) -> None:
-    start, out = options.model_path.resolve(), config.output_dir.resolve()
-    replaced = [out / name for name in (*MODELS, "checkpoints")]
-    if out == start or start in out.parents or {start, *start.parents} & set(replaced):
-        raise ConfigError(
-            f"output_dir: {config.output_dir} contains the model to start from "
-            f"({options.model_path}), and training would replace it; choose another folder"
-        )
-    width = check_model_directory(start).n_embd
+def _check(options: FinetuneConfig) -> None:
+    width = check_model_directory(options.model_path).n_embd
     if options.lora_rank > width:
         raise ConfigError(
             f"lora_rank: must be at most n_embd = {width} of {options.model_path}, got "
@@ -144,6 +136,7 @@ def train_from(
     "trained", and "lora", or None. Raises ConfigError when rows are too long, or LoRA is asked for
     without peft; DataError when there is no model, or a classifier finds no two classes.
     """
+    check_run(config, options.model_path)
     model = resize.start_model(options.model_path, corpus, classifies, config.seed)
     parameters, lora = count_parameters(model), None
     if options.lora_rank:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seqlm.atomic import atomic_path
+from seqlm.atomic import atomic_path, is_changed
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
@@ -20,6 +20,7 @@ from seqlm.evaluation.estimates import as_estimate
 from seqlm.evaluation.significance import baseline_verdict
 from seqlm.evaluation.tables import code_span
 from seqlm.models.gpt2 import check_model_directory, is_classifier, load_lm, load_model
+from seqlm.ownership import CARD, MODELS
 from seqlm.training.cards import model_card, write_report
 from seqlm.training.measure import (
     check_measurable,
@@ -30,8 +31,8 @@ from seqlm.training.measure import (
 from seqlm.training.replay import is_learned, keep_unseen, read_learned
 from seqlm.training.tasks import train_classifier, train_lm
 from seqlm.training.timing import processes
-from seqlm.training.train import owned
-from seqlm.utils import check_folder, write_json, write_text
+from seqlm.training.train import check_run, owned
+from seqlm.utils import write_json, write_text
 
 METRICS = "metrics.json"
 
@@ -56,10 +57,10 @@ def train_and_evaluate(
     less than `config.max_length`, and none that this model has learned from is measured (see
     `keep_unseen`). Under torchrun every process trains; the first alone evaluates and writes.
     """
-    check_folder(config.output_dir)
+    check_run(config, start_from)
     length = trained_length(start_from, config.max_length) if start_from else config.max_length
     corpus = load_corpus(files, length)
-    if start_from:
+    if start_from and only_unseen:  # else train_classifier checks them
         learned = read_learned(start_from)
         corpus = keep_unseen(corpus, ("val", "test"), learned, start_from, only_unseen)
     log_corpus(corpus)
@@ -137,7 +138,8 @@ def save_run(
     directory, split = Path(directory), evaluation_split(corpus)
     kind = "classifier" if "accuracy" in values else "language model"
     data = _split_settings(files)
-    write_json(directory / METRICS, {"kind": kind, "split": split, "data": data, "values": values})
+    about = {"run": record["identity"], "kind": kind, "split": split, "data": data}
+    write_json(directory / METRICS, {**about, "values": values})
     save_model_cards(
         directory, record, corpus, values, codebook=codebook, note=note, file=data["file"]
     )
@@ -155,7 +157,7 @@ def save_model_cards(
     note: str = "",
     file: str | None = None,
 ) -> None:
-    """Put a model card, and the codebook if there is one, into both models of a run.
+    """Put a model card, unless its owner edited it, and the codebook into both models of a run.
 
     `values` was measured on test; without it the card has the numbers on val. `file` is the name of
     a user's own data, and `note` goes on with the sentence about the data.
@@ -167,10 +169,13 @@ def save_model_cards(
         if split == "val":
             data += ", which also chose the checkpoint and so flatters a little"
     card = model_card(record, values, len(corpus.vocab), data + note, file, split)
-    for name in ("best_model", "final_model"):
-        write_text(directory / name / "README.md", card)
+    for path in (directory / name / CARD for name in MODELS):
+        if path.is_file() and is_changed(path):
+            print_at_once(f"{path}: was edited, so it stays; without it a new card is written")
+        else:
+            write_text(path, card)
         if codebook is not None:
-            with atomic_path(directory / name / CODEBOOK) as aside:
+            with atomic_path(path.with_name(CODEBOOK)) as aside:
                 shutil.copyfile(codebook, aside)
 
 

@@ -4,7 +4,7 @@ Every module that this one imports decides a run and belongs to its identity (`r
 what is measured after training is in measure.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +21,9 @@ from seqlm.errors import DataError
 from seqlm.evaluation.scores import LEAST, class_probabilities, score_tokens, sum_scores
 from seqlm.models.gpt2 import build_classifier, build_lm, check_length, classifier_from_lm
 from seqlm.training.batches import Rows
-from seqlm.training.replay import learned_rows
+from seqlm.training.replay import keep_unseen, learned_rows, read_learned
 from seqlm.training.timing import processes
-from seqlm.training.train import train_model
+from seqlm.training.train import check_run, train_model
 from seqlm.training.trainer import ValidationMetric
 
 FIRST_LOSS_TOLERANCE = 0.5  # nats; random weights are never quite even-handed
@@ -57,18 +57,22 @@ def train_classifier(
     config: TrainConfig,
     start_from: Path | None = None,
     log: Callable[[str], None] = print,
+    measured: Sequence[str] = ("val", "test"),
 ) -> dict:
     """Train a classifier: from scratch, or with the body of the language model in `start_from`.
 
-    Raises DataError when that model's vocabulary is not the corpus's, or the train split holds but
-    one class; ConfigError when a row to classify, of any split, is longer than the model.
+    Raises DataError when that model's vocabulary is not the corpus's, it has learned from rows of
+    the `measured` splits, or the train split holds but one class; ConfigError when a row to
+    classify, of any split, is longer than the model, or that model lies where this run would write.
     """
     n_classes = corpus.count_classes()
     if start_from is None:
         model = build_classifier(size, corpus.vocab, n_classes, config.seed)
     else:
+        check_run(config, start_from)
         model = classifier_from_lm(start_from, n_classes, size.dropout, config.seed)
         _check_same_vocabulary(start_from, corpus.vocab)
+        keep_unseen(corpus, measured, read_learned(start_from), start_from)
     labelled = [split for split in corpus.splits if len(corpus.labelled(split))]
     check_length(model, max(corpus.to_classify(split)[0].lengths.max() for split in labelled))
     rows, metric = train_rows(corpus, True, start_from), validation_metric(corpus, classifies=True)

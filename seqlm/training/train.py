@@ -6,6 +6,7 @@ checkpoints. Ours are the metric that chooses the best model, the progress lines
 
 import hashlib
 import json
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -16,11 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from seqlm import utils
-from seqlm.atomic import locked
+from seqlm.atomic import MANIFEST, is_changed, is_whole, read_manifest, write_manifest
 from seqlm.config import TrainConfig
 from seqlm.data.table import Ids
-from seqlm.errors import DataError
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
+from seqlm.ownership import MODELS, check_output, locked, set_aside
 from seqlm.training.batches import Rows, collator
 from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import (
@@ -31,9 +32,13 @@ from seqlm.training.timing import (
     saving_seconds,
     update_seconds,
 )
-from seqlm.training.trainer import WHOLE, MeasuringTrainer, ValidationMetric
+from seqlm.training.trainer import MeasuringTrainer, ValidationMetric
 
-RECORD = "training.json"
+RECORD, CHECKPOINTS = "training.json", "checkpoints"
+# What a run leaves in its output folder, beside its record.
+RUN = (*MODELS, CHECKPOINTS, "metrics.json", "report.md")
+RUN += ("training_process.png", "training_process.txt")
+APART = ("output_dir", "resume", "overwrite")  # settings that change nothing in a model
 
 
 def train_model(
@@ -51,15 +56,22 @@ def train_model(
     is not run again (`resume=False` starts anew). Returns the record that is also in training.json:
     history, evaluations, best step, seconds, precision, versions.
     """
-    utils.check_folder(config.output_dir)
+    check_run(config)
     check_length(model, rows.ids.lengths.max())
     with owned(config.output_dir):
         return _train_owned(model, tokenizer, rows, metric, config, log)
 
 
+def check_run(config: TrainConfig, start: Path | None = None) -> None:
+    """Raise an error unless a run, from the model in `start`, may write to its output folder."""
+    check_output(config.output_dir, (*RUN, RECORD), config.overwrite, start)
+
+
 def owned(directory: Path):
     """Let no other run use `directory` meanwhile; of torchrun's processes the first holds it."""
-    return locked(directory) if processes().is_main_process else nullcontext()
+    if not processes().is_main_process:
+        return nullcontext()
+    return locked(directory, [directory / name for name in (*RUN, RECORD, MANIFEST)])
 
 
 def _train_owned(model, tokenizer, rows, metric, config, log) -> dict:
@@ -68,39 +80,60 @@ def _train_owned(model, tokenizer, rows, metric, config, log) -> dict:
     earlier = _earlier_record(directory, identity) if config.resume else {}
     if earlier.get("finished"):
         log(f"{directory}: already trained with the same settings (--resume false trains again)")
+        if processes().is_main_process:  # a kill may have come before
+            _remove_checkpoints(directory)
         return earlier
-    if config.resume and not earlier and (directory / RECORD).is_file():
-        log(f"{directory}: contains a run with other settings; this run replaces it")
     checkpoint = newest_checkpoint(directory, identity, log) if earlier else None
-
     trainer, plan = _prepare(model, tokenizer, rows, metric, config, identity, earlier, log)
-    if checkpoint is None:
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
     record = {
         "identity": identity,
         "finished": False,
-        "settings": {k: v for k, v in asdict(config).items() if k != "output_dir"},
+        "settings": {k: v for k, v in asdict(config).items() if k not in APART},
         "parameters": count_parameters(model),
         "rows": len(rows),
         **plan,
         "machine": utils.machine(),
         "versions": utils.versions(),
     }
+    trainer.accelerator.wait_for_everyone()  # each has read what the first may now move
     if trainer.is_world_process_zero():
+        if checkpoint is None:
+            _make_room(directory, identity, bool(earlier), log)
         utils.write_json(directory / RECORD, record)
     _log_eta(trainer, record, checkpoint)
     record |= {"finished": True, **trainer.run(checkpoint)}
     trainer.save_whole("final_model")
     if trainer.is_world_process_zero():
         utils.write_json(directory / RECORD, record)
-        shutil.rmtree(directory / "checkpoints", ignore_errors=True)
+        _remove_checkpoints(directory)
     trainer.accelerator.wait_for_everyone()  # every process then finds the files in place
     return record
 
 
+def _make_room(directory: Path, identity: str, again: bool, log: Callable) -> None:
+    """Set an earlier run aside, unless it is this one, and let the folder be this run's."""
+    if not again:
+        aside = set_aside(directory, RUN, also=(RECORD, MANIFEST))
+        if aside is not None:
+            log(f"{directory}: the earlier run is now in {aside}; remove it if you do not need it")
+        write_manifest(directory, identity)
+    _remove_checkpoints(directory)
+    checkpoints = Path(os.path.realpath(directory / CHECKPOINTS))  # it may be a link
+    checkpoints.mkdir(parents=True, exist_ok=True)
+    write_manifest(checkpoints, identity, ours=["checkpoint-*"])
+
+
+def _remove_checkpoints(directory: Path) -> None:
+    for path in (directory / CHECKPOINTS).glob("checkpoint-*"):
+        shutil.rmtree(path)
+    (directory / CHECKPOINTS / MANIFEST).unlink(missing_ok=True)
+    with suppress(OSError):  # it is a link, or its owner put something there meanwhile
+        (directory / CHECKPOINTS).rmdir()
+
+
 def run_identity(model, tokenizer, rows: Rows, metric: ValidationMetric, config: TrainConfig):
     """A hash that is the same for two runs exactly when they would do the same."""
-    settings = {k: v for k, v in asdict(config).items() if k not in ("output_dir", "resume")}
+    settings = {k: v for k, v in asdict(config).items() if k not in APART}
     size = {k: v for k, v in model.config.to_dict().items() if k != "transformers_version"}
     # Rounded, because the last digits of a sum change with the number of threads that take it.
     weights = [round(float(weight.detach().double().sum()), 4) for weight in model.parameters()]
@@ -116,28 +149,26 @@ def run_identity(model, tokenizer, rows: Rows, metric: ValidationMetric, config:
 
 def _earlier_record(directory: Path, identity: str) -> dict:
     """The record of an earlier run of the same identity; {} when there is none."""
-    if not (directory / RECORD).is_file():
+    path = directory / RECORD
+    if read_manifest(directory)["run"] != identity or not path.is_file() or is_changed(path):
         return {}
-    record = utils.read_json(directory / RECORD)
-    if not isinstance(record, dict):
-        raise DataError(f"{directory / RECORD}: no record of a run; move it away")
-    models = [directory / name / "model.safetensors" for name in ("best_model", "final_model")]
-    lost = record.get("finished") and not all(path.is_file() for path in models)
-    return record if record.get("identity") == identity and not lost else {}
+    record, models = utils.read_json(path), [directory / name for name in MODELS]
+    kept = all((model / "model.safetensors").is_file() for model in models)
+    kept = kept and all(read_manifest(model)["run"] == identity for model in models)
+    return record if kept or not record["finished"] else {}
 
 
 def newest_checkpoint(directory: Path, identity: str, log: Callable = print) -> Path | None:
-    """The newest whole checkpoint of this run; `log` gets a line for each that is passed over."""
-    paths = Path(directory).glob("checkpoints/checkpoint-*")
+    """The newest whole checkpoint of this run; `log` gets a line for each that is passed over.
+
+    There is none without the best model, which is saved before any of them.
+    """
+    paths, best = (directory / CHECKPOINTS).glob("checkpoint-*"), directory / "best_model"
     for path in sorted(paths, key=lambda path: -int(path.name.split("-")[1])):
-        about = {}
-        with suppress(DataError):
-            about = utils.read_json(path / WHOLE)
-        sizes = {file.name: file.stat().st_size for file in path.iterdir()}
-        if about and about["identity"] != identity:
-            log(f"{path}: is of a run with other settings; it is passed over")
-        elif not about or any(sizes.get(name) != size for name, size in about["files"].items()):
-            log(f"{path}: is damaged, or was not written to its end; it is passed over")
+        if not is_whole(path, identity):
+            log(f"{path}: is damaged, or of another run; it is passed over")
+        elif read_manifest(best)["run"] != identity:
+            log(f"{path}: {best.name} is missing or of another run; it is passed over")
         else:
             return path
     return None

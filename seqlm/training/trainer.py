@@ -18,18 +18,18 @@ from transformers import (
     TrainingArguments,
 )
 
-from seqlm.atomic import atomic_dir, settle, writing
+from seqlm.atomic import atomic_dir, settle, write_manifest, writing
 from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import NotFiniteError, SeqlmError
 from seqlm.models.gpt2 import default_device
+from seqlm.ownership import CARD
 from seqlm.training.batches import IGNORED, EpochOrder, HalfBatches, Rows, collator, mean_class_loss
 from seqlm.training.muon import build_optimizer
 from seqlm.training.replay import LEARNED
 from seqlm.training.timing import Forecast, Progress, TimeLimit, count_steps
-from seqlm.utils import read_json, write_json
+from seqlm.utils import read_json
 
-WHOLE = "whole.json"  # in a checkpoint that was written to its end: whose it is, and its files
 DECAY_SHARE = 0.2  # of the steps of warmup_stable_decay
 
 
@@ -190,15 +190,14 @@ class MeasuringTrainer(Trainer):
         )
 
     def _save_checkpoint(self, *args, **kwargs) -> None:
-        """Trainer's own; once it is on the disk, the run's identity and the files' sizes follow."""
+        """Trainer's own; once it is on the disk, a manifest says that it is whole, and whose."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         with writing(folder):
             super()._save_checkpoint(*args, **kwargs)
         self.accelerator.wait_for_everyone()  # each process has written its random state
         if self.is_world_process_zero():
             settle(folder)
-            sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()}
-            write_json(folder / WHOLE, {"identity": self.identity, "files": sizes})
+            write_manifest(folder, self.identity, folder.iterdir())
 
     def log(self, logs: dict, start_time: float | None = None) -> None:
         super().log({**logs, "seconds": round(self.elapsed(), 2)}, start_time)
@@ -213,7 +212,7 @@ class MeasuringTrainer(Trainer):
             weights["state_dict"] = self.accelerator.get_state_dict(self.model)
         if not self.is_world_process_zero():
             return
-        with atomic_dir(self.config.output_dir / name) as aside:
+        with atomic_dir(self.config.output_dir / name, self.identity, ours=[CARD]) as aside:
             self.own_model.save_pretrained(aside, **weights)
             save_tokenizer(self.processing_class, aside)
             torch.save(self.args, aside / "training_args.bin")

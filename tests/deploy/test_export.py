@@ -11,6 +11,7 @@ import pytest
 import torch
 from samples import ragged_rows, sharpened
 
+from seqlm.atomic import MANIFEST
 from seqlm.cli import main
 from seqlm.config import DataFiles, SampleConfig
 from seqlm.data.build import CODEBOOK
@@ -19,7 +20,6 @@ from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from seqlm.data.tokens import class_ids, default_vocab
 from seqlm.deploy import onnx_model
 from seqlm.deploy.export import (
-    check_output,
     export_model,
     onnx_card,
     quantise_export,
@@ -206,7 +206,7 @@ def test_tokenizer_codebook_and_card_are_exported_and_nothing_else(lm, cached, e
     assert (cached / CODEBOOK).read_bytes() == (lm / CODEBOOK).read_bytes()
     tokenizer = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"}
     tokenizer |= {"vocab.json", "merges.txt"}
-    common = {GRAPH, "config.json", "README.md", *tokenizer}
+    common = {GRAPH, "config.json", "README.md", MANIFEST, *tokenizer}
     assert {path.name for path in cached.iterdir()} == common | {CODEBOOK}
     assert {path.name for path in exported_classifier.iterdir()} == common
 
@@ -305,7 +305,6 @@ def test_weights_too_many_for_one_file_lie_beside_the_graph(lm, in_int8, folder,
     ids = random_ids((3, 9))
     found, wanted = (load_onnx(d).run(ids)[0] for d in (small, in_int8.directory))
     assert np.abs(found - wanted).max() < 1e-3
-    check_output(lm, small)
 
 
 def test_int8_that_breaks_the_model_is_refused(lm, plain, tmp_path, monkeypatch):
@@ -326,19 +325,25 @@ def test_what_torch_cannot_trace_gets_a_sentence(lm, folder, monkeypatch):
 
 
 def test_no_export_replaces_the_model_or_a_folder_of_something_else(lm, folder, tmp_path):
-    for output in (lm, lm.parent):
-        with pytest.raises(ConfigError, match="contains the model itself"):
-            export_model(lm, output)
+    for output in (lm, lm.parent, lm / "onnx"):
+        with pytest.raises(ConfigError, match="contains the model to start from"):
+            export_model(lm, output, overwrite=True)
     (tmp_path / "thesis.tex").touch()
-    with pytest.raises(ConfigError, match=r"contains thesis\.tex, which is not part of an export"):
+    with pytest.raises(ConfigError, match=r"thesis\.tex was not written by seqlm"):
         export_model(lm, tmp_path)
     assert (tmp_path / "thesis.tex").exists() and (lm / "model.safetensors").exists()
-    check_output(lm, tmp_path / "new")
 
 
-def test_an_earlier_export_may_be_replaced(lm, cached, plain):
-    check_output(lm, cached)
-    check_output(lm, plain)
+def test_an_earlier_export_may_be_replaced_unless_its_card_was_edited(lm, cached, tmp_path):
+    out = shutil.copytree(cached, tmp_path / "out")
+    (tmp_path / ".tmp-01234567-out").mkdir()
+    export_model(lm, out, cache=False)
+    assert not (tmp_path / ".tmp-01234567-out").exists()
+    (out / "README.md").write_text("licence: mine")
+    with pytest.raises(ConfigError, match="README.md was not written by seqlm, or was changed"):
+        export_model(lm, out)
+    export_model(lm, out, cache=False, overwrite=True)
+    assert "licence: mine" not in (out / "README.md").read_text()
 
 
 def test_a_classifier_that_knows_no_padding_is_refused(classifier, tmp_path):

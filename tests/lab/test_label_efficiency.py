@@ -72,7 +72,7 @@ def trainings(monkeypatch):
     """Classifiers are only built, not trained; what was asked for, as (corpus, config, start)."""
     calls = []
 
-    def built_only(corpus, size, config, start_from=None, log=print):
+    def built_only(corpus, size, config, start_from=None, log=print, measured=()):
         calls.append((corpus, config, start_from))
         if start_from is None:
             model = build_classifier(size, corpus.vocab, 10, config.seed)

@@ -88,17 +88,6 @@ def test_a_size_in_a_file_that_is_none_exits_with_2(text, tmp_path, capsys):
     assert ended.value.code == 2 and "Traceback" not in capsys.readouterr().err
 
 
-def test_a_classifier_started_from_a_model_takes_no_size_of_its_own(tmp_path, capsys, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert main(["classify", *PLACES, "--start_from", "lm", "--size", "original"]) == 2
-    said = capsys.readouterr().err
-    assert said == (
-        "seqlm classify: size: a classifier that starts from lm has that model's own size; leave "
-        "out either --size or --start_from\n"
-    )
-    assert not any(tmp_path.iterdir())
-
-
 def test_training_tells_parameters_and_seconds_first(built, tmp_path, capsys):
     data = built.directory
     words = ["train", "--data_path", str(data / "sequences.jsonl"), "--vocab_path"]

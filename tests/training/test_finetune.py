@@ -197,7 +197,7 @@ def test_the_starting_model_is_never_written_over(started, mine, place, capsys):
     words = ["finetune", "--model_path", str(started), "--data_path", str(mine)]
     assert main([*words, "--output_dir", str(out)]) == 2
     said = capsys.readouterr().err
-    assert "training would replace it" in said and said.count("\n") == 1
+    assert "contains the model to start from" in said and said.count("\n") == 1
     assert load_lm(started) is not None
 
 

@@ -1,6 +1,7 @@
 """What a run measures and saves: lengths, divisions, baselines, splits with nothing in them."""
 
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from seqlm.data.corpus import load_corpus
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
 from seqlm.data.tokens import default_vocab, read_layout
-from seqlm.errors import DataError, DataWarning
+from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import build_lm
 from seqlm.training import measure, runs, tasks
@@ -91,6 +92,45 @@ def test_a_classifier_starts_with_rows_as_long_as_its_language_model_knows(train
     start, config = out / "best_model", config_of(tmp_path / "c")
     runs.train_and_evaluate(files, SIZE, config, classifies=True, start_from=start)
     assert load_tokenizer(tmp_path / "c" / "best_model").model_max_length == 12
+
+
+def test_an_edited_card_stays_when_the_same_command_runs_again(trained, tmp_path, capsys):
+    files, out = trained[0], shutil.copytree(trained[1], tmp_path / "out")
+    edited, plain = (out / name / "README.md" for name in ("best_model", "final_model"))
+    edited.write_text(edited.read_text().replace("license: unknown", "license: cc-by-4.0"))
+    before = plain.read_text()
+    for _ in range(2):
+        runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12))
+    assert f"{edited}: was edited, so it stays" in capsys.readouterr().out
+    assert "license: cc-by-4.0" in edited.read_text() and plain.read_text() == before
+    edited.unlink()
+    runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12))
+    assert edited.read_text() == before
+
+
+def test_a_report_that_was_edited_is_not_replaced_unasked(trained, tmp_path):
+    files, out = trained[0], shutil.copytree(trained[1], tmp_path / "out")
+    (out / "report.md").write_text("my notes")
+    with pytest.raises(ConfigError, match="report.md was not written by seqlm, or was changed"):
+        runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12))
+    assert (out / "report.md").read_text() == "my notes"
+    runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12, overwrite=True))
+    assert "my notes" not in (out / "report.md").read_text()
+
+
+def test_metrics_and_both_models_name_one_run(trained):
+    out = trained[1]
+    names = {json.loads((out / name).read_text())["run"] for name in
+             ("metrics.json", "best_model/.seqlm.json", "final_model/.seqlm.json")}  # fmt: skip
+    assert names == {json.loads((out / "training.json").read_text())["identity"]}
+
+
+def test_a_classifier_does_not_replace_the_language_model_that_it_starts_from(trained, tmp_path):
+    files, out = trained[0], shutil.copytree(trained[1], tmp_path / "out")
+    start, before = out / "best_model", (out / "best_model" / "model.safetensors").read_bytes()
+    with pytest.raises(ConfigError, match="contains the model to start from"):
+        runs.train_and_evaluate(files, SIZE, config_of(out), classifies=True, start_from=start)
+    assert (start / "model.safetensors").read_bytes() == before
 
 
 def test_a_run_keeps_how_its_file_was_divided(trained):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from transformers import GPT2Model
@@ -16,6 +17,7 @@ from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm
 from seqlm.training import tasks
+from seqlm.training.replay import LEARNED, learned_rows
 from seqlm.training.tasks import first_loss, train_classifier, train_lm, validation_metric
 from seqlm.utils import PACKAGE, modules_behind
 
@@ -129,6 +131,21 @@ def test_a_model_of_another_vocabulary_is_refused(corpus, tiny, tmp_path):
         save_tokenizer(build_tokenizer(vocab), start)
         with pytest.raises(DataError, match=said):
             train_classifier(corpus, tiny, config, start_from=start)
+
+
+def test_a_classifier_is_not_measured_on_what_its_language_model_has_learned(
+    corpus, tiny, tmp_path
+):
+    build_lm(tiny, corpus.vocab).save_pretrained(tmp_path / "lm")
+    save_tokenizer(corpus.tokenizer, tmp_path / "lm")
+    np.save(tmp_path / "lm" / LEARNED, learned_rows(corpus.records("train")))
+    splits = corpus.splits | {"train": corpus.splits["test"], "test": corpus.splits["train"][:9]}
+    config = TrainConfig(output_dir=tmp_path / "out", max_steps=1, precision="fp32")
+    with pytest.raises(DataError, match="9 of the 9 rows of test .* was trained on"):
+        train_classifier(replace(corpus, splits=splits), tiny, config, tmp_path / "lm")
+    train_classifier(corpus, tiny, config, tmp_path / "lm", log=lambda line: None)
+    with pytest.raises(ConfigError, match="contains the model to start from"):
+        train_classifier(corpus, tiny, replace(config, output_dir=tmp_path / "lm"), tmp_path / "lm")
 
 
 def test_without_labels_only_the_tokens_are_measured(corpus, model):

@@ -24,7 +24,8 @@ from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
 from seqlm.training import train as training
 from seqlm.training.batches import Rows, collator
 from seqlm.training.train import newest_checkpoint, train_model
-from seqlm.training.trainer import WHOLE, ValidationMetric
+from seqlm.training.trainer import ValidationMetric
+from seqlm.utils import write_json
 
 pytestmark = pytest.mark.slow
 
@@ -389,11 +390,7 @@ def test_a_killed_run_has_only_the_time_that_is_left(tmp_path, monkeypatch):
     state = json.loads(path.read_text())
     for line in state["log_history"]:
         line["seconds"] += 100
-    path.write_text(json.dumps(state))
-    whole = path.with_name(WHOLE)
-    about = json.loads(whole.read_text())
-    about["files"][path.name] = path.stat().st_size
-    whole.write_text(json.dumps(about))
+    write_json(path, state)  # into the manifest, too
     record = learn(tmp_path, rows_alike(), max_seconds=100.0, **LONG)
     assert record["steps"] == 10 and record["stopped_by"] == "max_seconds"
 
@@ -547,11 +544,7 @@ def test_seconds_go_on_counting_where_they_stopped(interrupted):
     spent = max(line["seconds"] for line in state["log_history"])
     for line in state["log_history"]:
         line["seconds"] += 100
-    path.write_text(json.dumps(state))
-    whole = path.with_name(WHOLE)
-    about = json.loads(whole.read_text())
-    about["files"][path.name] = path.stat().st_size
-    whole.write_text(json.dumps(about))
+    write_json(path, state)  # into the manifest, too
     record = learn(interrupted, rows_alike())
     assert record["seconds"] > 100 + spent
 
@@ -595,7 +588,7 @@ def test_checkpoints_of_another_run_are_never_taken_over(interrupted, trainers, 
 
 
 def test_a_folder_has_one_run_at_a_time_and_a_kill_frees_it(tmp_path):
-    code = "import sys, time, pathlib; from seqlm.atomic import locked\n"
+    code = "import sys, time, pathlib; from seqlm.ownership import locked\n"
     code += "with locked(pathlib.Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
@@ -611,8 +604,87 @@ def test_a_folder_has_one_run_at_a_time_and_a_kill_frees_it(tmp_path):
 
 def test_a_record_that_is_a_list_gets_a_sentence(tmp_path):
     (tmp_path / "training.json").write_text("[1]")
-    with pytest.raises(DataError, match="training.json: no record of a run; move it away"):
+    with pytest.raises(ConfigError, match="training.json was not written by seqlm"):
         learn(tmp_path, rows_alike())
+    learn(tmp_path, rows_alike(), max_steps=1, overwrite=True)
+
+
+@pytest.mark.parametrize("name", ["best_model/notes.txt", "checkpoints/mine.txt", "report.md"])
+def test_what_is_not_ours_is_refused_and_with_overwrite_set_aside(tmp_path, name):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("my own")
+    (tmp_path / "thesis.tex").write_text("in nobody's way")
+    with pytest.raises(ConfigError, match=f"{name} was not written by seqlm, .* --overwrite true"):
+        learn(tmp_path, rows_alike(), max_steps=1)
+    assert path.read_text() == "my own" and not (tmp_path / "training.json").exists()
+    learn(tmp_path, rows_alike(), max_steps=1, overwrite=True)
+    assert (tmp_path / "earlier_run_1" / name).read_text() == "my own" and not path.exists()
+    assert (tmp_path / "thesis.tex").is_file()
+
+
+def test_a_killed_run_is_never_beside_the_numbers_of_the_run_before_it(tmp_path):
+    first = learn(tmp_path, rows_alike())
+    old = weights(tmp_path / "best_model")
+    for name in ("metrics.json", "report.md"):
+        write_json(tmp_path / name, {"of": "the first run"})
+    lines = []
+    with pytest.raises(Killed):
+
+        def log(line):
+            lines.append(line)
+            if "val:" in line:
+                raise Killed
+
+        learn(tmp_path, rows_alike(), learning_rate=5e-3, log=log)
+    aside = tmp_path / "earlier_run_1"
+    assert any(str(aside) in line for line in lines)
+    assert not equal(weights(tmp_path / "best_model"), old)
+    assert not any((tmp_path / n).exists() for n in ("metrics.json", "report.md", "final_model"))
+    assert equal(weights(aside / "best_model"), old) and (aside / "report.md").is_file()
+    again = learn(aside, rows_alike())  # the earlier run is whole there
+    assert again == json.loads(json.dumps(first))
+
+
+def test_a_killed_run_that_was_set_aside_goes_on_there(interrupted, trainers):
+    learn(interrupted, rows_alike(), learning_rate=5e-3)
+    learn(interrupted / "earlier_run_1", rows_alike())
+    assert trainers[-1][1].name == "checkpoint-9"
+
+
+def test_a_start_that_came_to_nothing_is_not_set_aside(tmp_path):
+    def at_once(line):
+        raise Killed
+
+    for rate in (1e-3, 2e-3):
+        with pytest.raises(Killed):
+            learn(tmp_path, rows_alike(), learning_rate=rate, log=at_once)
+    learn(tmp_path, rows_alike(), max_steps=1)
+    assert not [*tmp_path.glob("earlier_run_*")]
+
+
+def test_what_a_kill_between_two_renames_leaves_is_put_right_at_the_next_start(interrupted):
+    best = interrupted / "best_model"
+    best.rename(interrupted / ".old-01234567-best_model")
+    (interrupted / ".tmp-01234567-best_model").mkdir()
+    (interrupted / ".tmp-01234567-metrics.json").write_text("half")
+    killed(interrupted, rows_alike(), 1)
+    assert best.is_dir() and not [*interrupted.glob(".old-*"), *interrupted.glob(".tmp-*")]
+
+
+def test_a_run_without_its_best_model_starts_again(interrupted, trainers):
+    shutil.rmtree(interrupted / "best_model")
+    lines = []
+    learn(interrupted, rows_alike(), log=lines.append)
+    assert trainers[-1][1] is None and (interrupted / "best_model").is_dir()
+    assert any("best_model is missing or of another run" in line for line in lines)
+
+
+def test_everything_a_run_leaves_has_its_identity(tmp_path):
+    record = learn(tmp_path, rows_alike(), max_steps=1)
+    folders = (tmp_path, tmp_path / "best_model", tmp_path / "final_model")
+    found = [json.loads((folder / ".seqlm.json").read_text())["run"] for folder in folders]
+    assert found == 3 * [record["identity"]]
 
 
 def test_a_finished_run_is_not_run_again(tmp_path, trainers):
@@ -784,6 +856,7 @@ def test_the_record_is_what_is_returned_and_nothing_else_is_left_behind(tmp_path
         "best_model",
         "final_model",
         "training.json",
+        ".seqlm.json",
     }
     assert record["finished"] and record["rows"] == 24
     assert str(tmp_path) not in (tmp_path / "training.json").read_text()
