@@ -33,9 +33,9 @@ def locked(folder: Path, outputs: Iterable[Path] = (), lock: str = LOCK) -> Iter
     made = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     file = Path(os.path.realpath(folder)) / lock
-    held = FileLock(file, is_singleton=True)
+    file_lock = FileLock(file, is_singleton=True)
     try:
-        held.acquire(blocking=False)
+        file_lock.acquire(blocking=False)
     except Timeout:
         holder = "another process"
         with suppress(OSError):  # it may be gone by now
@@ -51,11 +51,11 @@ def locked(folder: Path, outputs: Iterable[Path] = (), lock: str = LOCK) -> Iter
         yield
     finally:
         with suppress(OSError):
-            if held.lock_counter == 1:
+            if file_lock.lock_counter == 1:
                 file.unlink()  # who opened it meanwhile notices, and makes a new one
             for path in made:
                 path.rmdir()
-        held.release()
+        file_lock.release()
 
 
 def check_output(

@@ -231,7 +231,7 @@ def test_the_folder_is_whole_and_tells_nothing_of_the_machine_it_was_made_on(pub
     wanted = {
         "README.md", "config.json", "generation_config.json", "model.safetensors", "vocab.json",
         "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
-            "learned.npy",
+            "learned.npy", ".seqlm.json",
     }  # fmt: skip
     names = {path.name for path in published.iterdir()}
     # Trainer's own arguments hold the output folder; README's command leaves them at home.
