@@ -11,7 +11,7 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 from samples import write_idx
 
-from seqlm import pipeline, workspace
+from seqlm import pipeline, report, workspace
 from seqlm.errors import PipelineError
 from seqlm.utils import read_json, write_json
 from seqlm.workspace import Workspace, notebooks_folder, read_notebooks
@@ -29,7 +29,7 @@ def smoke(tmp_path_factory):
     ws = Workspace("smoke", home)
     said = []
     done = pipeline.run_pipeline(ws, laboratory=True, log=said.append)
-    made = pipeline.export_report(ws)
+    made = report.export_report(ws)
     yield ws, done, said, made
     os.environ.pop("SEQLM_HOME")
     if before is not None:
