@@ -3,11 +3,13 @@
 import gzip
 import zlib
 from pathlib import Path
+from threading import Event, Thread
 
 import numpy as np
 
 from seqlm.errors import DataError
 
+EVERY = 5.0  # seconds between two lines about a download
 FILES = "train-images-idx3-ubyte.gz, train-labels-idx1-ubyte.gz and the two named t10k"
 
 
@@ -73,7 +75,9 @@ def download_mnist(home: Path) -> tuple[np.ndarray, np.ndarray, int]:
     from sklearn.datasets import fetch_openml
 
     folder, cache = home / "mnist", home / "cache"
-    print(f"{folder}: no images there; downloading MNIST, 15 MB, once, into {cache} …")
+    print(f"{folder}: no images there; MNIST from OpenML, 15 MB, downloaded once, into {cache} …")
+    done = Event()
+    Thread(target=_log_growth, args=(cache, done), daemon=True).start()
     try:  # what was downloaded is compared with OpenML's checksum
         table = fetch_openml("mnist_784", version=1, as_frame=False, data_home=cache)
     except (OSError, ValueError) as error:
@@ -81,4 +85,13 @@ def download_mnist(home: Path) -> tuple[np.ndarray, np.ndarray, int]:
             f"{folder}: no images there, and none from OpenML ({error}); connect to the internet "
             f"once, or copy {FILES} there or into the folder of --images_path"
         ) from error
+    finally:
+        done.set()
     return table.data.reshape(-1, 28, 28), table.target, 10_000
+
+
+def _log_growth(folder: Path, done: Event) -> None:
+    """Print how much is in `folder` until `done`: of a download scikit-learn says nothing."""
+    while not done.wait(EVERY):
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        print(f"{size / 1e6:.1f} MB so far")

@@ -1,6 +1,7 @@
 """Digits are loaded, split as everyone splits them, and augmented without being blurred."""
 
 from pathlib import Path
+from threading import Event
 from types import SimpleNamespace
 from urllib.error import URLError
 
@@ -10,6 +11,7 @@ import sklearn.datasets
 from samples import write_idx
 from sklearn.model_selection import train_test_split
 
+from seqlm import idx
 from seqlm.config import DataConfig
 from seqlm.data.images import augment, load_digits, load_images, sharpen, split_indices
 from seqlm.errors import ConfigError, DataError
@@ -70,6 +72,30 @@ def test_mnist_is_downloaded_where_no_files_are(monkeypatch, tmp_path, capsys):
     assert labels[:5].tolist() == [5, 0, 4, 1, 9] and labels.dtype == np.int64
     assert asked["name"] == "mnist_784" and asked["data_home"] == tmp_path / "cache"
     assert "15 MB" in capsys.readouterr().out
+
+
+def test_a_download_says_how_far_it_is(monkeypatch, tmp_path):
+    lines, said = [], Event()
+
+    def write(line):
+        lines.append(line)
+        if "so far" in line:
+            said.set()
+
+    def fetch(*args, **settings):
+        while not said.wait(0.01):
+            with part.open("ab") as file:
+                file.write(bytes(100_000))
+        raise URLError("cut off")
+
+    part = tmp_path / "cache" / "openml" / "part"
+    part.parent.mkdir(parents=True)
+    monkeypatch.setattr(sklearn.datasets, "fetch_openml", fetch)
+    monkeypatch.setattr(idx, "print", write, raising=False)
+    monkeypatch.setattr(idx, "EVERY", 0.01)
+    with pytest.raises(DataError, match="cut off"):
+        idx.download_mnist(tmp_path)
+    assert lines[-1].endswith(" MB so far") and not (tmp_path / "mnist").exists()
 
 
 @pytest.mark.parametrize("error", [URLError("no route to host"), ValueError("md5 checksum")])

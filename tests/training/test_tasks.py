@@ -7,12 +7,12 @@ import pytest
 import torch
 from transformers import GPT2Model
 
-from seqlm.config import DataFiles, TrainConfig
+from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import SEQUENCES, VOCAB
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.records import Record
 from seqlm.data.tokenizer import build_tokenizer, save_tokenizer
-from seqlm.data.tokens import KIND_CODE, class_of, default_vocab
+from seqlm.data.tokens import KIND_CODE, class_of, default_vocab, read_layout
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.scores import score_tokens
 from seqlm.models.gpt2 import build_lm
@@ -116,6 +116,15 @@ def test_the_first_loss_is_compared_with_ln_v(corpus, tiny):
     assert "far off" not in first_loss(fresh, corpus)
     torch.nn.init.normal_(fresh.transformer.wte.weight, std=1.0)
     assert "far off" in first_loss(fresh, corpus)
+
+
+def test_rows_of_much_empty_paper_begin_below_ln_v_and_are_not_called_far_off():
+    vocab = default_vocab(500)
+    rows = [Record(read_layout([0] * 45 + [*range(i, i + 4)], 1), 1) for i in range(20)]
+    empty = Corpus(vocab, {"val": rows})
+    fresh = build_lm(ModelConfig(1, 8, 384, 64, 0.0), vocab)
+    said = first_loss(fresh, empty)
+    assert float(said.split()[2]) < np.log(len(vocab)) - 0.5 and "far off" not in said
 
 
 def test_a_model_of_another_vocabulary_is_refused(corpus, tiny, tmp_path):
