@@ -25,7 +25,7 @@ from seqlm.data.tokens import class_ids, reading_prompt
 from seqlm.deploy import schemas
 from seqlm.deploy.infer import TAIL
 from seqlm.errors import DataError, error_prefix
-from seqlm.evaluation.scores import last_logits, predict_classes
+from seqlm.evaluation.scores import class_probabilities, last_logits
 from seqlm.models import generation
 from seqlm.models.gpt2 import check_model_directory, load_model
 
@@ -212,7 +212,7 @@ class ClassifyEndpoint(Endpoint):
         prompts = [encode_tokens(row, self.vocab) for row in rows]
         predictions = iter(
             {"predicted": int(row.argmax()), "probabilities": row.tolist()}
-            for row in predict_classes(self.model, prompts, class_ids(self.vocab))
+            for row in class_probabilities(self.model, prompts, class_ids(self.vocab))
         )
         return [{"rows": [next(predictions) for _ in request.rows]} for request in requests]
 

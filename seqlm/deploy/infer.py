@@ -29,7 +29,7 @@ from seqlm.data.tokens import (
 )
 from seqlm.deploy.onnx_model import load_onnx
 from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix, printable
-from seqlm.evaluation.scores import predict_classes
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table, token_ids
 from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.utils import check_folder
@@ -236,7 +236,7 @@ def classify_rows(
     prompts = [encode_tokens(row, vocab) for row in _prompts(records, data_path, limit)]
     for start in range(0, len(records), batch_size):
         batch = slice(start, start + batch_size)
-        probabilities = predict_classes(model, prompts[batch], class_ids(vocab))
+        probabilities = class_probabilities(model, prompts[batch], class_ids(vocab))
         for record, row in zip(records[batch], probabilities, strict=True):
             answer = {
                 "line": record.line,

@@ -10,7 +10,7 @@ from seqlm.data.tokens import KIND_CODE, read_vocab
 from seqlm.deploy.onnx_model import load_onnx, quiet
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate, proportion
-from seqlm.evaluation.scores import predict_classes, score_tokens
+from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
 from seqlm.models.gpt2 import is_classifier, load_model
 
@@ -59,7 +59,8 @@ def quantisation_loss(
     if classifies or (corpus.class_ids and len(corpus.labelled(split))):
         prompts, labels = corpus.to_classify(split)
         exported, torch = (
-            predict_classes(model, prompts, corpus.class_ids).argmax(1) == labels for model in pair
+            class_probabilities(model, prompts, corpus.class_ids).argmax(1) == labels
+            for model in pair
         )  # (N,) bool each
         results |= {"exported": proportion(exported), "torch": proportion(torch)}
         results["classes"] = mcnemar(exported, torch)

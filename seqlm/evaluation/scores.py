@@ -125,25 +125,20 @@ def last_logits(model, rows: Rows) -> torch.Tensor:
 def class_probabilities(model, prompts: Rows, class_ids: Sequence[int] | None = None) -> np.ndarray:
     """Probabilities of the classes after each prompt, (N, C), each row sums to 1.
 
-    Those of the tokens `class_ids`, by a language model; without them `model` is a classifier. A
-    prompt ends in ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
+    Those of the tokens `class_ids`, by a language model; a classifier needs none. A prompt ends in
+    ``<CLS>`` and holds no class, as `tokens.reading_prompt` makes it.
     """
+    classifies = class_ids is None or is_classifier(model.config)
     fast, order, parts = _fast(model, prompts), [], []
     for batch in batches(prompts, vocab_size=model.config.vocab_size):
         rows = [prompts[i] for i in batch]
-        if class_ids is None:
+        if classifies:
             logits = fast(pad(rows, model.config.pad_token_id).to(model.device)).logits
         else:
             logits = last_logits(fast, rows)[:, list(class_ids)]
         order.append(batch)
         parts.append(finite(logits.float()).softmax(-1).double().cpu().numpy())  # (B, C)
     return np.concatenate(parts)[np.argsort(np.concatenate(order))]  # (N, C)
-
-
-def predict_classes(model, prompts: Rows, class_ids: Sequence[int]) -> np.ndarray:
-    """Class probabilities by a classifier, or by a language model's next token. (N, C)."""
-    known = None if is_classifier(model.config) else class_ids
-    return class_probabilities(model, prompts, known)
 
 
 class RowSums:

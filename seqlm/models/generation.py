@@ -24,9 +24,8 @@ from seqlm.data.tokens import (
     token_kinds,
 )
 from seqlm.errors import ConfigError, DataError
-from seqlm.models.beam_search import beam_search
 from seqlm.models.gpt2 import finite
-from seqlm.models.inference import PACKED_ROWS, Decoder, packed_copy
+from seqlm.models.inference import PACKED_ROWS, Decoder, beam_search, packed_copy
 
 MAX_BATCH_ROWS = 256
 

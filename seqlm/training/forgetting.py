@@ -14,7 +14,7 @@ from seqlm.data.corpus import Corpus
 from seqlm.data.tokens import KIND_CODE
 from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.metrics import nll
-from seqlm.evaluation.scores import TokenScores, predict_classes, score_tokens
+from seqlm.evaluation.scores import TokenScores, class_probabilities, score_tokens
 from seqlm.evaluation.significance import mcnemar, paired_difference
 from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.models.resize import grow_embedding
@@ -43,7 +43,7 @@ def score_split(model, corpus: Corpus, split: str = "test") -> SplitScores:
         codes, sources = scores.of_kind(corpus.kinds, KIND_CODE), corpus.sources(split, layout)
     if len(corpus.labelled(split)) and (corpus.class_ids or is_classifier(model)):
         prompts, labels = corpus.to_classify(split)
-        right = predict_classes(model, prompts, corpus.class_ids).argmax(1) == labels
+        right = class_probabilities(model, prompts, corpus.class_ids).argmax(1) == labels
     return SplitScores(codes, sources, right)
 
 
