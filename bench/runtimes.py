@@ -26,8 +26,7 @@ import torch
 from seqlm.config import SampleConfig
 from seqlm.data.tokens import read_vocab
 from seqlm.deploy.export import export_model
-from seqlm.deploy.onnx_model import GRAPH, load_onnx
-from seqlm.deploy.quantize import quantise
+from seqlm.deploy.onnx_model import GRAPH, load_onnx, quantise
 from seqlm.evaluation.estimates import Estimate, median
 from seqlm.evaluation.scores import score_tokens
 from seqlm.evaluation.tables import markdown_table
@@ -46,8 +45,8 @@ def exports(directory: Path, folder: Path) -> dict[str, Path]:
         if not (whole / GRAPH).is_file():
             export_model(directory, whole, cache=cache)
         if not (small / GRAPH).is_file():
-            shutil.copytree(whole, small, ignore=shutil.ignore_patterns(GRAPH + "*"))
-            quantise(whole / GRAPH, small / GRAPH)
+            shutil.copytree(whole, small)
+            quantise(small / GRAPH)
         paths |= {f"onnxruntime, fp32, {name}": whole, f"onnxruntime, int8, {name}": small}
     return paths
 

@@ -207,6 +207,33 @@ def check_graph(path: Path) -> None:
         ) from error
 
 
+def quantise(graph: Path) -> None:
+    """Put the weight matrices of the graph in this file in 8 bits.
+
+    Dynamic quantisation: each column of a weight matrix has a fixed scale; a matrix of activations
+    has one for the whole batch, so an answer depends a little on what else is in the batch.
+    Embeddings, the output layer that shares theirs, norms and attention are not changed.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    model, weights = onnx.load(graph), graph.with_name(graph.name + ".data")
+    large = weights.is_file()
+    weights.unlink(missing_ok=True)  # onnx would append to it
+    with quiet():
+        quantize_dynamic(
+            model,
+            graph,
+            op_types_to_quantize=["MatMul"],  # Gemm is turned into it
+            per_channel=True,
+            # Seven bits of the eight: processors without VNNI add two products in 16 bits, and
+            # full-sized weights would overflow there, silently.
+            reduce_range=True,
+            weight_type=QuantType.QInt8,
+            use_external_data_format=large,
+        )
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the warnings and log lines of the exporter's libraries."""

@@ -7,20 +7,16 @@ Adaptation of Large Language Models, ICLR 2022. peft does the mathematics.
 """
 
 import copy
-import shutil
 import warnings
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from huggingface_hub import ModelCard, ModelCardData
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
-from seqlm.atomic import atomic_dir, read_manifest
 from seqlm.models.gpt2 import build_seeded, is_classifier
 from seqlm.utils import write_text
 
-WEIGHTS = "adapter_model.safetensors"
 ADAPTER = "adapter"
 
 
@@ -28,18 +24,20 @@ class LoraModel(PeftModel):
     """A model under LoRA that saves itself merged; Trainer's checkpoints hold the adapter alone."""
 
     def save_pretrained(self, save_directory, **kwargs):
-        """Write the merged model; with further arguments, as from Trainer, the adapter."""
+        """Write the merged model, and the adapter into a folder of its own there, with a README.
+
+        With further arguments, as from Trainer, the adapter alone.
+        """
         if kwargs:
             # The embedding's new rows are in the adapter; the others did not change.
             super().save_pretrained(save_directory, **kwargs, save_embedding_layers=False)
             return
         # A copy: the product of A and B is added to each W, and training may go on without it.
         copy.deepcopy(self).merge_and_unload().save_pretrained(save_directory)
-        # Without its configuration beside it, so that transformers does not take the folder for
-        # an adapter; `save_adapter` moves it to a folder of its own.
-        with TemporaryDirectory(dir=save_directory) as aside:
-            super().save_pretrained(aside, save_embedding_layers=False)
-            (Path(aside) / WEIGHTS).replace(Path(save_directory) / WEIGHTS)
+        # Beside the weights its configuration would make the folder an adapter to transformers.
+        folder = Path(save_directory) / ADAPTER
+        super().save_pretrained(folder, save_embedding_layers=False)
+        write_text(folder / "README.md", _adapter_card(self))
 
 
 def add_lora(
@@ -68,19 +66,6 @@ def add_lora(
     # peft calls transformers by an older name.
     with warnings.catch_warnings(action="ignore", category=FutureWarning):
         return build_seeded(lambda: LoraModel(model, config), seed)
-
-
-def save_adapter(model: LoraModel, directory: Path) -> int:
-    """Move the adapter in a model `directory` to its own folder there, with a README; its bytes."""
-    folder, loose = Path(directory) / ADAPTER, Path(directory) / WEIGHTS
-    config = copy.copy(model.peft_config["default"])
-    config.inference_mode = True
-    with atomic_dir(folder, read_manifest(Path(directory))["run"]) as aside:
-        shutil.copyfile(loose if loose.is_file() else folder / WEIGHTS, aside / WEIGHTS)
-        config.save_pretrained(str(aside))
-        write_text(aside / "README.md", _adapter_card(model))
-    loose.unlink(missing_ok=True)
-    return sum(path.stat().st_size for path in folder.iterdir())
 
 
 def _adapter_card(model: LoraModel) -> str:

@@ -149,7 +149,7 @@ def train_from(
     metric = validation_metric(corpus, classifies, old)
     record = train_model(model, corpus.tokenizer, rows, metric, config, runs.print_at_once)
     if lora and processes().is_main_process:
-        _save_adapters(model, config.output_dir)
+        _log_adapter(config.output_dir / MODELS[0])
     return record, {"parameters": parameters, "trained": trained, "lora": lora}
 
 
@@ -165,14 +165,14 @@ def _add_lora(model, options: FinetuneConfig, seed: int):
     return add_lora(model, options.lora_rank, options.lora_alpha, known, options.model_path, seed)
 
 
-def _save_adapters(model, directory: Path) -> None:
-    from seqlm.models.lora import ADAPTER, save_adapter
+def _log_adapter(directory: Path) -> None:
+    from seqlm.models.lora import ADAPTER
 
-    size = max(save_adapter(model, directory / name) for name in MODELS)
-    merged = (directory / MODELS[0] / "model.safetensors").stat().st_size
+    size = sum(path.stat().st_size for path in (directory / ADAPTER).iterdir())
+    merged = (directory / "model.safetensors").stat().st_size
     runs.print_at_once(
         f"the adapter alone, {size / 1e6:,.2f} MB beside {merged / 1e6:,.2f} MB of merged weights, "
-        f"is in {directory / MODELS[0] / ADAPTER}"
+        f"is in {directory / ADAPTER}"
     )
 
 

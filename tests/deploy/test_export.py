@@ -22,13 +22,14 @@ from seqlm.deploy import onnx_model
 from seqlm.deploy.export import (
     export_model,
     onnx_card,
+    quantisation_loss,
     quantise_export,
+    relative_rmse,
     torch_logits,
     verify,
 )
 from seqlm.deploy.infer import interact
 from seqlm.deploy.onnx_model import GRAPH, OnnxModel, load_onnx
-from seqlm.deploy.quantize import quantisation_loss, relative_rmse
 from seqlm.errors import ConfigError, DataError, SeqlmError
 from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.models.generation import draw, generate, next_token_probabilities

@@ -589,6 +589,13 @@ def test_a_lora_run_that_was_killed_goes_on_to_the_same_end(lora_run, tmp_path, 
     assert torch.allclose(ends[0](ids).logits, ends[1](ids).logits, atol=1e-4)
 
 
+def test_a_lora_run_of_other_settings_sets_the_one_before_aside(lora_run):
+    files, options, config = lora_run
+    for rate in (1e-2, 5e-3):
+        finetune_model(files, options, replace(config, max_steps=2, learning_rate=rate))
+    assert (config.output_dir / "earlier_run_1" / "best_model" / "adapter" / "README.md").is_file()
+
+
 def test_under_lora_a_classifiers_head_learns_whole(started, mine, tmp_path):
     options = options_of(started, task="classifier", lora_rank=2)
     config = TrainConfig(tmp_path / "out", max_steps=3, learning_rate=1e-2, **QUICK)
