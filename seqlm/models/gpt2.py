@@ -115,8 +115,8 @@ def is_classifier(model: PreTrainedModel | GPT2Config | Path) -> bool:
     """Whether `model`, its configuration or its directory is a classifier's; DataError for none."""
     if isinstance(model, PreTrainedModel):
         return isinstance(model, GPT2ForSequenceClassification)
-    config = model if isinstance(model, GPT2Config) else check_model_directory(model)
-    return "GPT2ForSequenceClassification" in (config.architectures or [])
+    config = check_model_directory(model) if isinstance(model, str | Path) else model
+    return "GPT2ForSequenceClassification" in (getattr(config, "architectures", None) or [])
 
 
 def load_weights(kind, directory: Path, new: Iterable[str] = (), **extra) -> PreTrainedModel:
