@@ -212,7 +212,8 @@ class MeasuringTrainer(Trainer):
             weights["state_dict"] = self.accelerator.get_state_dict(self.model)
         if not self.is_world_process_zero():
             return
-        with atomic_dir(self.config.output_dir / name, self.identity, ours=[CARD, "adapter"]) as aside:
+        folder, ours = self.config.output_dir / name, [CARD, "adapter"]
+        with atomic_dir(folder, self.identity, ours) as aside:
             self.own_model.save_pretrained(aside, **weights)
             save_tokenizer(self.processing_class, aside)
             torch.save(self.args, aside / "training_args.bin")
