@@ -116,7 +116,7 @@ def _make_room(directory: Path, identity: str, again: bool, log: Callable) -> No
         aside = set_aside(directory, RUN, also=(RECORD, MANIFEST))
         if aside is not None:
             log(f"{directory}: the earlier run is now in {aside}; remove it if you do not need it")
-        write_manifest(directory, identity)
+        write_manifest(directory, identity, [directory / RECORD])  # it is replaced in a moment
     _remove_checkpoints(directory)
     checkpoints = Path(os.path.realpath(directory / CHECKPOINTS))  # it may be a link
     checkpoints.mkdir(parents=True, exist_ok=True)
@@ -150,7 +150,7 @@ def run_identity(model, tokenizer, rows: Rows, metric: ValidationMetric, config:
 def _earlier_record(directory: Path, identity: str) -> dict:
     """The record of an earlier run of the same identity; {} when there is none."""
     path = directory / RECORD
-    if read_manifest(directory)["run"] != identity or not path.is_file() or is_changed(path):
+    if not path.is_file() or is_changed(path) or utils.read_json(path)["identity"] != identity:
         return {}
     record, models = utils.read_json(path), [directory / name for name in MODELS]
     kept = all((model / "model.safetensors").is_file() for model in models)

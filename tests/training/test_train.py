@@ -663,6 +663,18 @@ def test_a_start_that_came_to_nothing_is_not_set_aside(tmp_path):
     assert not [*tmp_path.glob("earlier_run_*")]
 
 
+def test_a_kill_before_the_new_record_leaves_the_old_one_ours(tmp_path, monkeypatch):
+    def kill(*_):
+        raise Killed
+
+    with pytest.raises(Killed):
+        learn(tmp_path, rows_alike(), log=kill)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(training.utils, "write_json", kill)
+        learn(tmp_path, rows_alike(), max_steps=1)
+    assert learn(tmp_path, rows_alike(), max_steps=1)["steps"] == 1  # not the plan of the first
+
+
 def test_what_a_kill_between_two_renames_leaves_is_put_right_at_the_next_start(interrupted):
     best = interrupted / "best_model"
     best.rename(interrupted / ".old-01234567-best_model")
