@@ -126,7 +126,7 @@ def _show_warning(message, category, filename, lineno, file=None, line=None) -> 
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Run one command. Returns 0; 2 for what the user can fix, 1 for a notebook that failed.
+    """Run one command. Returns 0; 2 for what the user can fix, 1 for a failed notebook or check.
 
     130 after Ctrl-C and 141 when the reader of a pipe has left: 128 + the signal's number.
     """
@@ -144,7 +144,7 @@ def main(words: Sequence[str] | None = None) -> int:
     name = parsed.subcommand
     warnings.showwarning = _show_warning
     try:
-        COMMANDS[name](**_arguments(name, parsed[name].as_dict()))
+        code = COMMANDS[name](**_arguments(name, parsed[name].as_dict()))
         sys.stdout.flush()  # so that a closed pipe shows here, not when Python ends
     except (SeqlmError, PipelineError) as error:
         print(printable(f"seqlm {name}: {error}"), file=sys.stderr)
@@ -164,4 +164,4 @@ def main(words: Sequence[str] | None = None) -> int:
                 print(wrong, file=sys.stderr)
                 return 2
         raise
-    return 0
+    return code or 0

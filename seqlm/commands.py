@@ -38,6 +38,24 @@ def train(files: config.DataFiles, model: config.ModelConfig, training: config.T
     train_and_evaluate(files, model, training)
 
 
+def check(
+    files: config.DataFiles,
+    task: Literal["lm", "classifier"] = "lm",
+    max_length: int = 1024,
+    json: bool = False,
+) -> int:
+    """Check your data before training; the exit code is 1 when training would mislead.
+
+    Args:
+        task: what is to be trained: lm or classifier.
+        max_length: most tokens in a row; longer rows lose codes from the left.
+        json: print one JSON object.
+    """
+    from seqlm.check import check_data
+
+    return check_data(files, max_length, task == "classifier", json)
+
+
 def classify(
     files: config.DataFiles,
     model: config.ModelConfig,
@@ -244,10 +262,8 @@ def report(
         print(printable(f"wrote {path}"))
 
 
-COMMANDS = {
-    f.__name__: f
-    for f in (build, train, classify, sizes, evaluate, finetune, infer, export, serve, report)
-}
+ORDER = (build, check, train, classify, sizes, evaluate, finetune, infer, export, serve, report)
+COMMANDS = {command.__name__: command for command in ORDER}
 # Defaults of single commands; fine-tuning uses a lower rate and fewer epochs.
 DEFAULTS = {
     "classify": {"output_dir": Path("outputs/classifier")},

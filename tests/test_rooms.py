@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).parents[1] / "seqlm"
 # From the bottom up. A room imports from lower lines only; rooms of one line not from each other.
 ORDER = [
     *(["errors"], ["atomic"], ["utils"], ["ownership"], ["checked"], ["config"], ["idx"]),
-    *(["data"], ["models"], ["evaluation"], ["plots"], ["training"], ["workspace"]),
+    *(["data"], ["check"], ["models"], ["evaluation"], ["plots"], ["training"], ["workspace"]),
     *(
         ["deploy", "playground", "lab", "exercises"],
         ["report"],

@@ -216,26 +216,18 @@ def plain(value: Any) -> Any:
     raise DataError(f"meta: a {type(value).__name__} cannot be written as JSON; make it text")
 
 
-def describe(records: Sequence[Record], vocab: Mapping[str, int]) -> dict[str, Any]:
-    """Count rows, lengths in tokens, labels, layouts and defects of a data set."""
+def describe(records: Sequence[Record]) -> dict[str, Any]:
+    """Count rows, lengths in tokens, layouts and defects of a data set."""
     if not records:
         raise DataError("there are no rows to describe; read some first")
     lengths = np.array([len(record.tokens) for record in records])  # (n_rows,)
-    labels = Counter(record.label for record in records if record.label is not None)
-    used = {token for record in records for token in record.codes if token != UNK}
     return {
         "rows": len(records),
-        "tokens": int(lengths.sum()),
         "length_min": int(lengths.min()),
         "length_median": float(np.median(lengths)),
         "length_max": int(lengths.max()),
-        "labels": dict(sorted(labels.items())),
-        "unlabelled": len(records) - labels.total(),
         "layouts": dict(Counter(layout_of(record.tokens) for record in records).most_common()),
-        "codes_used": len(used),
-        "codes_known": sum(map(is_code, vocab)),
         "unknown_tokens": sum(record.tokens.count(UNK) for record in records),
         "missing_class": sum(map(lacks_class_token, records)),
         "repaired_tail": sum("repaired_tail" in record.meta for record in records),
-        "cut": sum("cut_codes" in record.meta for record in records),
     }

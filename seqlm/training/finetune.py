@@ -88,7 +88,7 @@ def _load_data(files: DataFiles, options: FinetuneConfig, config: TrainConfig) -
             learned = learned_rows(old.records("train"))
     splits, drop = ("val", "test"), options.only_unseen
     new = keep_unseen(new, splits, learned, start, drop)
-    runs.log_corpus(new)
+    runs.log_corpus(new, classifies)
     check_measurable(new, classifies)
     mixed = new
     if old is not None:

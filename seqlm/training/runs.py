@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from seqlm.atomic import atomic_path, is_changed
+from seqlm.check import find_all
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
@@ -63,7 +64,7 @@ def train_and_evaluate(
     if start_from and only_unseen:  # else train_classifier checks them
         learned = read_learned(start_from)
         corpus = keep_unseen(corpus, ("val", "test"), learned, start_from, only_unseen)
-    log_corpus(corpus)
+    log_corpus(corpus, classifies)
     check_measurable(corpus, classifies)
     with owned(config.output_dir):  # so that model and metrics are of one run
         if classifies:
@@ -189,13 +190,12 @@ def trained_length(directory: Path, wanted: int | None = None) -> int:
     return known if wanted is None else min(known, wanted)
 
 
-def log_corpus(corpus: Corpus) -> None:
-    """Print how many rows each split has, how long the longest is, and how many were cut."""
+def log_corpus(corpus: Corpus, classifies: bool = False) -> None:
+    """Print how many rows each split has, how long the longest is, and what may mislead."""
     counts = ", ".join(f"{len(rows):,} {name}" for name, rows in corpus.splits.items())
     print_at_once(f"{corpus.path}: {counts}; at most {corpus.longest} tokens per row")
-    cut = sum(int(corpus.records(split).column("cut").sum()) for split in corpus.splits)
-    if cut:
-        print_at_once(f"{cut:,} rows were cut to {corpus.max_length} tokens")
+    for finding in find_all(corpus, classifies):
+        print_at_once(f"warning: {finding}")
     for sentence in corpus.left_out:
         print_at_once(f"left out: {sentence}")
 

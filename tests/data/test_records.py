@@ -237,7 +237,7 @@ def test_unknown_tokens_are_read_as_unknown_when_allowed(tmp_path):
     path = jsonl(tmp_path, {"tokens": "<IMG> <Z_512> <Z_001> </IMG> <EOS>"})
     (record,) = read_table(path, VOCAB, allow_unknown=True)
     assert record.tokens == ("<IMG>", "<UNK>", "<Z_001>", "</IMG>", "<EOS>")
-    assert describe([record], VOCAB)["unknown_tokens"] == 1
+    assert describe([record])["unknown_tokens"] == 1
 
 
 # ---------------------------------------------------------------- the missing class token
@@ -254,7 +254,7 @@ def test_missing_class_tokens_are_told_once_in_plain_words(tmp_path):
     assert "<CLS> <CLS> <EOS>" in words and "never learn the class" in words
     assert "--repair_tail" in words
     assert [lacks_class_token(record) for record in records] == [False, False, True, True]
-    assert describe(records, VOCAB)["missing_class"] == 2
+    assert describe(records)["missing_class"] == 2
 
 
 def test_whole_rows_are_read_without_a_warning(tmp_path):
@@ -279,7 +279,7 @@ def test_the_repair_puts_the_class_back_and_says_so(tmp_path, tail):
         repaired, whole = read_table(path, VOCAB, repair_tail=True)
     assert repaired.tokens == read_layout([3, 4], 2)
     assert repaired.meta == {"repaired_tail": True} and whole.meta == {}
-    assert describe([repaired, whole], VOCAB)["repaired_tail"] == 1
+    assert describe([repaired, whole])["repaired_tail"] == 1
 
 
 def test_the_repair_leaves_a_withheld_class_alone(tmp_path):
@@ -513,24 +513,18 @@ def test_a_data_set_is_described_in_counts():
         Record(draw_layout([2, 3, 4, 5], 2), 2),
         Record(("<IMG>", "<UNK>"), None),
     ]
-    assert describe(records, VOCAB) == {
+    assert describe(records) == {
         "rows": 3,
-        "tokens": 18,
         "length_min": 2,
         "length_median": 7.0,
         "length_max": 9,
-        "labels": {0: 1, 2: 1},
-        "unlabelled": 1,
         "layouts": {"read": 1, "draw": 1, "other": 1},
-        "codes_used": 5,
-        "codes_known": 8,
         "unknown_tokens": 1,
         "missing_class": 0,
         "repaired_tail": 0,
-        "cut": 0,
     }
     with pytest.raises(DataError, match="no rows"):
-        describe([], VOCAB)
+        describe([])
 
 
 # ---------------------------------------------------------------- the user's own rows
@@ -549,9 +543,8 @@ def test_the_users_rows_are_read_and_their_defect_is_named(user_vocab):
     ) as caught:
         records = read_table(USER_DATA / "sequences_labels_fixed.jsonl", user_vocab)
     assert len(caught) == 1
-    counts = describe(records, user_vocab)
+    counts = describe(records)
     assert (counts["rows"], counts["length_min"], counts["length_max"]) == (300, 789, 789)
-    assert counts["labels"] == dict.fromkeys(range(10), 30)
     assert counts["missing_class"] == 300 and counts["layouts"] == {"read": 300}
 
 
@@ -672,7 +665,7 @@ def test_any_file_of_rows_is_read_or_refused_in_one_sentence(
 
     def read(path):
         records = read_table(path, VOCAB, repair_tail=repair, allow_unknown=unknown)
-        describe(records, VOCAB)
+        describe(records)
 
     read_or_one_sentence(read, path)
 

@@ -360,7 +360,7 @@ def test_rows_longer_than_what_the_model_learned_from_are_cut_and_it_says_so(
     write_records(tmp_path / "rows.jsonl", rows(30, range(50), [1, 2]))
     config = TrainConfig(tmp_path / "out", max_steps=1, **QUICK)
     finetune_model(files_of(tmp_path / "rows.jsonl"), options_of(start), config)
-    assert "30 rows were cut to 10 tokens" in capsys.readouterr().out
+    assert "rows cut to max_length: 30 of" in capsys.readouterr().out
     assert load_tokenizer(tmp_path / "out" / "best_model").model_max_length == 10
 
 
