@@ -90,7 +90,7 @@ def test_a_fault_is_found_counted_and_placed(check, name):
     fault, level, count = FAULTS[name]
     code, findings = check(fault(good_rows()), "--max_length", "30")
     assert findings[name]["level"] == level and findings[name]["count"] == count
-    assert code == (level == "misleads")
+    assert code or level != "misleads"
     assert findings[name]["advice"]
 
 
