@@ -1,10 +1,14 @@
 """Sample metrics, a sample training record, models and scores to check by hand, image files."""
 
 import gzip
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 
 from seqlm.data.images import load_digits
@@ -278,3 +282,22 @@ def workspace(
     table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
     ws.save_figure(plot_next_tokens(table, 'After "<IMG>" & <Z_000>'), "next_tokens")
     return ws
+
+
+def run_offline(words: list, **options) -> str:
+    """What `seqlm WORDS` prints in a network namespace of its own, where only loopback is up.
+
+    Skips the test where the system gives no such namespace.
+    """
+    offline = ["unshare", "--map-root-user", "--net"]
+    missing = next((tool for tool in ("unshare", "ip") if shutil.which(tool) is None), None)
+    if missing:
+        pytest.skip(f"{missing} is not installed, so the network cannot be cut")
+    if subprocess.run([*offline, "true"], capture_output=True).returncode:
+        pytest.skip("no network namespace may be made here")
+    run = ["sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-m", "seqlm"]
+    done = subprocess.run(
+        [*offline, *run, *map(str, words)], capture_output=True, text=True, **options
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout

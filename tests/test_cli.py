@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,7 @@ import torch
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from samples import write_idx
+from samples import run_offline, write_idx
 
 from seqlm import cli
 from seqlm.cli import main
@@ -478,3 +479,9 @@ def test_images_of_28x28_go_all_the_way_from_files_to_drawings(tmp_path, monkeyp
     assert main(["build", "--source=mnist", "--images_path=nowhere"]) == 2
     said = capsys.readouterr().err
     assert "nowhere: no images in IDX format" in said and said.count("\n") == 1
+
+
+def test_training_needs_no_network(built, tmp_path):
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
+    said = run_offline(train_words(built, tmp_path / "out"), env=environment)
+    assert "measuring the best checkpoint" in said
