@@ -24,7 +24,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory bench test test-fast test-avx2 lint lab app clean
+.PHONY: help install report laboratory bench test test-fast test-avx2 torture lint lab app clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
@@ -52,6 +52,9 @@ test-fast: $(STAMP) ## the short tests only: no notebooks, browsers, servers or 
 test-avx2: $(STAMP) ## the numeric tests once more, as on a processor without AVX-512 and bf16
 	DNNL_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 $(PYTEST) \
 		-m "not browser and not subprocess" tests/data tests/models tests/evaluation tests/training
+
+torture: $(STAMP) ## stop training, report and server at 100 random moments: nothing may be lost
+	$(BIN)/python bench/torture.py
 
 lint: $(STAMP) ## check the style of code and notebooks
 	$(BIN)/ruff check .

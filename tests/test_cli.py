@@ -20,6 +20,7 @@ from samples import run_offline, write_idx
 
 from seqlm import cli
 from seqlm.cli import main
+from seqlm.plots.training import plot_training_process
 
 pytestmark = pytest.mark.subprocess
 
@@ -485,3 +486,47 @@ def test_training_needs_no_network(built, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     said = run_offline(train_words(built, tmp_path / "out"), env=environment)
     assert "measuring the best checkpoint" in said
+
+
+def test_the_same_seed_gives_the_same_bytes(built, trained, tmp_path):
+    words = ["build", "--n_images", "300", "--copies", "1", "--n_codes", "50"]
+    assert main([*words, "--output_dir", str(tmp_path / "data")]) == 0
+    assert main(train_words(built, tmp_path / "run")) == 0
+    names = ["sequences.jsonl", "vocab.json", "codebook.npz", "images.npz"]
+    same = [(built.directory / name, tmp_path / "data" / name) for name in names]
+    names = ["metrics.json", *(f"{kind}_model/model.safetensors" for kind in ("best", "final"))]
+    same += [(trained / name, tmp_path / "run" / name) for name in names]
+    for one, other in same:
+        assert one.read_bytes() == other.read_bytes(), one.name
+    pictures = [picture_of(out) for out in (trained, tmp_path / "run")]
+    assert pictures[0] == pictures[1]
+
+
+def picture_of(run: Path) -> bytes:
+    """The figure of a run's losses, without the seconds on its upper axis."""
+    record = json.loads((run / "training.json").read_text())
+    for line in [*record["history"], *record["evals"]]:
+        del line["seconds"]
+    picture = io.BytesIO()
+    plot_training_process(record, {}).savefig(picture, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def test_two_threads_measure_what_one_measures(built, trained, tmp_path):
+    torch.set_num_threads(2)
+    try:
+        assert main(train_words(built, tmp_path)) == 0
+    finally:
+        torch.set_num_threads(1)
+    one, two = (json.loads((out / "metrics.json").read_text()) for out in (trained, tmp_path))
+    assert dict(numbers_in(two)) == pytest.approx(dict(numbers_in(one)), rel=1e-5, abs=1e-7)
+
+
+def numbers_in(value, name: str = ""):
+    """The numbers of a metrics file, each with its place."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        for key, inner in items:
+            yield from numbers_in(inner, f"{name}.{key}")
+    elif isinstance(value, int | float):
+        yield name, value
