@@ -142,7 +142,7 @@ def sweep(settings) -> list[dict]:
 
 SWEEPS = {
     "temperature": sweep([0.5, 0.7, 0.9, 1, 1.2]),
-    "top-k": sweep([0, 5, 20, 50, 100]),
+    "top-k": sweep([5, 20, 50, 100, 0]),
     "nucleus (top-p)": sweep([0.5, 0.8, 0.9, 0.95, 1.0]),
     "guidance": sweep([1, 1.5, 2, 3]),
 }
@@ -262,7 +262,9 @@ FIGURES = {
         {"temperature": sweep([1, 2])}, REAL, "Sampling settings"
     ),
     "distances": lambda: plot_nearest_distances(DISTANCES, "Copies", 0.45),
-    "distances, three images": lambda: plot_nearest_distances({"images": np.zeros(3)}, "Copies"),
+    "distances, three images": lambda: plot_nearest_distances(
+        {"images": np.zeros(3)}, "Copies", 0.1
+    ),
     "summary": lambda: plot_summary(*map(values, SUMMED_UP)),
     "summary, evaluated only": lambda: plot_summary(
         values("train_causal_lm"), None, values("evaluate"), None
@@ -290,7 +292,6 @@ FIGURES = {
     "attention, 196 patches": lambda: plot_attention(LARGE, FINE, "<CLS>"),
     "candidates": lambda: plot_candidates(TRACE, BOOK, [0, 5, 15]),
     "candidates, one": lambda: plot_candidates(TRACE, BOOK, [7], 10),
-    "candidates, four": lambda: plot_candidates(TRACE, BOOK, [1, 2, 3, 4]),
     "candidates, large": lambda: plot_candidates(LARGE_TRACE, LARGE_BOOK, [100, 195]),
 }  # fmt: skip
 

@@ -57,17 +57,16 @@ def check_nucleus(function: Answer) -> str:
     if np.ndim(answer) == 1 and len(answer) != len(probabilities):
         return "The answer keeps its five places; what is out gets probability 0."
     answer = numbers(answer, probabilities.shape)
-    kept = set(np.flatnonzero(answer > 0).tolist())
-    if kept == {1}:
-        return (
-            "Too few: the token that takes the sum past top_p belongs in, too; 0.45 is below 0.7."
-        )
-    if kept == set():
-        return "Nothing is kept: no single token has 0.7. The sum counts, not each."
-    if kept != {1, 3}:
-        return (
-            "The two likeliest already hold 0.75; sort by probability, likeliest first, then add."
-        )
+    kept = tuple(np.flatnonzero(answer > 0).tolist())
+    wrong = {
+        (
+            1,
+        ): "Too few: the token that takes the sum past top_p belongs in, too; 0.45 is below 0.7.",
+        (): "Nothing is kept: no single token has 0.7. The sum counts, not each.",
+    }
+    if kept != (1, 3):
+        add = "The two likeliest already hold 0.75; sort by probability, likeliest first, then add."
+        return wrong.get(kept, add)
     if not math.isclose(answer.sum(), 1, abs_tol=1e-6):
         return "The right tokens, but they must sum to 1 again: divide by their sum."
     if not np.allclose(answer[[1, 3]], [0.6, 0.4]):

@@ -111,8 +111,14 @@ def compressed_bits(
     length" is P log2(n_codes). Intervals as in `jackknife`; all rows must be different images.
     Raises DataError for codes that are not (rows, P) integers from 0 below `n_codes`.
     """
-    splits = {"train": train_codes, "val": val_codes, "test": test_codes}
-    train, val, test = (_checked(name, codes, n_codes) for name, codes in splits.items())
+    train, val, test = splits = [np.asarray(c) for c in (train_codes, val_codes, test_codes)]
+    for codes in splits:
+        integers = codes.ndim == 2 and codes.size and codes.dtype.kind in "iu"
+        if not integers or not 0 <= codes.min() <= codes.max() < n_codes <= MOST_CODES:
+            raise DataError(
+                f"codes: give integers (rows, codes per row) from 0 to {n_codes - 1:,}, and at "
+                f"most {MOST_CODES:,} different ones; this is {codes.shape} of {codes.dtype}"
+            )
     train = np.random.default_rng(0).permutation(train)  # a fair sample for bz2, which forgets
     ranks = np.bincount(train.ravel(), minlength=n_codes).argsort(kind="stable")[::-1].argsort()
     fixed = test.shape[1] * float(np.log2(n_codes))
@@ -121,18 +127,6 @@ def compressed_bits(
         words, cost = _best_setting(settings, train, val, test, ranks)
         results[f"{name}, {words}"] = jackknife(cost, test)
     return results
-
-
-def _checked(name: str, codes: np.ndarray, n_codes: int) -> np.ndarray:
-    codes = np.asarray(codes)
-    integers = codes.ndim == 2 and codes.size and codes.dtype.kind in "iu"
-    if not integers or not 0 <= codes.min() <= codes.max() < n_codes <= MOST_CODES:
-        raise DataError(
-            f"{name} codes: expected integers (rows, codes per row) from 0 to n_codes - 1 = "
-            f"{n_codes - 1} (at most {MOST_CODES - 1:,}), got an array {codes.shape} of "
-            f"{codes.dtype}"
-        )
-    return codes.astype(np.int64)
 
 
 def _best_setting(

@@ -79,13 +79,9 @@ class MarkovSource:
         """Nats per code given all before (Cover, Thomas: Elements of Information Theory, 4.2.4)."""
         return float(self.entropies[-1])
 
-    def limit_by_position(self, length: int) -> np.ndarray:
-        """The lowest expected NLL of any model for each code of a row. (length,) nats."""
-        return self.entropies[np.minimum(np.arange(length), self.order)]
-
     def limit(self, length: int) -> float:
-        """Its mean: (H(X1) + H(X2 | X1) + … + (length - order) h) / length, nats per code."""
-        return float(self.limit_by_position(length).mean())
+        """The lowest expected NLL of any model on rows: the mean entropy of a code, in nats."""
+        return float(self.entropies[np.minimum(np.arange(length), self.order)].mean())
 
     def rows(self, n: int, length: int, seed: int = 0) -> np.ndarray:
         """Sample `n` rows. (n, length) int64; a larger `n` only adds rows after these."""

@@ -100,15 +100,15 @@ class SizesTask:
         """Optimizer steps of the run."""
         return count_steps(self.config, self.rows)
 
-    def training_step(self, size: str, precision: str = "fp32") -> TrainingStep:
-        """An optimizer step of the model of `size`."""
+    def training_step(self, size: str) -> TrainingStep:
+        """An optimizer step of the model of `size`, in fp32."""
         room = max(ModelConfig().n_positions, self.config.max_length)
         return TrainingStep(
             gpt2.gpt2_config(ModelConfig(**SIZES[size], n_positions=room), self.vocab),
             min(self.config.batch_size, self.rows),
             self.config.grad_accumulation,
             self.length,
-            precision,
+            "fp32",
             self.config.max_grad_norm,
         )
 

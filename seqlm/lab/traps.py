@@ -30,12 +30,6 @@ class Trap:
     cause: str
     caught_by: str  # the test that catches the mistake
 
-    @property
-    def flatters(self) -> bool:
-        """Whether the reported number looks better than the true one."""
-        difference = self.reported.value - self.true.value
-        return difference > 0 if self.true.unit == "share" else difference < 0
-
     def to_json(self) -> dict:
         """For a metrics file, and for `plot_traps`."""
         return asdict(self) | {k: getattr(self, k).to_json() for k in ("reported", "true")}

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ipywidgets
 
+from seqlm.atomic import locked
 from seqlm.config import DataConfig
 from seqlm.data.build import CODEBOOK, SEQUENCES, VOCAB, is_built
 from seqlm.errors import SeqlmError
@@ -124,40 +125,30 @@ class Training(Job):
 
     def train(self) -> None:
         """Build the data and train; show in one sentence what prevents it."""
-        import fcntl  # Windows has none, and the playground opens there, too
-
         data, model = self.folder / "data", self.folder / "best_model"
         try:
             check_folder(self.folder)
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with (self.folder / "lock").open("w") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with locked(data):  # `seqlm train` locks the model's folder
                 self.status.text = "building the data set"
                 if not is_built(DATA, data):
-                    self._run_command(lock, "build", output_dir=data, copies=DATA.copies)
+                    self._run_command("build", output_dir=data, copies=DATA.copies)
                 files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
                 settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
-                self._run_command(lock, "train", **files, **settings)
+                self._run_command("train", **files, **settings)
             shutil.copy(data / CODEBOOK, model)
             self.progress.value = 1
             self.done()
-        except BlockingIOError:
-            self.status.text = (
-                f"{self.folder}: another process trains this model; wait until it is done, then "
-                "reload the page"
-            )
         except (SeqlmError, OSError) as error:
             self.status.text = str(error)
 
-    def _run_command(self, lock, command: str, **settings) -> None:
-        """Run a command of seqlm; its lines are the status. The lock is held until it ends."""
+    def _run_command(self, command: str, **settings) -> None:
+        """Run a command of seqlm; its lines are the status."""
         flags = [f"--{name}={value}" for name, value in settings.items()]
         self.process = subprocess.Popen(
             [sys.executable, "-u", "-m", "seqlm", command, *flags],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            pass_fds=[lock.fileno()],
         )
         if self.stopping.is_set():  # before there was a process to end
             self.process.terminate()

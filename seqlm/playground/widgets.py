@@ -139,7 +139,7 @@ class PaintGrid(anywidget.AnyWidget):
     def _resize(self, change: traitlets.Bunch) -> None:
         # A value that was set together with the size fits already and stays.
         if len(self.value) != self.height * self.width:
-            self.clear()
+            self.value = self._blank()
 
     def image(self) -> np.ndarray:
         """The image (H, W) float32 in 0..1, where 1 is full ink."""
@@ -152,7 +152,3 @@ class PaintGrid(anywidget.AnyWidget):
         Raises traitlets.TraitError for another number of cells, or for anything but 0..1.
         """
         self.value = np.rint(np.asarray(image) * FULL).astype(int).ravel().tolist()
-
-    def clear(self) -> None:
-        """Make the grid blank. In the page, Undo brings back what was there."""
-        self.value = self._blank()

@@ -3,7 +3,6 @@
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -96,9 +95,9 @@ def plot_comparisons(comparisons: Sequence[Mapping], heading: str) -> Figure:
     for row in rows:
         names = textwrap.wrap(row["a"], 32) + textwrap.wrap(f"against {row['b']}", 32)
         row["names"] = "\n".join(names)
-        row["height"] = 0.14 + 0.17 * max(2, len(names))  # inches
         panels.setdefault(row["difference"].unit, []).append(row)
-    heights = [0.75 + sum(row["height"] for row in members) for members in panels.values()]
+    highest = 0.14 + 0.17 * max(row["names"].count("\n") + 1 for row in rows)  # inches
+    heights = [0.75 + highest * len(members) for members in panels.values()]
     figure = canvas(sum(heights), heading)
     axes = figure.subplots(len(panels), 1, height_ratios=heights, squeeze=False)[:, 0]
     for ax, members in zip(axes, panels.values(), strict=True):
@@ -128,10 +127,8 @@ def _verdict(row: Mapping) -> str:
 
 
 def _draw_differences(ax: Axes, rows: Sequence[Mapping]) -> None:
-    heights = np.array([row["height"] for row in rows])
-    places = np.cumsum(heights) - heights / 2
     factor, unit = _scale(rows[0]["difference"].unit)
-    for y, row in zip(places, rows, strict=True):
+    for y, row in enumerate(rows):
         draw_estimates(ax, [y], [row["difference"]], **_look(row["real"]))
         text = f"{_format_gap(row, with_unit=False)}\n{_verdict(row)}"
         ax.text(1.02, y, text, transform=ax.get_yaxis_transform(), va="center",
@@ -141,8 +138,8 @@ def _draw_differences(ax: Axes, rows: Sequence[Mapping]) -> None:
                 textcoords="offset points", va="bottom", fontsize=style.SMALL)  # fmt: skip
     differences = [row["difference"] for row in rows]
     reach = 1.12 * max(abs(end) for e in differences for end in e.ends) or 1
-    ax.set(xlim=(-reach, reach), ylim=(heights.sum(), 0))
-    name_rows(ax, [row["names"] for row in rows], places)
+    ax.set(xlim=(-reach, reach), ylim=(len(rows) - 0.5, -0.5))
+    name_rows(ax, [row["names"] for row in rows])
     ax.locator_params(axis="x", nbins=6)
     ax.xaxis.set_major_formatter(lambda value, _: f"{value * factor:+g}" if value else "0")
     better = "right" if unit == "points" else "left"

@@ -29,21 +29,21 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
     ax.axhline(CHANCE, **style.DASHED)
     labels: list[tuple] = [(None, CHANCE, f"chance: {CHANCE:.0%}", None)]
     ticks: dict[float, str] = {}
-    everything, sentences, n_seeds = [], [], 0
+    everything, sentences = [], []
     for j, (name, sizes) in enumerate(curves.items()):
-        cells, look = _by_size(sizes), style.SERIES[j % len(style.SERIES)]
-        ticks |= {x: f"all ({x:.0f})" if k == "all" else k for x, (k, _) in cells.items()}
+        cells, look = list(sizes.values()), style.SERIES[j % len(style.SERIES)]
+        each = [cell["labelled"] * CHANCE for cell in cells]
+        for x, k in zip(each, sizes, strict=True):
+            ticks[x] = f"all ({x:.0f})" if k == "all" else k
         # Side by side, so that bars at one size do not hide each other.
-        places = np.array(list(cells)) * 1.09 ** (j - (len(curves) - 1) / 2)
-        means = [as_estimate(cell["mean"]) for _, cell in cells.values()]
+        places = np.array(each) * 1.09 ** (j - (len(curves) - 1) / 2)
+        means = [as_estimate(cell["mean"]) for cell in cells]
         draw_estimates(ax, places, means, *look)
-        for x, (_, cell) in zip(places, cells.values(), strict=True):
-            runs = [as_estimate(run).value for run in cell.get("runs") or []]
-            ax.plot([x * 1.04] * len(runs), runs, ".", color=look[0], ms=4.5, mew=0)
-            n_seeds = max(n_seeds, len(runs))
+        runs = [[as_estimate(run).value for run in cell["runs"]] for cell in cells]
+        ax.plot(places * 1.04, runs, ".", color=look[0], ms=4.5, mew=0)  # a line for each seed
         text = textwrap.fill(f"{name} {means[-1].format_value()}", 24)
         labels.append((places[-1], means[-1].value, text, "bold"))
-        words = [f"{e.format()} with {k}" for e, (k, _) in zip(means, cells.values(), strict=True)]
+        words = [f"{e.format()} with {k}" for e, k in zip(means, sizes, strict=True)]
         sentences.append(f"{name}: {'; '.join(words)}.")
         everything += means
     ax.set_xscale("log")
@@ -53,19 +53,11 @@ def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: 
     ax.yaxis.set_major_formatter(style.percent)
     ax.grid(axis="y")
     label_at_right(ax, labels, 0.115)
-    n = f"{format_n(everything)}, {f'means of {n_seeds} seeds' if n_seeds else 'one run each'}"
-    dots = " (small dots)" if n_seeds else ""
-    label = f"labelled images per class (logarithmic)  ·  {n}{dots}, bars: 95 % intervals"
+    n = f"{format_n(everything)}, means of {len(runs[0])} seeds"
+    label = f"labelled images per class (logarithmic)  ·  {n} (small dots), bars: 95 % intervals"
     ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
     start = f"{heading}: accuracy by labelled images per class, {n}, 95 % intervals"
     return finish(figure, f"{start}; chance is {CHANCE:.0%}.", *sentences)
-
-
-def _by_size(sizes: Mapping[str, Mapping]) -> dict[float, tuple[str, Mapping]]:
-    """Images per class -> (size, cell) of what was measured, smallest first."""
-    measured = [(k, cell) for k, cell in sizes.items() if cell and cell.get("mean")]
-    places = [cell["labelled"] * CHANCE if k == "all" else float(k) for k, cell in measured]
-    return dict(sorted(zip(places, measured, strict=True)))
 
 
 @styled
@@ -229,11 +221,8 @@ def plot_growth(curves: Mapping[str, Mapping], heading: str) -> Figure:
         ax.xaxis.set_minor_locator(NullLocator())
         ax.yaxis.set_major_formatter("{x:g}")
         ax.grid()
-        sentences.append(
-            f"{name} {sizes[0]:,.0f} to {sizes[-1]:,.0f}: {seconds[0].value:.3f} s to "
-            f"{seconds[-1].value:.3f} s, exponent {exponent.format()}; the smallest takes "
-            f"{seconds[0].value / line[0]:.1f} times what the line says."
-        )
+        times = " to ".join(f"{e.value:.3f} s" for e in (seconds[0], seconds[-1]))
+        sentences.append(f"{ax.get_title('left')}, {times}.")
     timings = [as_estimate(e) for curve in curves.values() for e in curve["seconds"]]
     label = f"seconds per step ({format_n(timings)}; bars: 95 %)"
     figure.supylabel(label, fontsize=style.SMALL)

@@ -27,9 +27,8 @@ def plot_diversity(
 
     `curves` holds for each setting its values: {"setting": value, and one Estimate for each of
     `MEASURES`}. `real` holds the same measures of real test images, drawn as dashed lines. A top-k
-    of 0, which keeps all tokens, stands last.
+    of 0 keeps all tokens.
     """
-    curves = {name: _in_order(name, cells) for name, cells in curves.items()}
     cells = [cell for column in curves.values() for cell in column]
     real = {name: as_estimate(real[name]) for name in MEASURES}
     n_rows = len(MEASURES)
@@ -63,10 +62,6 @@ def _plain(name: str) -> str:
     return MEASURES[name][0].replace("\n", " ")
 
 
-def _in_order(name: str, cells: Sequence[Mapping]) -> list[Mapping]:
-    return sorted(cells, key=lambda c: (_format_setting(name, c["setting"]) == "off", c["setting"]))
-
-
 def _format_setting(name: str, setting: float) -> str:
     return "off" if name == "top-k" and not setting else f"{setting:g}"
 
@@ -95,9 +90,7 @@ def _describe_curve(name: str, cells: Sequence[Mapping]) -> str:
 
 
 @styled
-def plot_nearest_distances(
-    groups: Mapping[str, np.ndarray], heading: str, near: float | None = None
-) -> Figure:
+def plot_nearest_distances(groups: Mapping[str, np.ndarray], heading: str, near: float) -> Figure:
     """The distance of each image to its nearest training image, one row per group.
 
     `groups` holds (N,) distances, those of real test images last. `near` is the threshold of
@@ -108,17 +101,15 @@ def plot_nearest_distances(
     figure = canvas(1.05 + 0.85 * len(groups), heading)
     ax = figure.add_subplot()
     ax.axvline(0, color=style.INK, lw=2.2, label="a copy (distance 0)")
-    if near is not None:
-        line = {"color": style.VERMILLION, "ls": "--", "lw": 1.4}
-        ax.axvline(near, label=f"near copies: up to {near:.2f}", **line)
+    line = {"color": style.VERMILLION, "ls": "--", "lw": 1.4}
+    ax.axvline(near, label=f"near copies: up to {near:.2f}", **line)
     sentences = []
     for y, ((name, distances), (colour, marker, _)) in enumerate(
         zip(groups.items(), style.SERIES, strict=False)
     ):
         _draw_distances(ax, y, distances, colour, marker)
-        words = [f"median {median(distances).format()}"]
-        if near is not None:
-            words.append(f"near copies {proportion(distances <= near + ROUNDING).format()}")
+        copies = proportion(distances <= near + ROUNDING)
+        words = [f"median {median(distances).format()}", f"near copies {copies.format()}"]
         text = "\n".join(words).replace("copies ", "copies\n")
         bold = "bold" if y == len(groups) - 1 else None
         ax.text(1.015, y, text, transform=ax.get_yaxis_transform(), va="center",
@@ -133,7 +124,7 @@ def plot_nearest_distances(
     return finish(
         figure,
         f"{heading}: distance of each image to its nearest training image, with 95 % intervals.",
-        f"Near copies: distance up to {near:.2f}." if near is not None else "",
+        f"Near copies: distance up to {near:.2f}.",
         *sentences,
     )
 

@@ -92,9 +92,9 @@ def finish(figure: Figure, *sentences: str) -> Figure:
     return figure
 
 
-def name_rows(ax: Axes, names: Sequence[str], places: Sequence[float] | None = None) -> None:
+def name_rows(ax: Axes, names: Sequence[str]) -> None:
     """Names on the y axis of a panel whose rows are not connected."""
-    ax.set_yticks(range(len(names)) if places is None else places, names)
+    ax.set_yticks(range(len(names)), names)
     ax.tick_params(axis="y", length=0)
     ax.spines["left"].set_visible(False)
     ax.grid(axis="x")

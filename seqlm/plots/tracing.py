@@ -106,7 +106,7 @@ def _describe_surprisal(trace: Trace, book: PatchCodebook) -> list[str]:
 
 @styled
 def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k: int = 6) -> Figure:
-    """The `k` most likely tokens at some `places` (counted from 0) of a picture, two bars each.
+    """The `k` most likely tokens at up to three `places` (from 0) of a picture, two bars each.
 
     The upper bar is the model's own probability, the lower that after the sampling settings. The
     token at that place has bars as well.
@@ -115,20 +115,16 @@ def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k:
     (image,) = book.decode(codes[None])
     candidates = [trace.candidates(place, k) for place in places]
     longest = max(map(len, candidates))
-    n_columns = {1: 1, 2: 2, 3: 3, 4: 2}.get(len(places), 3)
-    n_rows = -(-len(places) // n_columns)
     heading = f"Candidates for a code (n = {len(places)} of {len(codes)} codes)"
-    height, width = 0.3 + n_rows * (2.0 + 0.34 * longest), min(style.WIDTH, 4.6 * n_columns)
-    figure, ratios = canvas(height, heading, width), [1.0, 0.34 * longest] * n_rows
-    axes = figure.subplots(2 * n_rows, n_columns, squeeze=False, height_ratios=ratios)
-    for ax in axes.ravel():
-        ax.set_axis_off()
-    for i, (place, tokens) in enumerate(zip(places, candidates, strict=True)):
-        row, column = divmod(i, n_columns)
-        _draw_prefix(axes[2 * row, column], image, trace, book, place)
-        bars = _draw_candidates(axes[2 * row + 1, column], tokens, book)
-        most = max(max(c.probability, c.after) for some in candidates for c in some)
-        axes[2 * row + 1, column].set(xlim=(0, 1.3 * most), ylim=(longest - 0.5, -0.5))
+    figure = canvas(2.3 + 0.34 * longest, heading, min(style.WIDTH, 4.6 * len(places)))
+    ratios = [1.0, 0.34 * longest]
+    columns = figure.subplots(2, len(places), squeeze=False, height_ratios=ratios).T
+    most = max(max(c.probability, c.after) for some in candidates for c in some)
+    for (above, below), place, tokens in zip(columns, places, candidates, strict=True):
+        above.set_axis_off()
+        _draw_prefix(above, image, trace, book, place)
+        bars = _draw_candidates(below, tokens, book)
+        below.set(xlim=(0, 1.3 * most), ylim=(longest - 0.5, -0.5))
     names = ["the model's probability", "after the sampling settings"]
     figure.legend(bars, names, loc="outside lower left", ncols=2)
     return finish(
@@ -159,7 +155,6 @@ def _draw_prefix(
 
 def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook) -> list:
     """Two bars for each token, and the patch of each code; returns both sets of bars."""
-    ax.set_axis_on()
     ax.spines["bottom"].set_visible(False)
     places = np.arange(len(tokens))
     own, after = [c.probability for c in tokens], [c.after for c in tokens]

@@ -1,6 +1,5 @@
 """The whole playground: which model it loads, what it shows without one, training a small one."""
 
-import fcntl
 import re
 import sys
 import threading
@@ -8,8 +7,10 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from filelock import FileLock
 from playable import playable
 
+from seqlm.atomic import LOCK
 from seqlm.config import DataConfig
 from seqlm.playground import app
 from seqlm.playground.app import Playground, Training
@@ -169,8 +170,9 @@ def test_a_folder_that_cannot_be_made_is_reported_in_one_sentence(tmp_path):
 
 
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
-    with (tmp_path / "lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    (tmp_path / "data").mkdir()
+    with FileLock(tmp_path / "data" / LOCK):
         train = Training(tmp_path, 1, lambda: None)
         train.train()
-    assert "another process trains this model" in train.status.text
+    assert train.process is None
+    assert str(tmp_path / "data") in train.status.text and "\n" not in train.status.text

