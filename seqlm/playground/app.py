@@ -9,10 +9,10 @@ from pathlib import Path
 
 import ipywidgets
 
-from seqlm.atomic import locked
 from seqlm.config import DataConfig
 from seqlm.data.build import CODEBOOK, SEQUENCES, VOCAB, is_built
 from seqlm.errors import SeqlmError
+from seqlm.ownership import locked
 from seqlm.playground import html, panels
 from seqlm.playground.controls import Job, SamplingControls
 from seqlm.playground.gallery import GalleryPanel

@@ -10,8 +10,8 @@ import pytest
 from filelock import FileLock
 from playable import playable
 
-from seqlm.atomic import LOCK
 from seqlm.config import DataConfig
+from seqlm.ownership import LOCK
 from seqlm.playground import app
 from seqlm.playground.app import Playground, Training
 from seqlm.workspace import Workspace
