@@ -38,7 +38,7 @@ def run_sweep(tiny, vocab, built):
             drawn_with.append(args[-1])
             return draw(*args)
 
-        names = {**shared, "draw": watched, "seed": seed, "n_swept": n_swept}
+        names = {**shared, "draw": watched, "seed": seed, "n_swept": n_swept, "n_classes": 10}
         names |= {"decoded": images, "test_labels": labels}
         for source in sources:
             exec(source, names)
