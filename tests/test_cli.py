@@ -183,8 +183,9 @@ def test_ctrl_c_promises_to_go_on_only_where_it_does(name, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setitem(cli.COMMANDS, name, interrupted)
-    needed = ["--data_path", "a"] if name in ("train", "classify", "evaluate", "finetune") else []
-    needed += ["--vocab_path", "b"] if name in ("train", "classify") else []
+    reads = ("train", "classify", "check", "evaluate", "finetune")
+    needed = ["--data_path", "a"] if name in reads else []
+    needed += ["--vocab_path", "b"] if name in reads[:3] else []
     assert main([name, *needed]) == 130
     said = capsys.readouterr().err
     if name in ("train", "classify", "finetune", "report"):

@@ -3,6 +3,7 @@
 import ast
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -32,7 +33,7 @@ ENTRIES = {
     **{
         f"bench/{path.name}": f"sys.path[:0] = ['bench']; runpy.run_path('bench/{path.name}')"
         for path in (ROOT / "bench").glob("*.py")
-        if "__main__" in path.read_text(encoding="utf-8")
+        if re.search("(?m)^from (seqlm|common)", path.read_text(encoding="utf-8"))
     },
 }
 

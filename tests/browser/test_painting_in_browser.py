@@ -33,7 +33,7 @@ show_state()
 show = ipywidgets.Button(description="Show a ramp")
 show.on_click(lambda _: grid.show(np.arange(64).reshape(8, 8) // 4 / 16))
 wipe = ipywidgets.Button(description="Wipe it")
-wipe.on_click(lambda _: grid.clear())
+wipe.on_click(lambda _: grid.show(np.zeros((8, 8))))
 ipywidgets.VBox([grid, state, show, wipe])
 """
 RAMP = [cell // 4 for cell in range(64)]
