@@ -7,8 +7,10 @@ each request is checked before it is queued, and an error goes to its sender alo
 import signal
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from multiprocessing import parent_process, util
 from pathlib import Path
 from queue import Empty, Queue
+from threading import Thread
 from types import SimpleNamespace
 from typing import Annotated
 
@@ -33,6 +35,16 @@ BATCH_REQUESTS = 16
 BATCH_WAIT = 0.01  # seconds that a request waits for others to share its batch
 MEMORY = 2**32  # bytes for the keys and values of all sentences generated side by side
 GIB = 2**30
+
+
+def _end_with_parent() -> None:
+    """Wait until the process that started this one has gone, by kill -9 or otherwise, then end."""
+    parent_process().join()
+    signal.raise_signal(signal.SIGKILL)
+
+
+# Despite its name this reaches every process that imports this module, a spawned worker, too.
+util.register_after_fork(_end_with_parent, lambda end: Thread(target=end, daemon=True).start())
 
 
 class _SleepingLoop(BatchedLoop):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
@@ -675,6 +676,34 @@ def gone(server: Server) -> bool:
     while server.alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     return not server.alive()
+
+
+def ended(process: psutil.Process) -> bool:
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE  # nobody may have asked for its exit code
+    except psutil.NoSuchProcess:
+        return True
+
+
+def test_no_process_outlives_a_server_that_is_killed_at_once(saved, tmp_path):
+    server = start(saved["classifier"], tmp_path / "log")
+    try:
+        server.wait()
+        started = psutil.Process(server.process.pid).children(recursive=True)
+        # A worker, the manager of the queues, the process that answers HTTP.
+        assert len(started) >= 3
+        server.process.kill()
+        server.process.wait(30)
+        deadline = time.monotonic() + 20
+        while not all(map(ended, started)) and time.monotonic() < deadline:
+            time.sleep(0.1)
+        left = [process for process in started if not ended(process)]
+        assert not left
+        with socket.socket() as trial:  # the next server can have the port
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            trial.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    finally:
+        server.stop()
 
 
 # The last two, because they stop the servers that others ask.
