@@ -72,7 +72,8 @@ def check_data(files: DataFiles, length: int, classifies: bool, as_json: bool) -
         print(json.dumps(about, indent=2))
     else:
         print(", ".join(f"{name} {number:,}" for name, number in facts.items()))
-        print(*(printable(f"refused: {sentence}") for sentence in refused), sep="\n", end="")
+        for line in (f"refused: {sentence}" for sentence in refused):
+            print(printable(line))
         print(*(f"{finding.level}: {finding}" for finding in findings), sep="\n")
     return int(misleads)
 

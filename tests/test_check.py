@@ -104,6 +104,18 @@ def test_near_copies_in_two_splits_mislead_unless_they_name_one_source(check):
     assert code == 0 and findings[name]["count"] == 0
 
 
+def test_the_terminal_shows_a_refusal_and_each_finding_on_a_line_of_its_own(
+    check, tmp_path, capsys
+):
+    check([*good_rows(), row([999, *range(19)])])
+    words = ["--data_path", str(tmp_path / "rows.jsonl"), "--vocab_path"]
+    assert main(["check", *words, str(tmp_path / "vocab.json")]) == 1
+    facts, refused, *findings = capsys.readouterr().out.splitlines()
+    assert facts.startswith("train rows")
+    assert refused.startswith("refused: ") and refused.endswith("--allow_unknown")
+    assert all(line.startswith(("fine: ", "look: ", "misleads: ")) for line in findings)
+
+
 def test_unknown_codes_are_counted_and_refused_unless_they_are_allowed(check):
     strange = first(lambda r: r | {"tokens": r["tokens"].replace(IMG, f"{IMG} <Z_999>")}, 3)
     code, findings = check(strange(good_rows()))
