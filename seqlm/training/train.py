@@ -150,9 +150,10 @@ def run_identity(model, tokenizer, rows: Rows, metric: ValidationMetric, config:
 def _earlier_record(directory: Path, identity: str) -> dict:
     """The record of an earlier run of the same identity; {} when there is none."""
     path = directory / RECORD
-    if not path.is_file() or is_changed(path) or utils.read_json(path)["identity"] != identity:
+    record = {} if not path.is_file() or is_changed(path) else utils.read_json(path)
+    if record.get("identity") != identity:
         return {}
-    record, models = utils.read_json(path), [directory / name for name in MODELS]
+    models = [directory / name for name in MODELS]
     kept = all((model / "model.safetensors").is_file() for model in models)
     kept = kept and all(read_manifest(model)["run"] == identity for model in models)
     return record if kept or not record["finished"] else {}
