@@ -84,6 +84,21 @@ def test_classifiers_are_packed_and_other_models_are_not(vocab, tiny, tmp_path):
         assert packed_copy(classifier, 9) is classifier
 
 
+def of_transformers(model, prompts, steps, stop_id, num_beams=1) -> list[list[int]]:
+    """The new ids of each prompt by transformers' own `generate`, padded where rows end early."""
+    ids = torch.tensor(prompts)
+    whole = model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        num_beams=num_beams,
+        do_sample=False,
+        max_new_tokens=steps,
+        eos_token_id=stop_id,
+        pad_token_id=0,
+    )
+    return whole[:, ids.shape[1] :].tolist()
+
+
 @pytest.mark.parametrize("settings", SETTINGS)
 @pytest.mark.parametrize(("n_rows", "length", "new"), [(1, 3, 29), (3, 9, 7), (40, 3, 16)])
 def test_greedy_ids_are_those_of_transformers_one_by_one(vocab, settings, n_rows, length, new):
@@ -92,16 +107,7 @@ def test_greedy_ids_are_those_of_transformers_one_by_one(vocab, settings, n_rows
     stop = generate(model, prompts[:1], config)[0][-2]
     ours = generate(model, prompts, config, stop_id=stop)
     for prompt, mine in zip(prompts, ours, strict=True):
-        ids = torch.tensor([prompt])
-        theirs = model.generate(
-            ids,
-            attention_mask=torch.ones_like(ids),
-            do_sample=False,
-            max_new_tokens=new,
-            eos_token_id=stop,
-            pad_token_id=0,
-        )
-        assert mine == theirs[0, length:].tolist()
+        assert [mine] == of_transformers(model, [prompt], new, stop)
     assert ours[0][-1] == stop  # rows end early
 
 
@@ -215,17 +221,8 @@ def log_probability(model, prompt, new) -> float:
 def test_it_writes_what_transformers_beam_search_writes(lm, vocab, num_beams, length, steps):
     prompts = prompts_of(vocab, 6, length)
     ours = generate(lm, prompts, beam(num_beams, max_new_tokens=steps), stop_id=vocab[EOS])
-    input_ids = torch.tensor(prompts)
-    theirs = lm.generate(
-        input_ids,
-        attention_mask=torch.ones_like(input_ids),
-        num_beams=num_beams,
-        do_sample=False,
-        max_new_tokens=steps,
-        eos_token_id=vocab[EOS],
-        pad_token_id=vocab[PAD],
-    )
-    for mine, other in zip(ours, theirs[:, length:].tolist(), strict=True):
+    theirs = of_transformers(lm, prompts, steps, vocab[EOS], num_beams=num_beams)
+    for mine, other in zip(ours, theirs, strict=True):
         assert mine == other[: len(mine)]
         assert set(other[len(mine) :]) <= {vocab[PAD]}
     assert len({tuple(row) for row in ours}) > 3  # prompts matter, or nothing was compared
@@ -233,21 +230,13 @@ def test_it_writes_what_transformers_beam_search_writes(lm, vocab, num_beams, le
 
 def test_with_a_stop_token_that_is_likely_it_still_agrees_with_transformers(lm, vocab):
     # Any id may be the stop token: one the model likes makes sentences end early and often.
-    prompts, input_ids = prompts_of(vocab, 8, 3), torch.tensor(prompts_of(vocab, 8, 3))
+    prompts = prompts_of(vocab, 8, 3)
     liked = generate(lm, prompts, beam(3, max_new_tokens=6))
     ended = 0
     for stop in {row[3] for row in liked}:
         ours = generate(lm, prompts, beam(3, max_new_tokens=6), stop_id=stop)
-        theirs = lm.generate(
-            input_ids,
-            attention_mask=torch.ones_like(input_ids),
-            num_beams=3,
-            do_sample=False,
-            max_new_tokens=6,
-            eos_token_id=stop,
-            pad_token_id=vocab[PAD],
-        )
-        for mine, other in zip(ours, theirs[:, 3:].tolist(), strict=True):
+        theirs = of_transformers(lm, prompts, 6, stop, num_beams=3)
+        for mine, other in zip(ours, theirs, strict=True):
             assert mine == other[: len(mine)]
             ended += mine[-1] == stop
     assert ended > 3
