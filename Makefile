@@ -67,7 +67,7 @@ lab: $(STAMP) ## open the notebooks in JupyterLab
 app: $(STAMP) ## serve the playground as a web application (PROFILE=…, or MODEL=your/best_model)
 	@echo "Open the address below in a browser; only who has its token can use the playground."
 	@SEQLM_PROFILE=$(PROFILE) SEQLM_MODEL="$$MODEL" JUPYTER_PATH=notebooks/app \
-		$(BIN)/voila notebooks/07_playground.ipynb --template seqlm --no-browser \
+		$(BIN)/voila notebooks/08_playground.ipynb --template seqlm --no-browser \
 		--Voila.auto_token=True
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data

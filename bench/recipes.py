@@ -1,7 +1,7 @@
 """Training recipes over several seeds: NLL on val against tokens seen and against seconds.
 
 `python bench/recipes.py` trains the digits with the settings the project began with, with AdamW as
-it was tuned first, and with notebook 3's own settings, three seeds each. It writes recipes.json,
+it was tuned first, and with notebook 4's own settings, three seeds each. It writes recipes.json,
 recipes.md and recipes.png to bench/results. Runs are kept in outputs/recipes, and what is finished
 is not run again. A busy machine spoils only the seconds, so these are a recipe's steps times the
 median of its step, and all steps are timed side by side; evaluation is not counted.
@@ -70,7 +70,7 @@ RECIPES = {
         TrainConfig(
             batch_size=64, num_epochs=1.0, optimizer="muon", learning_rate=3e-3, evals=9, patience=0
         ),
-        "Muon with AdamW, batch 64, rate 3e-3; one epoch (notebook 3's own settings)",
+        "Muon with AdamW, batch 64, rate 3e-3; one epoch (notebook 4's own settings)",
     ),
 }
 

@@ -26,7 +26,7 @@ SIZES = {
     "large": {"n_layer": 12, "n_head": 12, "n_embd": 768},
 }
 
-# What `seqlm infer`, the server and the playground generate with, chosen in notebook 6
+# What `seqlm infer`, the server and the playground generate with, chosen in notebook 7
 # (docs/experiments.md); SampleConfig's own defaults are the model itself.
 DRAWING = {"temperature": 0.9, "top_p": 0.95, "guidance": 1.5}
 

@@ -36,7 +36,7 @@ class Notebook:
 
     @property
     def name(self) -> str:
-        """The file's name without number and ending: "evaluate" for 05_evaluate.ipynb."""
+        """The file's name without number and ending: "evaluate" for 06_evaluate.ipynb."""
         return re.sub(r"^\d+_", "", self.path.stem)
 
 

@@ -132,7 +132,7 @@ def infer_settings(capsys, *words) -> dict:
 
 
 def test_infer_draws_as_the_readme_and_notebook_6_do(capsys):
-    notebook = json.loads((ROOT / "notebooks/06_sample.ipynb").read_text())
+    notebook = json.loads((ROOT / "notebooks/07_sample.ipynb").read_text())
     (parameters,) = (
         "".join(cell["source"])
         for cell in notebook["cells"]

@@ -116,7 +116,7 @@ def test_a_notebook_that_does_not_describe_itself_is_refused(tmp_path):
 def test_only_plain_names_of_figures_are_removed(tmp_path):
     ws, notebook = Workspace("smoke", tmp_path), read_notebooks()["sample"]
     write_json(
-        ws.outputs / "notebooks" / "06_sample.json",
+        ws.outputs / "notebooks" / "07_sample.json",
         {"figures": ["../kept.png", str(tmp_path / "kept.png"), "old.png"]},
     )
     for path in (ws.figures / "old.png", ws.outputs / "kept.png", tmp_path / "kept.png"):
@@ -129,7 +129,7 @@ def test_only_plain_names_of_figures_are_removed(tmp_path):
 @pytest.mark.parametrize("stamp", [[1], {"figures": "kept.png"}, {"figures": [1, None]}, "x"])
 def test_a_stamp_that_is_none_removes_nothing_and_is_not_fresh(tmp_path, stamp):
     ws, notebook = Workspace("smoke", tmp_path), read_notebooks()["sample"]
-    path = ws.outputs / "notebooks" / "06_sample.json"
+    path = ws.outputs / "notebooks" / "07_sample.json"
     write_json(path, stamp)
     write_text(ws.figures / "kept.png", "x")
     assert not pipeline._is_fresh(ws, notebook, "fingerprint")

@@ -18,7 +18,7 @@ from seqlm.config import DRAWING, SampleConfig
 from seqlm.data.tokens import draw_layout
 from seqlm.playground.player import Player
 
-NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "07_playground.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "notebooks" / "08_playground.ipynb"
 # Tall, because JupyterLab takes cells that are far out of sight from the page.
 SCREEN = {"viewport": {"width": 1280, "height": 4200}}
 ROLES = (

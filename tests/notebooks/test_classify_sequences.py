@@ -1,4 +1,4 @@
-"""Notebook 4: Bayes' rule equals likelihoods computed by hand; experts are multiplied."""
+"""Notebook 5: Bayes' rule equals likelihoods computed by hand; experts are multiplied."""
 
 from types import SimpleNamespace
 

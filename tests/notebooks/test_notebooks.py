@@ -169,7 +169,7 @@ def test_what_a_reader_overwrote_is_made_again(replayed):
     extra = ws.figures / "no_longer_made.png"
     extra.write_bytes((ws.figures / "drawn_default.png").read_bytes())
     write_json(ws.metrics_path("sample"), {**ws.metrics("sample"), "seed": 99})
-    stamp_path = ws.outputs / "notebooks" / "06_sample.json"
+    stamp_path = ws.outputs / "notebooks" / "07_sample.json"
     stamp = read_json(stamp_path)
     write_json(stamp_path, {**stamp, "figures": [*stamp["figures"], extra.name]})
     done = pipeline.run_pipeline(ws, laboratory=True, log=lambda line: None)
