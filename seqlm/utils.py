@@ -1,4 +1,4 @@
-"""Text files, JSON, hashes, fingerprints of code, durations, versions."""
+"""Text files, templates, JSON, hashes, fingerprints of code, durations, versions."""
 
 from __future__ import annotations
 
@@ -16,11 +16,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from seqlm.atomic import atomic_path
 from seqlm.errors import DataError, SeqlmError
 
 PACKAGE = Path(__file__).parent
+_TEMPLATES = Environment(
+    loader=FileSystemLoader(PACKAGE, encoding="utf-8"),
+    autoescape=lambda name: name.endswith(".html"),
+    undefined=StrictUndefined,
+    keep_trailing_newline=True,
+)
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -55,6 +62,14 @@ def _plain(value: Any, path: str, key: str) -> Any:
     if isinstance(value, (list, tuple)):
         return [_plain(v, path, f"{key}[{i}]") for i, v in enumerate(value)]
     raise SeqlmError(f"{path}: {key or 'value'}: a {type(value).__name__} cannot be put into JSON")
+
+
+def fill_template(path: str, /, **values: Any) -> str:
+    """The text of a file in this package, "training/report.md" for one, filled in by Jinja.
+
+    In an .html file `values` are escaped. Raises jinja2.UndefinedError for a missing one.
+    """
+    return _TEMPLATES.get_template(path).render(values)
 
 
 def read_text(path: str | Path) -> str:

@@ -35,7 +35,7 @@ from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
 from seqlm.models.gpt2 import is_classifier, load_model
 from seqlm.ownership import check_output, locked
-from seqlm.utils import write_text
+from seqlm.utils import fill_template, write_text
 
 TOLERANCE = 1e-4  # how far a logit may be from torch's
 ROUNDING = 1e-5  # and that share of the logit, for models whose logits go into the hundreds
@@ -266,9 +266,9 @@ def onnx_card(
         license=license,
         tags=["onnx", "gpt2", "seqlm", "token-sequences"],
     )
-    filled = ModelCard.from_template(
-        front,
-        Path(__file__).with_name("onnx_card.md"),
+    return fill_template(
+        "deploy/onnx_card.md",
+        card_data=front.to_yaml(),
         config=config,
         classifies=classifies,
         width=config.n_embd // config.n_head,
@@ -277,4 +277,3 @@ def onnx_card(
         difference=f"{difference:.1e}",
         loss=loss,
     )
-    return f"{filled}\n"

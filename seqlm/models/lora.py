@@ -10,12 +10,12 @@ import copy
 import warnings
 from pathlib import Path
 
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import ModelCardData
 from peft import LoraConfig, PeftModel
 from transformers import PreTrainedModel
 
 from seqlm.models.gpt2 import build_seeded, is_classifier
-from seqlm.utils import write_text
+from seqlm.utils import fill_template, write_text
 
 ADAPTER = "adapter"
 
@@ -71,9 +71,9 @@ def add_lora(
 def _adapter_card(model: LoraModel) -> str:
     adapter, base = model.peft_config["default"], model.get_base_model()
     classifies = is_classifier(base)
-    card = ModelCard.from_template(
-        ModelCardData(library_name="peft", tags=["lora", "gpt2", "seqlm"]),
-        Path(__file__).with_name("adapter_card.md"),
+    return fill_template(
+        "models/adapter_card.md",
+        card_data=ModelCardData(library_name="peft", tags=["lora", "gpt2", "seqlm"]).to_yaml(),
         adapter=adapter,
         base=adapter.base_model_name_or_path,
         kind=f"AutoModelFor{'SequenceClassification' if classifies else 'CausalLM'}",
@@ -81,4 +81,3 @@ def _adapter_card(model: LoraModel) -> str:
         grows=bool(adapter.trainable_token_indices),
         vocab_size=base.config.vocab_size,
     )
-    return f"{card}\n"

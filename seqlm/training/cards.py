@@ -12,59 +12,10 @@ from seqlm.evaluation.significance import baseline_verdict
 from seqlm.evaluation.tables import code_span, escape_markdown, run_table
 from seqlm.plots.style import DPI
 from seqlm.plots.training import LOSSES, plot_training_process
-from seqlm.utils import format_duration, write_text
+from seqlm.utils import fill_template, format_duration, write_text
 
 PROCESS = "training_process"
 OPTIMIZERS = {"adamw": "AdamW", "muon": "Muon and AdamW"}
-CARD = """---
-{front_matter}
----
-
-# {name}
-
-A small GPT-2 that {does} sequences of code tokens, trained with seqlm. Its vocabulary has \
-{vocab_size:,} tokens; white space stands between one token and the next. Data: {data}.
-
-## How to load it
-
-From inside this folder, or with its path in place of the dot:
-
-```python
-from transformers import {kind}, GPT2Tokenizer
-model = {kind}.from_pretrained(".")
-tokenizer = GPT2Tokenizer.from_pretrained(".")
-ids = tokenizer("<IMG>", return_tensors="pt").input_ids
-```
-
-## How well it does
-
-{metrics}
-
-## How it was trained
-
-{training}
-
-## Limits
-
-- It knows the tokens of its vocab.json and nothing else: no words, no pictures.
-- The intervals speak of other rows of the same kind, not of other data or another training run.
-- {limit}
-
-## Licence
-
-{licence}
-"""
-LM_LIMIT = (
-    "NLL and perplexity of codes are the numbers to compare; those of all tokens are flattered by "
-    "structural tokens that are nearly free."
-)
-CLASSIFIER_LIMIT = (
-    "Its input must end at `<CLS>`: a row with the class token in it gives the answer away."
-)
-UNKNOWN_LICENCE = (
-    "seqlm cannot know the licence of {file}, which decides. Before you share this folder, put the "
-    "licence you choose in place of `unknown` at the top of this file."
-)
 
 
 def model_card(
@@ -78,17 +29,19 @@ def model_card(
     """README.md of a model directory; arguments as in `runs.save_model_cards`, `data` in a line."""
     classifies = "class_nll" in record["best"]
     name = "seqlm classifier" if classifies else "seqlm language model"
-    return CARD.format(
+    return fill_template(
+        "training/model_card.md",
         front_matter=_front_matter(name, classifies, values or {}, file, split),
         name=name,
-        does="classifies" if classifies else "continues",
+        classifies=classifies,
         vocab_size=vocab_size,
         data=data,
         kind="GPT2ForSequenceClassification" if classifies else "GPT2LMHeadModel",
-        metrics=_test_metrics(record, values) if values else _val_metrics(record),
+        record=record,
+        table=run_table(values) if values else "",
+        val_numbers=_val_numbers(record["best"]),
         training=_describe_training(record),
-        limit=CLASSIFIER_LIMIT if classifies else LM_LIMIT,
-        licence=UNKNOWN_LICENCE.format(file=code_span(file)) if file else "MIT, as seqlm itself.",
+        file=code_span(file) if file else "",
     )
 
 
@@ -139,25 +92,9 @@ def _hub_metrics(values: Mapping) -> Iterator[tuple[str, str, float]]:
             yield kind, f"{name} (95 % interval {e.format_interval()}, n = {e.n:,})", e.value
 
 
-def _test_metrics(record: Mapping, values: Mapping) -> str:
-    best, last, table = record["best"]["step"], record["steps"], run_table(values)
-    if best == last:
-        return table
-    return (
-        f"{table}\n\nThese numbers, and those at the top of this file, are best_model's, the "
-        f"checkpoint of step {best:,}; final_model is the model after step {last:,}."
-    )
-
-
-def _val_metrics(record: Mapping) -> str:
-    best = record["best"]
+def _val_numbers(best: Mapping) -> list[str]:
     numbers = [f"{name} {best[key]:.3f}" for key, name in LOSSES.items() if key in best]
-    numbers += [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
-    return (
-        f"On the validation rows, at step {best['step']:,}: {', '.join(numbers)} (NLL in nats). "
-        "These rows also chose the checkpoint, so the numbers flatter a little; the run's report "
-        "has the test split, with intervals and baselines."
-    )
+    return numbers + [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
 
 
 def _describe_training(record: Mapping) -> str:
@@ -206,16 +143,13 @@ def write_report(directory: Path, record: Mapping, values: Mapping) -> None:
     with atomic_path(picture) as aside:
         figure.savefig(aside, dpi=DPI, metadata={"Software": None})
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
-    parts = [
-        "# How this run went",
-        _verdict(values),
-        run_table(values),
-        "## Training",
-        _describe_training(record),
-        f"![{escape_markdown(figure.alt)}]({picture.name})",
-        "## The baselines" if baselines else "",
-        "\n".join(f"- {baseline_name(k)}: {v['description']}" for k, v in baselines.items()),
-        "Each number has its 95 % interval and n, the independent rows it rests on; rows that name "
-        "one source count as one.",
-    ]
-    write_text(picture.with_name("report.md"), "\n\n".join(filter(None, parts)) + "\n")
+    text = fill_template(
+        "training/report.md",
+        verdict=_verdict(values),
+        table=run_table(values),
+        training=_describe_training(record),
+        alt=escape_markdown(figure.alt),
+        picture=picture.name,
+        baselines={baseline_name(k): v["description"] for k, v in baselines.items()},
+    )
+    write_text(picture.with_name("report.md"), text)
