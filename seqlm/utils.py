@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from seqlm.atomic import atomic_path
 from seqlm.errors import DataError, SeqlmError
@@ -28,6 +28,7 @@ _TEMPLATES = Environment(
     undefined=StrictUndefined,
     keep_trailing_newline=True,
 )
+_TEMPLATES.filters["short"] = "{:.5g}".format  # numbers in SVG
 
 
 def write_text(path: str | Path, text: str) -> None:
@@ -64,12 +65,17 @@ def _plain(value: Any, path: str, key: str) -> Any:
     raise SeqlmError(f"{path}: {key or 'value'}: a {type(value).__name__} cannot be put into JSON")
 
 
-def fill_template(path: str, /, **values: Any) -> str:
-    """The text of a file in this package, "training/report.md" for one, filled in by Jinja.
+def load_template(path: str) -> Template:
+    """The Jinja template `path` of this package; in an .html file what is filled in is escaped."""
+    return _TEMPLATES.get_template(path)
 
-    In an .html file `values` are escaped. Raises jinja2.UndefinedError for a missing one.
+
+def fill_template(path: str, /, **values: Any) -> str:
+    """A Jinja template filled in, "training/report.md" for one.
+
+    Raises jinja2.UndefinedError for a value that is missing.
     """
-    return _TEMPLATES.get_template(path).render(values)
+    return load_template(path).render(values)
 
 
 def read_text(path: str | Path) -> str:
