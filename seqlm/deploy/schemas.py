@@ -1,7 +1,6 @@
 """Requests to a served model and its answers, as strict pydantic models."""
 
 import json
-from html import escape
 from typing import Annotated
 
 from fastapi.exception_handlers import http_exception_handler
@@ -24,6 +23,7 @@ from seqlm.config import DRAWING, SampleConfig, Strategy
 from seqlm.deploy.middleware import TICKET
 from seqlm.errors import printable
 from seqlm.models.generation import NextToken
+from seqlm.utils import fill_template
 
 MAX_SENTENCES = 64  # generated side by side for one request, beams counted
 MAX_TOKENS = 2**16  # in a prompt or a row; what the model has room for is far less
@@ -184,12 +184,6 @@ def _refusal(problems: list[tuple[str, str]]) -> JSONResponse:
 async def docs_page(request: Request) -> HTMLResponse:
     """What FastAPI knows of each endpoint, as a page without scripts."""
     described = request.app.openapi()
-    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>seqlm</title><h1>seqlm</h1>"]
-    for path, methods in described["paths"].items():
-        for method, about in methods.items():
-            parts.append(f"<h2>{method.upper()} {path}</h2><p>{escape(about['summary'])}</p>")
-    for name, schema in described["components"]["schemas"].items():
-        written = escape(json.dumps(schema, indent=2))
-        parts.append(f"<h2 id={name}>{name}</h2><pre>{written}</pre>")
-    safe = {"content-security-policy": "default-src 'none'"}
-    return HTMLResponse("\n".join(parts), headers=safe)
+    schemas = {k: json.dumps(v, indent=2) for k, v in described["components"]["schemas"].items()}
+    page = fill_template("deploy/docs.html", paths=described["paths"], schemas=schemas)
+    return HTMLResponse(page, headers={"content-security-policy": "default-src 'none'"})

@@ -20,7 +20,7 @@ from seqlm.training.replay import keep_unseen, learned_rows, read_learned, with_
 from seqlm.training.tasks import train_rows, validation_metric
 from seqlm.training.timing import processes
 from seqlm.training.train import check_run, owned, train_model
-from seqlm.utils import read_text, write_text
+from seqlm.utils import fill_template, read_text, write_text
 
 
 @dataclass(frozen=True, eq=False)
@@ -216,26 +216,15 @@ def _save(
         note=f"{note}; {mixture}" if mixture else note,
         codebook=codebook if codebook.is_file() else None,
     )
-    report, text = directory / "report.md", _report_text(settings, mixture)
     lines = change_lines(changes)
-    listed = "\n".join(f"- {escape_markdown(line)}" for line in lines)
-    section = f"## What fine-tuning changed\n\n{text}\n\n{listed}\n"
-    write_text(report, f"{read_text(report)}\n{section}")
-    print(printable("\n".join(lines)))
-
-
-def _report_text(settings: Mapping, mixture: str) -> str:
-    new, lora = settings["new_tokens"], settings["lora"]
-    by = f" by LoRA of rank {lora['rank']}" if lora else ""
-    text = (
-        f"It started from {code_span(settings['from'])}; {settings['trained']:,} of "
-        f"{settings['parameters']:,} parameters were trained{by}."
+    section = fill_template(
+        "training/finetuned.md",
+        **about,
+        start=code_span(settings["from"]),
+        new=[*map(code_span, settings["new_tokens"])],
+        mixture=mixture,
+        lines=[*map(escape_markdown, lines)],
     )
-    if new:
-        tokens = f"{len(new):,} tokens were" if len(new) > 1 else "1 token was"
-        first, last = code_span(new[0]), code_span(new[-1])
-        span = f"from {first} to {last}" if len(new) > 1 else first
-        text += f" {tokens} appended to its vocabulary, {span}."
-    if mixture:
-        text += f" To forget less, {mixture}; the baselines have learned from the new ones alone."
-    return f"{text} Both models were measured on the same rows."
+    report = directory / "report.md"
+    write_text(report, read_text(report) + section)
+    print(printable("\n".join(lines)))
