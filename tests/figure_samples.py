@@ -1,10 +1,13 @@
 """Sample data for every figure, one registry of figures, and what every figure must pass."""
 
 import io
+from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
+from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -18,20 +21,17 @@ from samples import BASELINES, classes, number, record, share, values
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
+from seqlm.evaluation.estimates import as_estimate
 from seqlm.models.tracing import Trace
-from seqlm.plots.comparisons import plot_baselines, plot_comparisons, plot_forgetting
+from seqlm.plots import style
+from seqlm.plots.comparisons import plot_baselines, plot_comparisons
 from seqlm.plots.evaluation import (
     plot_confusion_matrix,
     plot_next_tokens,
     plot_nll_by_position,
     plot_reliability,
 )
-from seqlm.plots.experiments import (
-    plot_gap_to_entropy,
-    plot_growth,
-    plot_label_efficiency,
-    plot_traps,
-)
+from seqlm.plots.experiments import plot_gap_to_entropy, plot_traps
 from seqlm.plots.images import (
     plot_code_frequencies,
     plot_codebook,
@@ -43,7 +43,26 @@ from seqlm.plots.images import (
 from seqlm.plots.sampling import plot_diversity, plot_nearest_distances
 from seqlm.plots.summary import plot_summary
 from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
-from seqlm.plots.training import plot_finetuning_process, plot_training_process
+from seqlm.plots.training import plot_training_process
+
+ROOT = Path(__file__).parents[1]
+
+# --- figures that notebooks of the laboratory draw in cells of their own --------------------------
+
+
+def functions_of(name: str, ids: Sequence[str], **names) -> dict:
+    """What the cells with these ids define; `names` are variables of earlier cells."""
+    names |= {"np": np, "style": style, "as_estimate": as_estimate}
+    cells = nbformat.read(ROOT / f"notebooks/laboratory/{name}.ipynb", as_version=4).cells
+    for cell in (cell for cell in cells if cell.id in ids):
+        exec(cell.source.partition("\n\n\nws.show(")[0], names)
+    return names
+
+
+plot_curves = functions_of("label_efficiency", ("11-16", "11-17", "11-18"))["plot_curves"]
+fine_tuning = functions_of("fine_tuning", ("09-34", "09-35", "09-36"))
+plot_courses, plot_forgetting = fine_tuning["plot_courses"], fine_tuning["plot_forgetting"]
+plot_growth = functions_of("scale_up", ("13-23", "13-12"), repeats=6)["plot_growth"]
 
 # --- images and the codebook ---------------------------------------------------------------------
 
@@ -175,12 +194,8 @@ ENTROPY = number(1.5, "nats per code", 900)
 GROWTH = {
     "width": {
         "sizes": [64, 128, 256],
-        "seconds": [
-            number(0.1, "seconds", 6),
-            number(0.1, "seconds", 6),
-            number(0.4, "seconds", 6),
-        ],
-        "exponent": number(2.0, "", 6),
+        "seconds": [as_estimate(number(x, "seconds", 6)) for x in (0.1, 0.1, 0.4)],
+        "exponent": as_estimate(number(2.0, "", 6)),
         "intercept": float(np.log(0.4 / 256**2)),
         "fitted": 2,
     },
@@ -238,7 +253,7 @@ FIGURES = {
     "training, own data": lambda: plot_training_process(OWN),
     "training, classifier": lambda: plot_training_process(CLASSIFIER),
     "training, nothing logged": lambda: plot_training_process(BARE),
-    "fine-tuning": lambda: plot_finetuning_process(RUNS, KINDS, "Fine-tuning", 180),
+    "fine-tuning": lambda: plot_courses(RUNS, KINDS, "Fine-tuning (n = 180)"),
     "baselines": lambda: plot_baselines(
         {"GPT": share(0.9), "a": share(0.95), "b": share(0.1)}, "Classes", "accuracy"
     ),
@@ -269,8 +284,8 @@ FIGURES = {
     "summary, evaluated only": lambda: plot_summary(
         values("train_causal_lm"), None, values("evaluate"), None
     ),
-    "label efficiency": lambda: plot_label_efficiency(CURVES, "Few labels"),
-    "label efficiency, one method": lambda: plot_label_efficiency(
+    "label efficiency": lambda: plot_curves(CURVES, "Few labels"),
+    "label efficiency, one method": lambda: plot_curves(
         {SCRATCH: curve(0.4, ("1", "10"))}, "Few labels"
     ),
     "traps": lambda: plot_traps(TRAPS, "Traps"),

@@ -1,4 +1,4 @@
-"""Figures that compare models: with baselines, in pairs, before and after fine-tuning."""
+"""Figures that compare models: with baselines, and in pairs."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -147,22 +147,3 @@ def _draw_differences(ax: Axes, rows: Sequence[Mapping]) -> None:
         f"first minus second, in {unit} ({better} of zero: the first is better)\n"
         f"{format_n(differences)}, bars: 95 % intervals", fontsize=style.SMALL,
     )  # fmt: skip
-
-
-@styled
-def plot_forgetting(models: Mapping[str, Mapping[str, Mapping]], heading: str) -> Figure:
-    """Nats per code of each model, ranked on each kind of rows; the first, the old, stands out.
-
-    `models` holds for each model and each kind of rows {"code_nll": Estimate}; a kind of rows may
-    be missing for all but the first model.
-    """
-    old = next(iter(models))
-    figure, kinds = canvas(len(models[old]) * (0.9 + 0.33 * len(models)), heading), models[old]
-    figure.get_layout_engine().set(h_pad=0.11)
-    sentences = []
-    for ax, kind in zip(figure.subplots(len(kinds), squeeze=False)[:, 0], kinds, strict=True):
-        nats = {name: of[kind]["code_nll"] for name, of in models.items() if kind in of}
-        words = draw_ranking(ax, nats, [old], "nats per code, lower is better")
-        ax.set_title(f"on {kind}", fontweight="bold")
-        sentences.append(f"On {kind}, {words}")
-    return finish(figure, f"{heading}.", *sentences)

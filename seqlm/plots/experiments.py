@@ -1,4 +1,4 @@
-"""Figures of the laboratory: few labels, bugs, a source of known entropy, the cost of growth."""
+"""Figures of the notebook of common bugs: the bugs, and a source of known entropy."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -6,58 +6,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
 
 from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, format_number
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, label_at_right, styled
 
-CHANCE = 0.1  # ten classes, equally common
 CLOSE = 0.01  # nats per code: a gap to the entropy that counts as reached
-
-
-@styled
-def plot_label_efficiency(curves: Mapping[str, Mapping[str, Mapping]], heading: str) -> Figure:
-    """Accuracy of each method by the number of labelled images per class.
-
-    `curves` holds for each method and each size ("1", "2", … "all") {"mean": Estimate, "runs":
-    [Estimate, …], "labelled": n}, one run per seed, n labelled images in all of the ten classes.
-    """
-    figure = canvas(4.5, heading)
-    ax = figure.add_subplot()
-    ax.axhline(CHANCE, **style.DASHED)
-    labels: list[tuple] = [(None, CHANCE, f"chance: {CHANCE:.0%}", None)]
-    ticks: dict[float, str] = {}
-    everything, sentences = [], []
-    for j, (name, sizes) in enumerate(curves.items()):
-        cells, look = list(sizes.values()), style.SERIES[j % len(style.SERIES)]
-        each = [cell["labelled"] * CHANCE for cell in cells]
-        for x, k in zip(each, sizes, strict=True):
-            ticks[x] = f"all ({x:.0f})" if k == "all" else k
-        # Side by side, so that bars at one size do not hide each other.
-        places = np.array(each) * 1.09 ** (j - (len(curves) - 1) / 2)
-        means = [as_estimate(cell["mean"]) for cell in cells]
-        draw_estimates(ax, places, means, *look)
-        runs = [[as_estimate(run).value for run in cell["runs"]] for cell in cells]
-        ax.plot(places * 1.04, runs, ".", color=look[0], ms=4.5, mew=0)  # a line for each seed
-        text = textwrap.fill(f"{name} {means[-1].format_value()}", 24)
-        labels.append((places[-1], means[-1].value, text, "bold"))
-        words = [f"{e.format()} with {k}" for e, k in zip(means, sizes, strict=True)]
-        sentences.append(f"{name}: {'; '.join(words)}.")
-        everything += means
-    ax.set_xscale("log")
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.set_xticks(sorted(ticks), [ticks[x] for x in sorted(ticks)])
-    ax.set(ylim=(0, 1.02), ylabel="accuracy")
-    ax.yaxis.set_major_formatter(style.percent)
-    ax.grid(axis="y")
-    label_at_right(ax, labels, 0.115)
-    n = f"{format_n(everything)}, means of {len(runs[0])} seeds"
-    label = f"labelled images per class (logarithmic)  ·  {n} (small dots), bars: 95 % intervals"
-    ax.set_xlabel(label, fontsize=style.SMALL, loc="left")
-    start = f"{heading}: accuracy by labelled images per class, {n}, 95 % intervals"
-    return finish(figure, f"{start}; chance is {CHANCE:.0%}.", *sentences)
 
 
 @styled
@@ -191,44 +146,4 @@ def plot_gap_to_entropy(
         f"{nats[-1]:.3f} after {tokens[-1]:,.0f} tokens; source {entropy.format()}. "
         f"Gap {gaps[-1]:+.4f}; within {CLOSE:g}: {reached}.",
         f"Baselines (dashed): {', '.join(above)}." if above else "",
-    )
-
-
-@styled
-def plot_growth(curves: Mapping[str, Mapping], heading: str) -> Figure:
-    """Seconds per training step against each quantity that grows, on logarithmic axes.
-
-    `curves` holds for each quantity {"sizes", "seconds": [Estimate, ...], "exponent": Estimate,
-    "intercept", "fitted": n}: the line seconds = exp(intercept) size^exponent is fitted to the
-    largest n sizes, and dashed below them.
-    """
-    rows, columns = -(-len(curves) // 2), min(2, len(curves))
-    figure = canvas(max(3.2, 2.6 * rows), heading)
-    panels = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-    sentences = []
-    for ax, (name, curve) in zip(panels, curves.items(), strict=False):
-        sizes = np.array(curve["sizes"], float)
-        seconds = [as_estimate(e) for e in curve["seconds"]]
-        exponent, first = as_estimate(curve["exponent"]), len(sizes) - curve["fitted"]
-        line = np.exp(curve["intercept"]) * sizes**exponent.value
-        ax.plot(sizes[: first + 1], line[: first + 1], **style.DASHED)
-        ax.plot(sizes[first:], line[first:], color=style.ORANGE, lw=2)
-        draw_estimates(ax, sizes, seconds, style.BLUE, filled=True)
-        ax.set(yscale="log", xlabel=f"{name} (logarithmic)")
-        ax.set_title(f"{name}: exponent {exponent.format()}", fontweight="bold")
-        style.log_x_axis(ax)
-        ax.set_xticks(sizes, [f"{size:,.0f}" for size in sizes])
-        ax.xaxis.set_minor_locator(NullLocator())
-        ax.yaxis.set_major_formatter("{x:g}")
-        ax.grid()
-        times = " to ".join(f"{e.value:.3f} s" for e in (seconds[0], seconds[-1]))
-        sentences.append(f"{ax.get_title('left')}, {times}.")
-    timings = [as_estimate(e) for curve in curves.values() for e in curve["seconds"]]
-    label = f"seconds per step ({format_n(timings)}; bars: 95 %)"
-    figure.supylabel(label, fontsize=style.SMALL)
-    return finish(
-        figure,
-        f"{heading}: seconds per training step, medians of {format_n(timings)} timings; lines are "
-        "fitted to the largest sizes and dashed below.",
-        *sentences,
     )

@@ -1,4 +1,4 @@
-"""Figures of training: losses, accuracy, learning rate, and the course of fine-tuning."""
+"""Figures of training: losses, accuracy and learning rate."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -158,33 +158,3 @@ def _describe_training(record: Mapping, baselines: Mapping[str, float], rows: st
         dashed = [f"{baseline_name(name)} {nats:.2f}" for name, nats in baselines.items()]
         sentences.append(f"Baselines (dashed): {', '.join(dashed)}.")
     return sentences
-
-
-@styled
-def plot_finetuning_process(
-    runs: Mapping[str, Mapping[str, Sequence]], names: Sequence[str], heading: str, n: int
-) -> Figure:
-    """Nats per code on val during fine-tuning: the new rows on the left, the old on the right.
-
-    `runs` holds for each run {"step", "new", "old"}; `names` are those of the two kinds of rows,
-    `n` the number of images of val.
-    """
-    figure = canvas(3.7, f"{heading} (n = {n:,} images of val)")
-    panels = figure.subplots(1, 2, sharey=True)
-    for (run, curves), (colour, marker, line) in zip(runs.items(), cycle(style.SERIES)):
-        for ax, key in zip(panels, ("new", "old"), strict=True):
-            ax.plot(curves["step"], curves[key], color=colour, ls=line, marker=marker, ms=5,
-                    lw=1.8, mfc="white", label=run)  # fmt: skip
-    for ax, name in zip(panels, names, strict=True):
-        ax.set_title(name)
-        ax.set_xlabel("steps", fontsize=style.SMALL)
-        ax.grid(axis="y")
-    panels[0].set_ylabel("nats per code (read layout)")
-    last = [(curves["step"][-1], curves["old"][-1], run) for run, curves in runs.items()]
-    label_at_right(panels[1], [(x, y, f"{run} {y:.2f}", "bold") for x, y, run in last])
-    ends = [
-        f"{run}, {curves['step'][-1]:,} steps: {names[0]} {curves['new'][0]:.2f} to "
-        f"{curves['new'][-1]:.2f}, {names[1]} {curves['old'][0]:.2f} to {curves['old'][-1]:.2f}."
-        for run, curves in runs.items()
-    ]
-    return finish(figure, f"{heading}, n = {n:,} images of val: nats per code by step.", *ends)

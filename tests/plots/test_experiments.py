@@ -1,4 +1,4 @@
-"""Figures of the laboratory: places on axes, verdicts and gaps."""
+"""Figures of experiments: places on axes, verdicts and gaps."""
 
 import pytest
 from figure_samples import (
@@ -10,16 +10,17 @@ from figure_samples import (
     curve,
     drawn,
     lines_with,
+    plot_curves,
     trap,
     words,
 )
 
 from seqlm.evaluation.estimates import Estimate
-from seqlm.plots.experiments import _verdict, plot_gap_to_entropy, plot_label_efficiency
+from seqlm.plots.experiments import _verdict, plot_gap_to_entropy
 
 
 def test_accuracies_stand_at_their_number_of_labels_and_all_at_its_own():
-    figure = plot_label_efficiency({SCRATCH: curve(0.3)}, "Few labels")
+    figure = plot_curves({SCRATCH: curve(0.3)}, "Few labels")
     (ax,) = figure.axes
     ticks = {t.get_text(): x for t, x in zip(ax.get_xticklabels(), ax.get_xticks(), strict=True)}
     assert ticks.pop("all (126)") == pytest.approx(125.7)
