@@ -1,13 +1,10 @@
 """Sample data for every figure, one registry of figures, and what every figure must pass."""
 
 import io
-from collections.abc import Sequence
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 from types import SimpleNamespace
 
-import nbformat
 import numpy as np
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -16,7 +13,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from samples import BASELINES, classes, number, record, share, values
+from samples import BASELINES, cells_of, classes, number, record, share, values
 
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
@@ -45,24 +42,14 @@ from seqlm.plots.summary import plot_summary
 from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
 from seqlm.plots.training import plot_training_process
 
-ROOT = Path(__file__).parents[1]
-
 # --- figures that notebooks of the laboratory draw in cells of their own --------------------------
 
 
-def functions_of(name: str, ids: Sequence[str], **names) -> dict:
-    """What the cells with these ids define; `names` are variables of earlier cells."""
-    names |= {"np": np, "style": style, "as_estimate": as_estimate}
-    cells = nbformat.read(ROOT / f"notebooks/laboratory/{name}.ipynb", as_version=4).cells
-    for cell in (cell for cell in cells if cell.id in ids):
-        exec(cell.source.partition("\n\n\nws.show(")[0], names)
-    return names
-
-
-plot_curves = functions_of("label_efficiency", ("11-16", "11-17", "11-18"))["plot_curves"]
-fine_tuning = functions_of("fine_tuning", ("09-34", "09-35", "09-36"))
+NAMES = {"np": np, "style": style}  # of earlier cells
+plot_curves = cells_of("label_efficiency", ("11-16", "11-17", "11-18"), **NAMES)["plot_curves"]
+fine_tuning = cells_of("fine_tuning", ("09-34", "09-35", "09-36"), **NAMES)
 plot_courses, plot_forgetting = fine_tuning["plot_courses"], fine_tuning["plot_forgetting"]
-plot_growth = functions_of("scale_up", ("13-23", "13-12"), repeats=6)["plot_growth"]
+plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot_growth"]
 
 # --- images and the codebook ---------------------------------------------------------------------
 

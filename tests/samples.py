@@ -4,9 +4,11 @@ import gzip
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -19,9 +21,17 @@ from seqlm.evaluation.scores import TokenScores
 from seqlm.plots.evaluation import plot_next_tokens
 from seqlm.plots.training import plot_training_process
 from seqlm.utils import write_json
-from seqlm.workspace import Workspace
+from seqlm.workspace import Workspace, read_notebooks
 
 VOCAB = default_vocab()
+
+
+def cells_of(notebook: str, ids: Sequence[str], **names) -> dict:
+    """What cells of a notebook define, but not show; `names` are variables of earlier cells."""
+    for cell in nbformat.read(read_notebooks()[notebook].path, as_version=4).cells:
+        if cell.id in ids:
+            exec(cell.source.partition("\n\n\nws.show(")[0], names)
+    return names
 
 
 def idx_bytes(values: np.ndarray) -> bytes:

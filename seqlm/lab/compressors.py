@@ -1,18 +1,15 @@
-"""General-purpose compressors as baselines: bits per image of xz, bz2 and zstd.
+"""General-purpose compressors as baselines: bits per image of those that a notebook defines.
 
 A model's negative log-likelihood in bits is the length it could compress to, so these numbers
 compare with `bits_per_image` of code tokens. Both leave out class and structural tokens.
 """
 
-import bz2
-import lzma
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from itertools import product
 
 import numpy as np
-import zstandard
 from scipy import stats
 
 from seqlm.config import DataConfig
@@ -21,7 +18,6 @@ from seqlm.evaluation.estimates import CONFIDENCE, UNKNOWN, Estimate
 
 UNIT = "bits per image"
 BLOCK = 20  # test images that the jackknife leaves out together
-BZ2_WINDOW = 890_000  # bz2 sorts 900 kB at a time and forgets what came before
 MOST_CODES = 2**16
 
 Pack = Callable[[np.ndarray, np.ndarray], bytes]  # codes (N, P), rank of each code by frequency
@@ -29,89 +25,23 @@ Size = Callable[[bytes], float]
 Learn = Callable[[bytes, int], Size]  # packed train rows, bytes of the rows to come
 
 
-def two_bytes(codes: np.ndarray, ranks: np.ndarray) -> bytes:
-    """Each code as a 16-bit number, low byte first."""
-    return codes.astype("<u2").tobytes()
-
-
-def commonest_first(codes: np.ndarray, ranks: np.ndarray) -> bytes:
-    """One byte for each of the 255 most frequent train codes; the others are prefixed by 255s."""
-    rank = ranks[codes].ravel()
-    lengths = rank // 255 + 1
-    packed = np.full(lengths.sum(), 255, dtype=np.uint8)
-    packed[lengths.cumsum() - 1] = rank % 255
-    return packed.tobytes()
-
-
-PACKINGS: dict[str, Pack] = {
-    "two bytes per code": two_bytes,
-    "one byte for common codes": commonest_first,
-}
-
-
-def _xz(data: bytes, **literals: int) -> int:
-    # Raw, because a container rounds sizes up to four bytes; the window covers all data.
-    window = max(4_096, len(data))
-    settings = {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": window}
-    return len(lzma.compress(data, lzma.FORMAT_RAW, filters=[settings | literals]))
-
-
-def _bz2(data: bytes) -> int:
-    return len(bz2.compress(data, 9))
-
-
-def _zstd(data: bytes, past: bytes = b"") -> int:
-    settings = zstandard.ZstdCompressionParameters.from_level(
-        zstandard.MAX_COMPRESSION_LEVEL,
-        source_size=len(data) + len(past),  # the window covers all data
-        format=zstandard.FORMAT_ZSTD1_MAGICLESS,
-        write_content_size=False,
-    )
-    raw = zstandard.DICT_TYPE_RAWCONTENT
-    extra = {"dict_data": zstandard.ZstdCompressionDict(past, raw)} if past else {}
-    return len(zstandard.ZstdCompressor(compression_params=settings, **extra).compress(data))
-
-
-def _appended(size: Size, window: int = 2**40) -> Learn:
-    """What rows cost that are appended to the train rows, as many as fit the window."""
-
-    def learn(past: bytes, room: int) -> Size:
-        kept = past[-max(window // 2, window - room) :]
-        before = size(kept)
-        return lambda data: size(kept + data) - before
-
-    return learn
-
-
-def _alone(size: Size) -> Learn:
-    return lambda past, room: size
-
-
-# xz models a byte after the byte before, or by its position in 16 bytes; chosen on val.
-_XZ = {"": partial(_xz, lc=3, lp=0, pb=2), ", by position": partial(_xz, lc=0, lp=4, pb=4)}
-
-METHODS: dict[str, dict[str, Learn]] = {
-    "xz": {setting: _appended(size) for setting, size in _XZ.items()},
-    "bz2": {"": _appended(_bz2, BZ2_WINDOW)},
-    "zstd": {"": _appended(_zstd)},
-    "zstd with the train rows as dictionary": {"": lambda past, room: partial(_zstd, past=past)},
-    "xz on test alone": {setting: _alone(size) for setting, size in _XZ.items()},
-    "bz2 on test alone": {"": _alone(_bz2)},
-    "zstd on test alone": {"": _alone(_zstd)},
-}
-
-
 def compressed_bits(
-    train_codes, test_codes, val_codes, n_codes: int = DataConfig.n_codes
+    methods: Mapping[str, Mapping[str, Learn]],
+    packings: Mapping[str, Pack],
+    train: np.ndarray,
+    val: np.ndarray,
+    test: np.ndarray,
+    n_codes: int = DataConfig.n_codes,
 ) -> dict[str, Estimate]:
-    """Name -> bits per image of the test rows, for every compressor. Codes are (rows, P) int.
+    """Name -> bits per image of the `test` codes, for every compressor. Codes are (rows, P) int.
 
-    A compressor learns from the train rows: its cost is size(train + test) - size(train); "on test
-    alone" sees none. How codes become bytes is chosen for each on val, and part of its name. "fixed
-    length" is P log2(n_codes). Intervals as in `jackknife`; all rows must be different images.
-    Raises DataError for codes that are not (rows, P) integers from 0 below `n_codes`.
+    `methods` holds for each compressor its settings: what a setting learns from packed train codes
+    is the size of further codes. How codes become bytes (one of `packings`) and the setting are
+    chosen for each on `val`, and part of its name. "fixed length" is P log2(n_codes). Intervals as
+    in `jackknife`; all rows must be different images. Raises DataError for codes that are not
+    (rows, P) integers from 0 below `n_codes`.
     """
-    train, val, test = splits = [np.asarray(c) for c in (train_codes, val_codes, test_codes)]
+    splits = train, val, test = [np.asarray(codes) for codes in (train, val, test)]
     for codes in splits:
         integers = codes.ndim == 2 and codes.size and codes.dtype.kind in "iu"
         if not integers or not 0 <= codes.min() <= codes.max() < n_codes <= MOST_CODES:
@@ -123,20 +53,20 @@ def compressed_bits(
     ranks = np.bincount(train.ravel(), minlength=n_codes).argsort(kind="stable")[::-1].argsort()
     fixed = test.shape[1] * float(np.log2(n_codes))
     results = {"fixed length": Estimate(fixed, fixed, fixed, len(test), UNIT)}
-    for name, settings in METHODS.items():
-        words, cost = _best_setting(settings, train, val, test, ranks)
+    for name, settings in methods.items():
+        words, cost = _best_setting(settings, packings, train, val, test, ranks)
         results[f"{name}, {words}"] = jackknife(cost, test)
     return results
 
 
 def _best_setting(
-    settings: dict[str, Learn], train, val, test, ranks: np.ndarray
+    settings: Mapping[str, Learn], packings: Mapping[str, Pack], train, val, test, ranks: np.ndarray
 ) -> tuple[str, Callable[[np.ndarray], float]]:
     """Packing and setting with the lowest cost on val: their names, and bits per image of codes."""
 
     def evaluate(choice: tuple[str, str]) -> tuple[float, str, Callable]:
         packing, setting = choice
-        pack = partial(PACKINGS[packing], ranks=ranks)
+        pack = partial(packings[packing], ranks=ranks)
         size = settings[setting](pack(train), max(len(pack(val)), len(pack(test))))
 
         def cost(codes: np.ndarray) -> float:
@@ -145,7 +75,7 @@ def _best_setting(
         return cost(val), packing + setting, cost
 
     with ThreadPoolExecutor() as pool:
-        return min(pool.map(evaluate, product(PACKINGS, settings)), key=lambda each: each[0])[1:]
+        return min(pool.map(evaluate, product(packings, settings)), key=lambda each: each[0])[1:]
 
 
 def jackknife(cost: Callable[[np.ndarray], float], codes: np.ndarray) -> Estimate:

@@ -6,11 +6,20 @@ import lzma
 import numpy as np
 import pytest
 import zstandard
+from samples import cells_of
 from scipy import stats
 
 from seqlm.errors import DataError
 from seqlm.lab import compressors
-from seqlm.lab.compressors import METHODS, PACKINGS, compressed_bits, jackknife
+from seqlm.lab.compressors import jackknife
+
+# The compressors and the forms of codes, as the notebook defines them.
+COMPETING = cells_of("competing_models", ("10-22", "10-24", "10-25", "10-26", "10-27"), np=np)
+METHODS, PACKINGS, appended = (COMPETING[k] for k in ("methods", "packings", "appended"))
+
+
+def compressed_bits(train, test, val, n_codes=500):
+    return compressors.compressed_bits(METHODS, PACKINGS, train, val, test, n_codes)
 
 
 def codes_of(n, seed, n_codes=500, per_row=16) -> np.ndarray:
@@ -102,12 +111,12 @@ def test_bz2_gets_as_many_train_rows_as_fit_its_window():
         return len(data) ** 2
 
     past, now = bytes(range(100)), b"now"
-    cost = compressors._appended(size, window=40)(past, 10)
+    cost = appended(size, window=40)(past, 10)
     assert seen == [past[-30:]], "the last that fit beside the test rows"
     assert cost(now) == 33**2 - 30**2
-    assert compressors._appended(size, window=40)(past, 1_000)(now) == 23**2 - 20**2
-    assert compressors._appended(size, window=400)(past, 10)(now) == 103**2 - 100**2
-    assert compressors._appended(size)(past, 10)(now) == 103**2 - 100**2
+    assert appended(size, window=40)(past, 1_000)(now) == 23**2 - 20**2
+    assert appended(size, window=400)(past, 10)(now) == 103**2 - 100**2
+    assert appended(size)(past, 10)(now) == 103**2 - 100**2
 
 
 def test_the_windows_of_xz_and_zstd_cover_all_data():
