@@ -21,12 +21,11 @@ from seqlm.data.build import ABOUT, IMAGES, SEQUENCES, load_pictures
 from seqlm.data.corpus import Corpus
 from seqlm.data.images import LEVELS, augmented_images
 from seqlm.data.records import Record
-from seqlm.data.tokens import KIND_CLASS
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.classical import classical_models
 from seqlm.evaluation.estimates import ENDS, Estimate, proportion
-from seqlm.evaluation.scores import class_probabilities, score_tokens
-from seqlm.models.gpt2 import load_classifier, load_lm
+from seqlm.evaluation.scores import class_probabilities
+from seqlm.models.gpt2 import load_classifier
 from seqlm.training.tasks import train_classifier
 from seqlm.utils import code_fingerprint, format_duration, read_json, sha256_of, write_json
 
@@ -61,19 +60,6 @@ def few_labels(corpus: Corpus, n_each: int | None, seed: int) -> list[Record]:
         order = rng.permutation(len(sources))[:n_each]
         chosen |= {list(sources)[i] for i in order}
     return [record for record in labelled if record.source in chosen]
-
-
-def check_saw_no_labels(lm_directory: Path, corpus: Corpus) -> None:
-    """Raise DataError when this language model expects a class after ``<CLS>``."""
-    prompts = corpus.to_classify("train")[0][:20]
-    rows = [[*prompt, class_id] for prompt in prompts for class_id in corpus.class_ids]
-    scores = score_tokens(load_lm(lm_directory), rows).of_kind(corpus.kinds, KIND_CLASS)
-    share = float(np.exp(-scores.nll).sum() / len(prompts))
-    if share > 0.5:
-        raise DataError(
-            f"{lm_directory}: after <CLS> this language model puts {share:.0%} on class tokens, so "
-            "it has read labels; train one on rows that end at <CLS>"
-        )
 
 
 def mean_over_seeds(correct: np.ndarray) -> Estimate:
@@ -133,7 +119,6 @@ def learning_curve(
     if any(each.max_steps < 1 or each.precision == "auto" for each in configs.values()):
         raise ConfigError("max_steps, precision: set both, the same for all numbers of labels")
     draws = {(n, seed): few_labels(corpus, n, seed) for n, seed in product(sizes, seeds)}
-    check_saw_no_labels(lm_directory, corpus)
     images = cache(partial(load_row_images, data_directory))
     training = results_path.parent / "training"
     runs: dict[str, Callable[[], np.ndarray]] = {}

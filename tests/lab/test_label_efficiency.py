@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from samples import cells_of
 
 from seqlm.config import DataFiles, TrainConfig
 from seqlm.data.build import SEQUENCES, VOCAB
@@ -22,7 +23,6 @@ from seqlm.lab.label_efficiency import (
     SCRATCH,
     SVM,
     SVM_AUGMENTED,
-    check_saw_no_labels,
     few_labels,
     learning_curve,
     load_row_images,
@@ -118,9 +118,13 @@ def test_a_language_model_that_has_read_labels_is_refused(corpus, blind, tiny, t
         SHORT, output_dir=tmp_path, batch_size=32, max_steps=40, learning_rate=1e-2, evals=1
     )
     train_lm(corpus, tiny, config, log=lambda line: None)
-    check_saw_no_labels(blind, corpus)
-    with pytest.raises(DataError, match=r"on class tokens, so it has read labels"):
-        check_saw_no_labels(tmp_path / "final_model", corpus)
+    for name, trained in (("blind", blind), ("seeing", tmp_path / "final_model")):
+        link = tmp_path / name / "language_model" / "best_model"
+        link.parent.mkdir(parents=True)
+        link.symlink_to(trained)
+    cells_of("label_efficiency", ("11-20",), folder=tmp_path / "blind", corpus=corpus)
+    with pytest.raises(DataError, match=r"it has read labels"):
+        cells_of("label_efficiency", ("11-20",), folder=tmp_path / "seeing", corpus=corpus)
 
 
 def simulated(rng, of_seed, of_image, n_seeds=5, n=200):
