@@ -9,9 +9,11 @@ import functools
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import matplotlib.style
 import numpy as np
+from matplotlib import rc_params_from_file
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
@@ -38,27 +40,7 @@ SERIES = (
     (SKY, "P", (0, (7, 2))),
     (GREY, "X", (0, (1, 2))),
 )
-_STYLE = {
-    "axes.titlesize": 10.5,
-    "axes.titlelocation": "left",
-    "axes.labelcolor": INK,
-    "axes.edgecolor": GREY,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-    "xtick.labelsize": SMALL,
-    "ytick.labelsize": SMALL,
-    "xtick.color": GREY,
-    "ytick.color": GREY,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "text.color": INK,
-    "legend.fontsize": SMALL,
-    "legend.frameon": False,
-    "hatch.linewidth": 0.6,
-    "image.interpolation": "nearest",
-}
+_STYLE = rc_params_from_file(Path(__file__).with_name("seqlm.mplstyle"), use_default_template=False)
 DASHED = {"color": GREY, "ls": (0, (4, 3)), "lw": 1}
 
 
