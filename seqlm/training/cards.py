@@ -112,27 +112,17 @@ def _describe_training(record: Mapping) -> str:
     )
 
 
-def _verdict(values: Mapping) -> str:
-    """Whether the model beats its baselines; "" where there are none."""
+def _against_baseline(values: Mapping) -> dict:
+    """The best baseline, and how the model compares with it; {} where there are none."""
     if "below_best_baseline" in values:
-        share = as_share(values["below_best_baseline"])
-        baseline = f"the best baseline, {baseline_name(values['best_baseline'])}"
-        if share.low > 0:
-            return f"The model needs fewer nats per code than {baseline}; it saves {share}."
-        words = f"The model {baseline_verdict(share)} {baseline}: the share it saves is {share}."
-        counting = " It has learned nothing that counting would not give."
-        return words + (counting if share.high < 0 else "")  # else that is not shown
+        share, best = as_share(values["below_best_baseline"]), values["best_baseline"]
+        return {"best": baseline_name(best), "share": share, "verdict": baseline_verdict(share)}
     if not ("accuracy" in values and values["baselines"]):
-        return ""
+        return {}
     accuracy = {k: as_estimate(v["accuracy"]) for k, v in values["baselines"].items()}
     best, ours = max(accuracy, key=lambda k: accuracy[k].value), as_estimate(values["accuracy"])
-    numbers = f"the best baseline, {best}: {ours} against {accuracy[best]}"
     gap = as_estimate(values["baselines"][best]["accuracy_gap"])
-    if gap.low > 0:
-        return f"The classifier classifies more rows correctly than {numbers}."
-    if gap.high < 0:
-        return f"The classifier does not beat {numbers}. For these rows no GPT is needed."
-    return f"The classifier is not distinguishable from {numbers}; the difference is {gap}."
+    return {"best": best, "ours": ours, "theirs": accuracy[best], "gap": gap}
 
 
 def write_report(directory: Path, record: Mapping, values: Mapping) -> None:
@@ -145,7 +135,7 @@ def write_report(directory: Path, record: Mapping, values: Mapping) -> None:
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
     text = fill_template(
         "training/report.md",
-        verdict=_verdict(values),
+        **_against_baseline(values),
         table=run_table(values),
         training=_describe_training(record),
         alt=escape_markdown(figure.alt),
