@@ -41,8 +41,7 @@ USED = {
 
 def beside(left: ipywidgets.Widget, *right: ipywidgets.Widget) -> ipywidgets.HBox:
     """Widgets in a column at the right of another; below it on a narrow page."""
-    column = ipywidgets.VBox(right, layout=WIDE)
-    return ipywidgets.HBox([left, column], layout=WRAPPED)
+    return ipywidgets.HBox([left, ipywidgets.VBox(right, layout=WIDE)], layout=WRAPPED)
 
 
 class SamplingControls:
@@ -112,9 +111,10 @@ class Job:
             self.thread.start()
 
     def stop(self) -> None:
-        """Ask the work to end."""
-        self.stopping.set()
-        self.status.text = "stopping"
+        """Ask the work to end; a click that comes after its end changes nothing."""
+        if self.start_button.disabled:
+            self.stopping.set()
+            self.status.text = "stopping"
 
     def _run(self) -> None:
         try:

@@ -22,7 +22,7 @@ import nbformat
 import pytest
 
 ROOT = Path(__file__).parents[2]
-PATIENCE = 60  # seconds for a server or a kernel to start on a busy machine
+PATIENCE = 180  # seconds for a server or a kernel to start on a busy machine
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OUTSIDE = re.compile(r"^https?://(?!127\.0\.0\.1[:/])")
 

@@ -321,9 +321,10 @@ def test_what_python_sets_shows_at_once_and_can_be_undone(painter):
     )
     assert painter.agreed() == RAMP
     shade = painter.grid.get_by_role("gridcell").nth(63)
-    painter.page.wait_for_timeout(200)  # the change of colour takes a moment
-    colour = shade.evaluate("cell => getComputedStyle(cell).backgroundColor")
-    assert colour.startswith("rgb(16,")  # 15 of 16
+    painter.page.wait_for_function(  # the change of colour takes a moment
+        "cell => getComputedStyle(cell).backgroundColor.startsWith('rgb(16,')",  # 15 of 16
+        arg=shade.element_handle(),
+    )
     painter.button("Undo").click()
     assert painter.agreed() == painted
     painter.button("Wipe it").click()

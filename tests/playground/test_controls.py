@@ -50,10 +50,18 @@ def test_a_running_job_is_not_started_again_and_its_buttons_come_back():
 
 def test_stop_is_reported_to_the_work_and_forgotten_at_the_next_start():
     stopped = []
-    job = Job("Work", lambda: stopped.append(job.stopping.wait(0.05)))
+    job = Job("Work", lambda: stopped.append(job.stopping.wait(0 if stopped else 60)))
     job.start()
     job.stop_button.click()
     job.thread.join()
     job.start()
     job.thread.join()
     assert stopped == [True, False] and job.status.text == "stopping"
+
+
+def test_a_stop_that_comes_after_the_end_changes_nothing():
+    job = Job("Work", lambda: setattr(job.status, "text", "done"))
+    job.start()
+    job.thread.join()
+    job.stop_button.click()
+    assert job.status.text == "done" and not job.stopping.is_set()
