@@ -183,7 +183,7 @@ class Served:
     def ask(self, **asked) -> dict:
         body, kind = json.dumps(asked).encode(), {"content-type": "application/json"}
         request = urllib.request.Request(f"{self.url}/v1/completions", body, kind)
-        with urllib.request.urlopen(request, timeout=60) as answer:
+        with urllib.request.urlopen(request, timeout=300) as answer:
             return json.loads(answer.read())
 
 
@@ -216,7 +216,7 @@ def served(saved, tmp_path_factory):
 
 
 def wait_for(process: subprocess.Popen, url: str, log: Path) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and process.poll() is None:
         try:
             with urllib.request.urlopen(url, timeout=5):

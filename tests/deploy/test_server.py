@@ -45,6 +45,7 @@ from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_
 
 pytestmark = [pytest.mark.slow, pytest.mark.subprocess]
 
+PATIENCE = 300  # seconds for what takes a few where the machine is not busy
 KEY = "a key of eleven words that nobody will guess in a hurry"
 PROMPT = "<CLS> <CLS_3> <IMG>"
 ROW = "<IMG> <Z_001> <Z_002> </IMG> <CLS>"
@@ -78,7 +79,7 @@ class Server:
         headers = {"content-type": "application/json", **headers}
         request = urllib.request.Request(self.url + path, body, headers)
         try:
-            return urllib.request.urlopen(request, timeout=60)
+            return urllib.request.urlopen(request, timeout=PATIENCE)
         except urllib.error.HTTPError as error:
             return error
 
@@ -99,7 +100,7 @@ class Server:
             return answer.status, [problem["msg"] for problem in said["detail"]]
 
     def wait(self) -> None:
-        deadline = time.monotonic() + 300
+        deadline = time.monotonic() + PATIENCE
         while time.monotonic() < deadline and self.process.poll() is None:
             try:
                 with self.open("/health") as answer:
@@ -114,7 +115,7 @@ class Server:
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
         try:
-            self.process.wait(30)
+            self.process.wait(PATIENCE)
         finally:
             if self.alive():
                 os.killpg(self.process.pid, signal.SIGKILL)
@@ -389,12 +390,17 @@ def test_a_stream_leaves_out_what_is_written_after_the_end_of_a_shorter_sentence
 
 def test_a_stream_begins_before_it_is_done(lm):
     asked = {"tokens": PROMPT, "n": 64, "guidance": 1.5, "temperature": 0.05}
-    began = time.monotonic()
-    with lm.open("/generate/stream", json.dumps(asked).encode()) as answer:
-        answer.readline()
-        first = time.monotonic() - began
-        answer.read()
-    assert first < (time.monotonic() - began) / 2
+
+    def begins_early() -> bool:
+        began = time.monotonic()
+        with lm.open("/generate/stream", json.dumps(asked).encode()) as answer:
+            answer.readline()
+            first = time.monotonic() - began
+            answer.read()
+        return first < (time.monotonic() - began) / 2
+
+    # On a busy machine a client may sleep through the beginning; one that is kept back never is.
+    assert any(begins_early() for _ in range(5))
 
 
 def rows_to_classify(built, n: int) -> list[list[str]]:
@@ -584,7 +590,7 @@ def test_what_its_openapi_allows_or_forbids_is_never_a_server_error(api, path, m
     )
     @given(case=api[path]["POST"].as_strategy(generation_mode=mode))
     def ask(case):
-        statuses.add(case.call_and_validate(checks=checks, timeout=60).status_code)
+        statuses.add(case.call_and_validate(checks=checks, timeout=PATIENCE).status_code)
 
     ask()
     assert (200 in statuses) is (mode is GenerationMode.POSITIVE), statuses
@@ -672,7 +678,7 @@ def test_without_litserve_the_error_says_how_to_install_it(monkeypatch, capsys):
 
 
 def gone(server: Server) -> bool:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while server.alive() and time.monotonic() < deadline:
         time.sleep(0.1)
     return not server.alive()
@@ -693,8 +699,8 @@ def test_no_process_outlives_a_server_that_is_killed_at_once(saved, tmp_path):
         # A worker, the manager of the queues, the process that answers HTTP.
         assert len(started) >= 3
         server.process.kill()
-        server.process.wait(30)
-        deadline = time.monotonic() + 20
+        server.process.wait(PATIENCE)
+        deadline = time.monotonic() + PATIENCE
         while not all(map(ended, started)) and time.monotonic() < deadline:
             time.sleep(0.1)
         left = [process for process in started if not ended(process)]
@@ -710,7 +716,7 @@ def test_no_process_outlives_a_server_that_is_killed_at_once(saved, tmp_path):
 def test_kill_ends_every_process_of_the_server_without_output(servers):
     server = servers["classifier"]
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) == 0
+    assert server.process.wait(PATIENCE) == 0
     assert gone(server)
     said = server.log.read_text()
     assert said.startswith("serving ") and len(said.splitlines()) == 2, said
@@ -723,7 +729,7 @@ def test_a_worker_that_is_lost_ends_the_server_with_a_sentence(lm):
     group = str(lm.process.pid)
     workers = [int(pid) for pid, of, words in rows if of == group and "spawn_main" in words]
     os.kill(workers[0], signal.SIGKILL)
-    assert lm.process.wait(60) == 2
+    assert lm.process.wait(PATIENCE) == 2
     assert gone(lm)
     said = lm.log.read_text()
     assert "seqlm serve: a worker stopped unexpectedly" in said and "Traceback" not in said

@@ -273,11 +273,14 @@ def test_rows_that_cannot_be_counted_are_refused_in_a_sentence(train, val, words
 
 
 def test_fitting_on_a_laptops_training_split_takes_seconds():
-    """50,000 rows of 21 tokens take about a second; the limit leaves room for a slow machine."""
+    """50,000 rows of 21 tokens take about a second; the limit leaves room for a slow machine.
+
+    Seconds of this process, so other programs do not count.
+    """
     rows = (np.random.default_rng(0).zipf(1.3, (50_000, 21)).clip(max=516) - 1).tolist()
-    start = time.perf_counter()
+    start = time.process_time()
     fit_ngrams(rows, rows[:360], 516)
-    assert time.perf_counter() - start < 15
+    assert time.process_time() - start < 15
 
 
 def test_tables_are_freed_at_once_and_not_when_the_collector_comes(baselines):
