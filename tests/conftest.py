@@ -11,12 +11,15 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
 os.environ["MPLBACKEND"] = "Agg"
 os.environ["HF_HUB_OFFLINE"] = "1"
 
+import functools
+import gc
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import torch
 
+from seqlm import utils
 from seqlm.config import DataConfig, ModelConfig
 from seqlm.data.build import CODEBOOK, Pictures, build_dataset, load_pictures
 from seqlm.data.codebook import PatchCodebook
@@ -26,21 +29,50 @@ from seqlm.models.gpt2 import build_lm
 torch.set_num_threads(1)
 
 
-LONGEST_FIRST = ("notebooks", "browser", "deploy")  # of folders
+# Files that take longer than ten seconds, the longest first.
+LONGEST_FIRST = (
+    "test_notebooks", "test_playground_in_browser", "test_server", "test_train", "test_finetune",
+    "test_painting_in_browser", "test_cli", "test_export", "test_report", "test_ecosystem",
+    "test_runs", "test_middleware", "test_training_speed", "test_cards", "test_replay",
+    "test_label_efficiency", "test_muon", "test_init", "test_recurrent", "test_sizes",
+)  # fmt: skip
 
 
 def pytest_collection_modifyitems(items) -> None:
     """Mark what is slow throughout, or needs a browser; elsewhere a test says so itself.
 
-    Two processes share the files in this order, so the longest must not come last.
+    Two processes share the files in this order, so that both end at about the same time.
     """
     order = {name: place for place, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: order.get(item.path.parent.name, len(order)))
+    items.sort(key=lambda item: order.get(item.path.stem, len(order)))
     for item in items:
         if "browser" in item.path.parts:
             item.add_marker(pytest.mark.browser)
         if "browser" in item.path.parts or item.path.stem == "test_notebooks":
             item.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Take modules and tests out of every later collection of garbage: they stay to the end.
+
+    Each Trainer asks for such a collection, which otherwise looks at millions of objects.
+    """
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def spared():
+    """What every training does again, and needs not do again in one process of the tests.
+
+    No test cuts the power, so nothing waits for the disk; test_atomic watches the order of these
+    waits, and whatever runs in a process of its own does wait. The package's modules import the
+    same modules to the end; what these hold is still read and hashed each time.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda number: None)
+        patch.setattr(utils, "modules_behind", functools.cache(utils.modules_behind))
+        yield
 
 
 @dataclass(frozen=True, eq=False)

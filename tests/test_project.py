@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import LONGEST_FIRST
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
@@ -190,6 +191,11 @@ def test_the_workflow_runs_the_same_script_and_keeps_the_report() -> None:
     for name in ("report.html", "report.md", "training_data.json", "figures", "notebooks"):
         assert f"outputs/smoke/{name}" in kept["path"].split()
     assert kept["if-no-files-found"] == "error"
+
+
+def test_the_files_that_the_tests_begin_with_are_there() -> None:
+    files = {path.stem for path in ROOT.glob("tests/**/test_*.py")}
+    assert set(LONGEST_FIRST) <= files
 
 
 def run_make(*arguments: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
