@@ -234,16 +234,6 @@ def test_classify_trains_from_the_language_model(built, trained, tmp_path, capsy
     assert values["accuracy"]["n"] == 60
 
 
-def test_torchrun_trains_in_two_processes_and_writes_once(built, tmp_path):
-    words = train_words(built, tmp_path / "two", "--schedule", "linear")
-    asked = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", "-m", "seqlm"]
-    done = subprocess.run([*asked, *words], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("measuring the best checkpoint") == 1
-    record = json.loads((tmp_path / "two" / "training.json").read_text())
-    assert record["steps"] == 4 and record["tokens"] == 4 * 2 * 16 * 21
-
-
 def test_a_run_sets_one_of_other_settings_aside_and_says_so(built, tmp_path, capsys):
     assert main(train_words(built, tmp_path / "r")) == 0
     before = (tmp_path / "r" / "metrics.json").read_bytes()

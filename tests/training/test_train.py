@@ -1023,7 +1023,7 @@ def test_rows_longer_than_the_model_are_refused_before_anything_is_written(tmp_p
 
 
 TWO = """
-import json, os, sys
+import json, os, runpy, sys
 from pathlib import Path
 
 sys.path[:0] = {paths!r}
@@ -1035,7 +1035,14 @@ for name in test_train.SHARED:
     assert (directory / "final_model" / "model.safetensors").is_file()
     found = json.dumps([record["evals"], fetched])
     Path(f"{{directory}}-{{os.environ['RANK']}}.json").write_text(found)
+sys.argv = ["seqlm", *{words!r}]  # and what `torchrun -m seqlm` does
+try:
+    runpy.run_module("seqlm", run_name="__main__")
+except SystemExit as ended:
+    assert not ended.code
 """
+SMALL = "--n_layer 1 --n_head 2 --n_embd 16 --n_positions 64 --batch_size 16 --precision fp32 "
+SMALL += "--max_steps 4 --evals 2 --schedule linear"
 # What each run learns from, and its settings; two processes take half of a batch each.
 SHARED = {
     "alike": (lambda: Rows(rows_alike(16)), {"batch_size": 8}),
@@ -1080,12 +1087,18 @@ def learn_shared(directory, name, processes=1):
 
 
 @pytest.fixture(scope="module")
-def shared_by_two(tmp_path_factory):
-    """A folder with the runs of SHARED, made by torchrun's two processes, and what they printed."""
+def shared_by_two(built, tmp_path_factory):
+    """A folder with the runs of SHARED, made by torchrun's two processes, and what they printed.
+
+    In "command" is a run that the command line started.
+    """
     directory = tmp_path_factory.mktemp("two")
+    files = {"data_path": "sequences.jsonl", "vocab_path": "vocab.json"}
+    words = ["train", *(f"--{name}={built.directory / file}" for name, file in files.items())]
+    words += [f"--output_dir={directory / 'command'}", *SMALL.split()]
     paths = [str(Path(__file__).parent), *map(str, Path(__file__).parents[1:3])]
     script = directory / "two.py"
-    script.write_text(TWO.format(paths=paths, directory=str(directory)))
+    script.write_text(TWO.format(paths=paths, directory=str(directory), words=words))
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
     done = subprocess.run(
@@ -1129,6 +1142,13 @@ def test_no_process_fetches_rows_of_another(shared_by_two):
         for epoch in (slice(per_epoch), slice(per_epoch, None)):
             seen = [row for one in fetched for row in one[epoch] if row is not None]
             assert sorted(seen) == list(range(rows))
+
+
+def test_the_command_line_trains_in_two_processes_and_writes_once(shared_by_two):
+    directory, said = shared_by_two
+    assert said.count("measuring the best checkpoint") == 1
+    record = json.loads((directory / "command" / "training.json").read_text())
+    assert record["steps"] == 4 and record["tokens"] == 4 * 2 * 16 * 21
 
 
 def test_one_process_speaks_for_all(shared_by_two):
