@@ -24,7 +24,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory bench test test-fast test-avx2 torture lint lab app clean
+.PHONY: help install report laboratory bench test test-fast test-avx2 torture lint lab app page clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
@@ -69,6 +69,10 @@ app: $(STAMP) ## serve the playground as a web application (PROFILE=…, or MODE
 	@SEQLM_PROFILE=$(PROFILE) SEQLM_MODEL="$$MODEL" JUPYTER_PATH=notebooks/app \
 		$(BIN)/voila notebooks/08_playground.ipynb --template seqlm --no-browser \
 		--Voila.auto_token=True
+
+page: $(STAMP) ## write the trained model as one HTML file that can be mailed (PROFILE=…)
+	$(BIN)/seqlm export --format html --precision int8 --model_path outputs/$(PROFILE)/best_model \
+		--data_path data/$(PROFILE)/sequences.jsonl --output_file outputs/$(PROFILE)/page.html
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache

@@ -197,25 +197,30 @@ def infer(
 def export(
     model_path: Path = BEST_MODEL,
     output_dir: Path = Path("outputs/onnx"),
-    format: Literal["onnx"] = "onnx",
+    format: Literal["onnx", "html"] = "onnx",
     cache: bool = True,
     int8: bool = False,
     data_path: Path | None = None,
     overwrite: bool = False,
+    output_file: Path = Path("outputs/model.html"),
+    precision: config.Stored = "fp32",
 ) -> None:
-    """Write a trained model as ONNX, checked against torch, for other runtimes.
+    """Write a trained model for other runtimes: as ONNX, or as one page for a browser.
 
     Args:
         model_path: directory of a trained language model or classifier.
-        output_dir: folder for the graph and its files; an earlier export is replaced.
-        format: file format of the export.
-        cache: language models: add a key-value cache, so that generation reads each token once.
+        output_dir: onnx: folder for the graph and its files; an earlier export is replaced.
+        format: onnx, checked against torch; or html, a language model as one file to open anywhere.
+        cache: onnx: language models get a key-value cache, so that each token is read once.
         int8: weights in 8 bits.
         data_path: with int8: rows (JSONL) whose val split shows what int8 costs.
-        overwrite: replace whatever is in output_dir; false refuses what is not an export.
+        overwrite: replace whatever is in the way; false refuses what is not an export.
+        output_file: html: the file to write; an earlier page is replaced.
+        precision: html: the weights in fp32, fp16, or int8 with a scale for each row.
     """
     from seqlm.data.corpus import load_corpus
     from seqlm.deploy.export import export_model
+    from seqlm.deploy.html_page import export_page
     from seqlm.training.replay import keep_unseen, read_learned
     from seqlm.training.runs import trained_length
 
@@ -224,7 +229,11 @@ def export(
         files = config.DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
         corpus = keep_unseen(corpus, ["val"], read_learned(model_path), model_path)
-    print(printable(export_model(model_path, output_dir, cache, int8, corpus, overwrite)))
+    if format == "html":
+        precision = "int8" if int8 else precision
+        print(printable(export_page(model_path, output_file, precision, corpus, overwrite)))
+    else:
+        print(printable(export_model(model_path, output_dir, cache, int8, corpus, overwrite)))
 
 
 def serve(settings: config.ServeConfig) -> None:

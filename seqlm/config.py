@@ -16,6 +16,7 @@ PROFILES = ("smoke", "laptop", "mnist", "original", "gpu")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["sample", "greedy", "beam"]
 Runtime = Literal["torch", "onnx"]
+Stored = Literal["fp32", "fp16", "int8"]  # how a page holds its weights
 Size = Literal["nano", "original", "large"]
 FilePath = Annotated[Path, Strict(False)]  # text will do, too
 MAX_SEED = 2**32 - 1  # numpy and scikit-learn take no larger ones

@@ -190,9 +190,9 @@ def _run_in_pieces(model: OnnxModel, ids: np.ndarray) -> np.ndarray:
 
 
 def quantisation_loss(
-    corpus: Corpus, directory: Path, onnx_directory: Path, split: str = "val"
+    corpus: Corpus, directory: Path, exported: Path | PreTrainedModel, split: str = "val"
 ) -> QuantisationLoss:
-    """Compare the model exported to `onnx_directory` with the torch model in `directory`.
+    """Compare a model that was `exported`, or its ONNX folder, with the one in `directory`.
 
     A language model is scored on the code tokens of all rows of `split`, rows of one source
     resampled together; classes are predicted for the labelled rows in the read layout, where both
@@ -201,7 +201,8 @@ def quantisation_loss(
     """
     if read_vocab(Path(directory) / "vocab.json") != corpus.vocab:
         raise DataError(f"{directory}: the data has another vocabulary than this model")
-    pair, results = (load_onnx(onnx_directory), load_model(directory)), {}
+    exported = load_onnx(exported) if isinstance(exported, Path) else exported
+    pair, results = (exported, load_model(directory)), {}
     classifies = is_classifier(directory)
     if not classifies:
         rows = corpus.rows(split)
@@ -209,12 +210,12 @@ def quantisation_loss(
         results["nll"] = paired_difference(*codes, corpus.sources(split))
     if classifies or (corpus.class_ids and len(corpus.labelled(split))):
         prompts, labels = corpus.to_classify(split)
-        exported, torch = (
+        ours, torch = (
             class_probabilities(model, prompts, corpus.class_ids).argmax(1) == labels
             for model in pair
         )  # (N,) bool each
-        results |= {"exported": proportion(exported), "torch": proportion(torch)}
-        results["classes"] = mcnemar(exported, torch)
+        results |= {"exported": proportion(ours), "torch": proportion(torch)}
+        results["classes"] = mcnemar(ours, torch)
     return QuantisationLoss(split, **results)
 
 

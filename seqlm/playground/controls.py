@@ -6,37 +6,13 @@ from threading import Event, Thread
 import ipywidgets
 
 from seqlm.config import DRAWING, SampleConfig
-from seqlm.playground.widgets import Choice, Notice, Slider
+from seqlm.playground.widgets import STATIC, Choice, Notice, Slider
+from seqlm.utils import read_json
 
 WRAPPED = {"flex_flow": "row wrap", "grid_gap": "0 1.5em"}
 WIDE = {"flex": "1 1 38em", "width": "auto"}  # as wide as the page allows
-STRATEGIES = {
-    "sample: draw at random": "sample",
-    "greedy: always the most probable token": "greedy",
-    "beam: search for the most probable image": "beam",
-}
-# Label, smallest value, largest value, step and explanation of each setting.
-SLIDERS = {
-    "temperature": (
-        "temperature", 0.1, 3.0, 0.05, "below 1 sharpens the probabilities, above 1 flattens them"
-    ),
-    "top_k": ("top-k", 0, 100, 1, "only the k most probable tokens can be drawn"),
-    "top_p": (
-        "top-p", 0.05, 1.0, 0.05,
-        "only the smallest set of tokens with this total probability (the nucleus)",
-    ),
-    "guidance": (
-        "guidance", 0.0, 5.0, 0.25, "strength of classifier-free guidance; 1 is the model itself"
-    ),
-    "num_beams": ("beams", 1, 16, 1, "how many partial images beam search keeps"),
-    "seed": ("seed", 0, 999, 1, "the same seed draws the same image"),
-}  # fmt: skip
-# The settings that a strategy uses.
-USED = {
-    "sample": {"temperature", "top_k", "top_p", "guidance", "seed"},
-    "greedy": {"guidance"},
-    "beam": {"guidance", "num_beams"},
-}
+# Names of the strategies, the settings that each uses, and a slider for each setting.
+CONTROLS = read_json(STATIC / "sampling.json")
 
 
 def beside(left: ipywidgets.Widget, *right: ipywidgets.Widget) -> ipywidgets.HBox:
@@ -48,10 +24,10 @@ class SamplingControls:
     """Buttons for the strategy, a slider for each setting; the defaults are README's."""
 
     def __init__(self):
-        self.strategy = Choice("strategy", STRATEGIES)
-        defaults = SampleConfig(**DRAWING)
-        self.sliders = {k: Slider(*of, value=getattr(defaults, k)) for k, of in SLIDERS.items()}
-        self.sliders["top_k"].special = {"0": "all"}
+        names, defaults = CONTROLS["strategies"], SampleConfig(**DRAWING)
+        self.strategy = Choice("strategy", {name: key for key, name in names.items()})
+        sliders = CONTROLS["sliders"].items()
+        self.sliders = {key: Slider(**one, value=getattr(defaults, key)) for key, one in sliders}
         self.box = ipywidgets.VBox(
             [self.strategy, *self.sliders.values()], layout={"max_width": "27em"}
         )
@@ -79,7 +55,7 @@ class SamplingControls:
 
     def _disable_unused(self, change=None) -> None:
         for name, slider in self.sliders.items():
-            slider.disabled = name not in USED[self.strategy.value]
+            slider.disabled = name not in CONTROLS["used"][self.strategy.value]
 
 
 class Job:

@@ -4,13 +4,14 @@ Those of ipywidgets have no names for screen readers, and new texts are not anno
 """
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import anywidget
 import numpy as np
 import traitlets
 
-STATIC = Path(__file__).parent / "static"
+from seqlm.utils import PACKAGE
+
+STATIC = PACKAGE / "static"
 FULL = 16  # load_digits has seventeen levels: 0 is paper, 16 is full ink
 LARGEST = 64  # cells per side; smaller cells could not be hit with a finger
 
@@ -81,9 +82,8 @@ class Slider(anywidget.AnyWidget):
     playing = traitlets.Bool(False).tag(sync=True)
     disabled = traitlets.Bool(False).tag(sync=True)
 
-    def __init__(self, label: str, smallest: float, largest: float, step=1, help="", **settings):
-        settings |= {"label": label, "min": smallest, "max": largest, "step": step, "help": help}
-        super().__init__(**settings)
+    def __init__(self, label: str, min: float, max: float, step=1, help="", **settings):
+        super().__init__(label=label, min=min, max=max, step=step, help=help, **settings)
 
     @traitlets.validate("value")
     def _limit_value(self, proposal):

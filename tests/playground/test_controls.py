@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from seqlm.config import DRAWING, SampleConfig
-from seqlm.playground.controls import USED, Job, SamplingControls
+from seqlm.playground.controls import CONTROLS, Job, SamplingControls
 
 MOVES = {
     "temperature": 0.3, "top_k": 7, "top_p": 0.5, "guidance": 4.0, "num_beams": 2, "seed": 5,
@@ -17,7 +17,7 @@ def test_the_controls_begin_with_the_settings_of_readme():
     assert SamplingControls().config() == SampleConfig(**DRAWING)
 
 
-@pytest.mark.parametrize("strategy", USED)
+@pytest.mark.parametrize("strategy", CONTROLS["used"])
 @pytest.mark.parametrize("name", MOVES)
 def test_each_slider_changes_its_setting_and_unused_ones_are_disabled(name, strategy):
     controls = SamplingControls()
@@ -25,7 +25,7 @@ def test_each_slider_changes_its_setting_and_unused_ones_are_disabled(name, stra
     before = controls.config()
     controls.sliders[name].value = MOVES[name]
     assert controls.config() == replace(before, **{name: MOVES[name]})
-    assert controls.sliders[name].disabled == (name not in USED[strategy])
+    assert controls.sliders[name].disabled == (name not in CONTROLS["used"][strategy])
 
 
 def test_the_first_seed_follows_the_last():

@@ -1,7 +1,7 @@
 // A labelled <input type="range"> with its value beside it; a playable one has a button that runs it
 // to its end. Screen readers get the value from the input: the text beside it is hidden from them.
 
-const BEAT = 450; // milliseconds between two values
+const BEAT = 450; // milliseconds between two values, unless `beat` says otherwise
 
 function render({ model, el }) {
   const id = `seqlm-slider-${crypto.randomUUID?.() ?? Math.random().toString(36).slice(2)}`;
@@ -34,7 +34,7 @@ function render({ model, el }) {
 
   function run(on) {
     clearInterval(clock);
-    clock = on ? setInterval(beat, BEAT) : null;
+    clock = on ? setInterval(beat, model.get("beat") ?? BEAT) : null;
   }
 
   function beat() {
