@@ -95,7 +95,9 @@ function frame(pen, x, y, width, height) {
 /** Surprisal of the first codes, in nats; all steps of an image have one scale. */
 export function showSurprisal(figure, book, image, surprisal, n = surprisal.length) {
   const total = surprisal.slice(0, n).reduce((sum, nats) => sum + nats, 0);
-  const values = Array.from({ length: book.nPatches }, (_, i) => (i < n ? surprisal[i] : undefined));
+  const values = Array.from({ length: book.nPatches }, (_, i) =>
+    i < n ? surprisal[i] : undefined,
+  );
   showMap(figure, book, image, values, {
     caption: `surprisal per code in nats (−ln p); total ${total.toFixed(1)}`,
     full: Math.max(8, ...surprisal),

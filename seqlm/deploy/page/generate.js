@@ -78,7 +78,11 @@ export function* beamSearch(model, task, settings) {
   let finished = [];
   const best = (list) => list.reduce((one, other) => (other.mean > one.mean ? other : one));
   for (let step = 1; step <= steps; step++) {
-    const logits = nextLogits(model, beams.map((beam) => beam.branch), settings.guidance);
+    const logits = nextLogits(
+      model,
+      beams.map((beam) => beam.branch),
+      settings.guidance,
+    );
     // Each beam may end in one way only, so twice the width leaves enough that go on.
     const likely = mostLikely(beams, logits, allowed, 2 * width);
     const ended = likely.slice(0, width).filter(({ id }) => id === stop);
@@ -112,14 +116,14 @@ function mostLikely(beams, logits, allowed, n) {
 /**
  * What was expected at each of `ids` after the prompt of `task`: a list like that of `generate`.
  *
- * `settings` null, or beam search, which samples from nothing: `after` is the model's own
- * probability among what is allowed.
+ * Beam search samples from nothing: `after` is then the model's own probability among what is
+ * allowed.
  */
 export function trace(model, task, ids, settings) {
-  const { free } = guidedTask(task, settings ?? { guidance: 1 });
+  const { free } = guidedTask(task, settings);
   const own = allLogits(model, task.prompt, ids);
   const without = free && allLogits(model, free, ids);
-  const strategy = !settings || settings.strategy === "beam" ? PLAIN : settings;
+  const strategy = settings.strategy === "beam" ? PLAIN : settings;
   return ids.map((id, i) => {
     const guided = without ? guidedLogits(own[i], without[i], settings.guidance) : own[i];
     const after = strategyProbabilities(onlyAllowed(guided, task.allowed), strategy);

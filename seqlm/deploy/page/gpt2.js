@@ -31,7 +31,14 @@ function eightProducts(x, row, other, weight, output, inputs, outputs, y) {
   const wb = b * inputs;
   const wc = c * inputs;
   const wd = d * inputs;
-  let a1 = 0, b1 = 0, c1 = 0, d1 = 0, a2 = 0, b2 = 0, c2 = 0, d2 = 0;
+  let a1 = 0,
+    b1 = 0,
+    c1 = 0,
+    d1 = 0,
+    a2 = 0,
+    b2 = 0,
+    c2 = 0,
+    d2 = 0;
   for (let i = 0; i < inputs; i++) {
     const one = x[x1 + i];
     const two = x[x2 + i];
@@ -191,7 +198,8 @@ export class GPT2 {
         const shares = softmax(scores(query, keys, position + 1, n_embd, from, width));
         for (let past = 0; past <= position; past++) {
           const [share, value] = [shares[past], past * n_embd + from];
-          for (let i = 0; i < width; i++) seen[row * n_embd + from + i] += share * values[value + i];
+          for (let i = 0; i < width; i++)
+            seen[row * n_embd + from + i] += share * values[value + i];
         }
       }
     });

@@ -3,11 +3,11 @@
 import { default as choice } from "../../static/choice.js";
 import { default as notice } from "../../static/notice.js";
 import { make } from "../../static/painting.js";
+import { AttentionPanel, readingTokens } from "./attention_panel.js";
 import { Client } from "./client.js";
 import { Codebook } from "./codebook.js";
 import { SamplingControls } from "./controls.js";
-import { AttentionPanel, CompletePanel, DrawPanel } from "./panels.js";
-import { PaintPanel, readingTokens, reporting, sharedPicture } from "./panels.js";
+import { CompletePanel, DrawPanel, PaintPanel, SharedPicture, reporting } from "./panels.js";
 import { mount } from "./state.js";
 import { TextPanel } from "./text_panel.js";
 import { Vocabulary } from "./tokens.js";
@@ -50,7 +50,7 @@ function columns(element) {
 }
 
 function showPictures(page, data) {
-  const shared = sharedPicture();
+  const shared = new SharedPicture();
   const [left, right] = columns(section("Draw a digit"));
   const controls = new SamplingControls(left, data);
   left.append(how("sampling"));

@@ -1,12 +1,11 @@
-// The parts of the page, when the model is one of pictures: draw, paint, complete, attention.
+// The parts of the page, when the model is one of pictures: draw, paint, complete.
 
 import { default as notice } from "../../static/notice.js";
 import { default as painting, make } from "../../static/painting.js";
 import { classChoice, countSlider } from "./controls.js";
-import { Figure, classifiedAs, showCandidates, showClasses, showMap } from "./figures.js";
-import { showPicture, showSurprisal, showTriangle, sizeOf } from "./figures.js";
+import { Figure, classifiedAs, showCandidates, showClasses } from "./figures.js";
+import { showPicture, showSurprisal, sizeOf } from "./figures.js";
 import { State, mount } from "./state.js";
-import { codeToken } from "./tokens.js";
 
 const COMPLETIONS = 4;
 const PLAY_MS = 6000; // for all codes of a picture, where they are many
@@ -31,7 +30,19 @@ export async function reporting(message, work) {
 }
 
 /** The picture that all parts show: the last one drawn, painted or completed. */
-export const sharedPicture = () => new State({ codes: null, description: "" });
+export class SharedPicture extends State {
+  constructor() {
+    super({ codes: [], description: "" });
+  }
+
+  /** Show another picture; the same one again is no news. */
+  show(codes, description) {
+    const same = description === this.get("description") && `${codes}` === `${this.get("codes")}`;
+    if (same) return;
+    this.set("description", description);
+    this.set("codes", codes); // the last, because this is what the parts observe
+  }
+}
 
 /** Draw a digit, and step through its codes. */
 export class DrawPanel {
@@ -40,7 +51,8 @@ export class DrawPanel {
     const { book } = page;
     this.label = classChoice(element, "digit", page.nClasses, 7 % page.nClasses);
     const another = button("Draw another (next seed)", () => controls.nextSeed());
-    element.append(make("p", { class: "buttons" }, button("Draw", () => this.draw(true), "main"), another));
+    const main = button("Draw", () => this.draw(true), "main");
+    element.append(make("p", { class: "buttons" }, main, another));
     this.step = countSlider(element, "code", book.nPatches, book.nPatches, {
       help: `of ${book.nPatches}; step through them, or play`,
       playable: true,
@@ -88,12 +100,9 @@ export class DrawPanel {
     if (!classes) return;
     this.name = `drawing of ${label === null ? "any digit" : `a ${label}`}`;
     Object.assign(this, { steps, codes, classes, names: vocabulary.names });
-    this.message.set(
-      "text",
-      `D${this.name.slice(1)}, seed ${settings.seed}, in ${seconds.toFixed(2)} s; ${classifiedAs(classes)}.`,
-    );
-    this.shared.set("description", this.name);
-    this.shared.set("codes", codes);
+    const how = `seed ${settings.seed}, in ${seconds.toFixed(2)} s`;
+    this.message.set("text", `D${this.name.slice(1)}, ${how}; ${classifiedAs(classes)}.`);
+    this.shared.show(codes, this.name);
     this.step.set("value", replay && !still() ? 1 : codes.length);
     this.step.set("playing", replay && !still());
     this.show();
@@ -153,14 +162,19 @@ export class PaintPanel {
       const { codes, classes, steps } = answer;
       const decoded = book.decode(codes);
       showPicture(this.picture, book, decoded, "as the model sees it: the nearest typical patches");
-      showSurprisal(this.map, book, decoded, steps.map((step) => step.surprisal));
+      showSurprisal(
+        this.map,
+        book,
+        decoded,
+        steps.map((step) => step.surprisal),
+      );
       showClasses(this.classTable, classes);
       const blank = image.every((ink) => ink === 0);
-      const words = blank ? "Nothing is painted yet." : `Your painting is ${classifiedAs(classes)}.`;
+      const words = blank
+        ? "Nothing is painted yet."
+        : `Your painting is ${classifiedAs(classes)}.`;
       this.message.set("text", words);
-      if (!share) return;
-      this.shared.set("description", "your painting");
-      this.shared.set("codes", codes);
+      if (share) this.shared.show(codes, "your painting");
     });
   }
 }
@@ -173,7 +187,13 @@ export class CompletePanel {
     element.append(this.source);
     this.label = classChoice(element, "class", page.nClasses);
     const name = `Draw ${COMPLETIONS} completions`;
-    element.append(make("p", { class: "buttons" }, button(name, () => this.complete(), "main")));
+    element.append(
+      make(
+        "p",
+        { class: "buttons" },
+        button(name, () => this.complete(), "main"),
+      ),
+    );
     this.message = mount(notice, element, { text: "" });
     this.tiles = make("div", { class: "row" });
     element.append(this.tiles);
@@ -218,77 +238,3 @@ export class CompletePanel {
     return figure.root;
   }
 }
-
-/** What each head of each layer looks at, while the model reads the picture, or a text. */
-export class AttentionPanel {
-  constructor(page, element) {
-    Object.assign(this, { page, element, tokens: [], codes: null });
-    const { n_layer, n_head } = page.config;
-    this.layer = countSlider(element, "layer", n_layer, n_layer);
-    this.head = countSlider(element, "head", n_head, 1);
-    this.place = make("div");
-    element.append(this.place);
-    this.message = mount(notice, element, { text: "" });
-    this.triangle = new Figure(320, 320);
-    this.map = page.book && new Figure(...sizeOf(page.book));
-    const parts = [this.triangle.root, ...(this.map ? [this.map.root] : [])];
-    element.append(make("div", { class: "row" }, ...parts.map((each) => card(each)), page.how("attention")));
-    for (const state of [this.layer, this.head]) state.on("change:value", () => this.compute());
-    this.triangle.canvas.addEventListener("click", ({ offsetY }) => {
-      const row = Math.floor((offsetY / this.triangle.canvas.clientHeight) * this.tokens.length);
-      this.token.set("value", row + 1);
-    });
-  }
-
-  /** Look at `tokens`; `codes` of a picture stand second to third last among them. */
-  read(tokens, description, codes = null) {
-    if (tokens.length !== this.tokens.length) {
-      this.place.replaceChildren();
-      const help = `the one that looks, of ${tokens.length}`;
-      this.token = countSlider(this.place, "token", tokens.length, tokens.length, { help });
-      this.token.on("change:value", () => this.show());
-    }
-    Object.assign(this, { tokens, codes, description });
-    return reporting(this.message, async () => {
-      await this.page.client.ask("look", { ids: this.page.vocabulary.ids(tokens) });
-      await this.attend();
-    });
-  }
-
-  compute() {
-    return reporting(this.message, () => this.attend());
-  }
-
-  async attend() {
-    const [layer, head] = [this.layer.get("value") - 1, this.head.get("value") - 1];
-    const weights = await this.page.client.ask("attention", { layer, head });
-    if (!weights || weights.length !== this.tokens.length ** 2) return; // another one comes
-    this.weights = weights;
-    this.show();
-  }
-
-  show() {
-    const n = this.tokens.length;
-    const row = this.token.get("value") - 1;
-    const weights = Array.from(this.weights.subarray(row * n, row * n + row + 1));
-    const order = weights.map((_, i) => i).sort((a, b) => weights[b] - weights[a]);
-    const percent = (i) => `${(100 * weights[i]).toFixed(0)}% to ${this.tokens[i]} (token ${i + 1})`;
-    const most = order.slice(0, 5).map(percent).join(", ");
-    const where = `layer ${this.layer.get("value")}, head ${this.head.get("value")}`;
-    const caption = `attention, ${where}: rows look at columns; each row has its own scale`;
-    showTriangle(this.triangle, this.weights, n, row, caption, `. Token ${row + 1}: ${most}.`);
-    this.message.set("text", `${this.tokens[row]}, token ${row + 1} of ${this.description}, gives most: ${most}.`);
-    if (!this.map) return;
-    const { book } = this.page;
-    const values = this.codes.map((_, i) => (i + 1 <= row ? 100 * weights[i + 1] : undefined));
-    showMap(this.map, book, book.decode(this.codes), values, {
-      caption: `from token ${row + 1} to each code, in percent`,
-      full: Math.max(1e-9, ...values.map((value) => value ?? 0)),
-      marked: row - 1,
-      digits: 0,
-    });
-  }
-}
-
-/** The tokens of a picture as the attention panel shows them. */
-export const readingTokens = (codes) => ["<IMG>", ...codes.map(codeToken), "</IMG>", "<CLS>"];

@@ -3,7 +3,7 @@
 import { Codebook } from "./codebook.js";
 import { beamSearch, generate, trace } from "./generate.js";
 import { GPT2, softmax } from "./gpt2.js";
-import { ranked } from "./sampling.js";
+import { onlyAllowed, ranked } from "./sampling.js";
 import { Vocabulary } from "./tokens.js";
 import { decodeWeights } from "./weights.js";
 
@@ -69,15 +69,22 @@ export class Player {
 
   /** What the model thinks of a picture's `codes`, or of `image`: {codes, classes, steps}. */
   read({ image, codes = this.book.encode(image) }) {
-    const prompt = this.vocabulary.ids(["<IMG>"]);
-    const ids = this.vocabulary.codeIds(codes);
-    const steps = trace(this.model, { prompt, allowed: this.allowed }, ids, null).map(summary);
-    return { codes, steps, classes: this.classify({ codes }) };
+    const ids = this.vocabulary.readingPrompt(codes);
+    const cache = this.model.newCache(ids.length);
+    const logits = this.model.forward([{ cache, ids }], true); // after each token, so of the next
+    const steps = codes.map((_, i) => {
+      const after = softmax(onlyAllowed(logits[i], this.allowed).slice());
+      return summary({ id: ids[i + 1], expected: softmax(logits[i].slice()), after });
+    });
+    return { codes, steps, classes: this.classesOf(logits.at(-1)) };
   }
 
   /** The probabilities of the classes after <CLS>. (C,) */
   classify({ codes }) {
-    const logits = this.logits(this.vocabulary.readingPrompt(codes));
+    return this.classesOf(this.logits(this.vocabulary.readingPrompt(codes)));
+  }
+
+  classesOf(logits) {
     return softmax(Float64Array.from(this.vocabulary.classIds, (id) => logits[id]));
   }
 

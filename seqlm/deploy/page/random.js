@@ -38,7 +38,8 @@ export function mixSeeds(seeds) {
 export function randomNumbers(...seeds) {
   const words = mixSeeds(seeds).map(BigInt);
   // Pairs of words, the lower first, are numbers of 64 bits; pairs of those, the higher first, 128.
-  const long = (i) => (words[i] | (words[i + 1] << 32n)) << 64n | words[i + 2] | (words[i + 3] << 32n);
+  const pair = (i) => words[i] | (words[i + 1] << 32n);
+  const long = (i) => (pair(i) << 64n) | pair(i + 2);
   const low = (bits, value) => BigInt.asUintN(bits, value);
   const increment = low(128, (long(4) << 1n) | 1n);
   const step = (state) => low(128, state * MULTIPLIER + increment);

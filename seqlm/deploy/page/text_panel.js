@@ -58,7 +58,10 @@ export class TextPanel {
       this.check(tokens);
       const candidates = await this.page.client.ask("next", { tokens });
       if (!candidates) return;
-      this.message.set("text", `Most likely next: ${this.page.vocabulary.names[candidates[0].id]}.`);
+      this.message.set(
+        "text",
+        `Most likely next: ${this.page.vocabulary.names[candidates[0].id]}.`,
+      );
       this.showTable(candidates);
       this.onText(tokens);
     });

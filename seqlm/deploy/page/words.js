@@ -35,9 +35,9 @@ export const HOW = {
   sampling: [
     [
       5,
-      "Temperature, top-k and top-p change the probabilities before the draw: the striped bars show " +
-        "the result, and less variety means fewer mistakes.",
-      "温度、top-k 和 top-p 在抽取之前改变概率（带条纹的条形）：变化越少，错误也越少。",
+      "Temperature, top-k and top-p change these probabilities before the draw; where two bars " +
+        "stand side by side, the striped one shows the result.",
+      "温度、top-k 和 top-p 在抽取之前改变这些概率；并排有两个条形时，带条纹的是改变后的结果。",
     ],
     [
       6,

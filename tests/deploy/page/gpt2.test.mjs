@@ -84,7 +84,8 @@ test("attention weights of every head are torch's", () => {
 
 test("halves are numbers as the standard has them", () => {
   const known = { 0x3c00: 1, 0xc000: -2, 0x7bff: 65504, 0x0001: 2 ** -24, 0x3555: 0.333251953125 };
-  for (const [bits, value] of Object.entries(known)) assert.equal(halfToNumber(Number(bits)), value);
+  for (const [bits, value] of Object.entries(known))
+    assert.equal(halfToNumber(Number(bits)), value);
   assert.equal(halfToNumber(0xfc00), -Infinity);
 });
 
@@ -103,7 +104,11 @@ test("linear: odd numbers of rows and outputs", () => {
   const wanted = [1, 3, 5, 7, 9, 2, 4, 6, 8, 10, 3, 7, 11, 15, 19];
   near(linear(x, 3, weight, null, 2, 5), wanted, 0);
   const shifted = linear(x, 3, weight, [1, 1, 1, 1, 1], 2, 5);
-  near(shifted, wanted.map((value) => value + 1), 0);
+  near(
+    shifted,
+    wanted.map((value) => value + 1),
+    0,
+  );
 });
 
 test("layer norm: mean 0, variance 1", () => {

@@ -22,7 +22,10 @@ function drawn(request) {
 }
 
 test("random numbers are numpy's", () => {
-  const rows = [[42, 0], [7, 3]].map((seeds) => {
+  const rows = [
+    [42, 0],
+    [7, 3],
+  ].map((seeds) => {
     const next = randomNumbers(...seeds);
     return Array.from({ length: 5 }, next);
   });
@@ -76,7 +79,11 @@ test("while it draws, it tells what trace tells afterwards", () => {
     const { id, surprisal, candidates } = steps[i];
     near([surprisal], [-Math.log(expected[id])], 1e-9);
     assert.ok(candidates.some((one) => one.id === id));
-    near(candidates.map((one) => one.after), candidates.map((one) => after[one.id]), 1e-9);
+    near(
+      candidates.map((one) => one.after),
+      candidates.map((one) => after[one.id]),
+      1e-9,
+    );
   });
 });
 
@@ -86,7 +93,12 @@ test("reading: codes, classes and surprisal", () => {
     assert.deepEqual(codes, torch.codes[i]);
     near(classes, torch.classes[i], 1e-5);
     near(player.book.decode(codes), torch.decoded[i], 1e-6);
-    if (i === 0) near(steps.map((step) => step.surprisal), torch.surprisal, 1e-4);
+    if (i === 0)
+      near(
+        steps.map((step) => step.surprisal),
+        torch.surprisal,
+        1e-4,
+      );
   });
 });
 
@@ -101,5 +113,8 @@ test("the next tokens, the most likely first", () => {
   const rows = player.next({ tokens: torch.text.prompt });
   assert.equal(rows.length, 10);
   assert.ok(rows.every((row, i) => i === 0 || row.probability <= rows[i - 1].probability));
-  assert.throws(() => player.next({ tokens: ["<IMG>", "<NEW>"] }), /<NEW> is not in the vocabulary/);
+  assert.throws(
+    () => player.next({ tokens: ["<IMG>", "<NEW>"] }),
+    /<NEW> is not in the vocabulary/,
+  );
 });
