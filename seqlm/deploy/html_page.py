@@ -24,9 +24,10 @@ from seqlm.data.tokens import class_ids, code_token, drawing_prompt
 from seqlm.deploy.export import quantisation_loss, torch_logits
 from seqlm.errors import ConfigError
 from seqlm.models.generation import token_ids
-from seqlm.models.gpt2 import count_parameters, load_lm
+from seqlm.models.gpt2 import load_lm
+from seqlm.ownership import check_output
 from seqlm.training.replay import LEARNED
-from seqlm.utils import PACKAGE, check_folder, read_json, read_text, sha256_of, versions, write_text
+from seqlm.utils import PACKAGE, read_json, read_text, sha256_of, versions, write_text
 
 PAGE, STATIC = PACKAGE / "deploy" / "page", PACKAGE / "static"
 STYLES = (STATIC / "page.css", STATIC / "widgets.css", STATIC / "painting.css", PAGE / "look.css")
@@ -51,24 +52,19 @@ def export_page(
     unless `overwrite` is set; DataError where `directory` holds no language model.
     """
     directory, output = Path(directory), Path(output)
-    check_folder(output.parent)
-    if output.exists() and not overwrite and MARK not in read_text(output):
-        raise ConfigError(
-            f"output_file: {output} was not written by seqlm and would be replaced; choose "
-            "another name, or pass --overwrite true"
-        )
+    ours = output.is_file() and MARK.encode() in output.read_bytes()
+    check_output(output.parent, [output.name], overwrite or ours, directory)
     model, vocab = load_lm(directory, "cpu").float(), vocabulary_of(load_tokenizer(directory))
     config, learned = model.config, directory / LEARNED
     ordinary = config.scale_attn_weights and not config.scale_attn_by_inverse_layer_idx
     if not ordinary or config.activation_function not in ("gelu_new", "gelu_pytorch_tanh"):
         raise ConfigError(
-            f"{directory}/config.json: a page computes attention and the activation gelu_new as in "
-            "GPT-2 itself, and this model has others; use --format onnx"
+            f"{directory}: a page computes attention and gelu_new as in GPT-2 itself, and this "
+            "model has others; use --format onnx"
         )
     weights, tensors = pack_weights(model, precision)
     loss = "What this precision costs was not measured; --data_path measures it on val rows."
-    if corpus is not None:
-        loss = str(quantisation_loss(corpus, directory, model))
+    loss = str(quantisation_loss(corpus, directory, model)) if corpus else loss
     book = PatchCodebook.load(directory / CODEBOOK) if (directory / CODEBOOK).is_file() else None
     fits = book and book.n_patches + 3 <= config.n_positions  # <IMG> codes </IMG> <CLS>
     if fits and class_ids(vocab) and code_token(book.n_codes - 1) in vocab:
@@ -87,7 +83,6 @@ def export_page(
         "probe": {"ids": probe, "logits": torch_logits(model, np.array([probe]))[0, -1].tolist()},
         "about": {
             "model": "/".join(directory.resolve().parts[-2:]),
-            "parameters": f"{count_parameters(model):,}",
             "weights": f"sha256 {sha256_of(directory / 'model.safetensors')}",
             "training rows": f"sha256 {sha256_of(learned)}" if learned.is_file() else "not known",
             "version": ", ".join(f"{k} {v}" for k, v in versions().items() if "-" not in k),
@@ -150,8 +145,7 @@ def bundle(path: Path, modules: dict[str, str] | None = None) -> str:
         lambda m: f'const {{ {m[1].replace(" as ", ": ")} }} = modules["{Path(m[2]).name}"];',
         source,
     )
-    body = re.sub(r"(?m)^export default ", "exports.default = ", body)
-    body = re.sub(r"(?m)^export ", "", body)
+    body = body.replace("\nexport default ", "\nexports.default = ").replace("\nexport ", "\n")
     modules[path.name] = (
         f'modules["{path.name}"] = ((exports) => {{\n{body}\n'
         f"return Object.assign(exports, {{ {', '.join(EXPORT.findall(source))} }});\n}})({{}});"

@@ -108,6 +108,9 @@ async function start() {
       index: navigator.language.startsWith("zh") ? 1 : 0,
     });
     const { n_layer, n_head, n_embd } = data.config;
+    const sizes = data.tensors.map(([, shape]) => shape.reduce((product, n) => product * n, 1));
+    if (page.book) sizes.pop(); // the codebook, which comes last, was not trained with the model
+    const parameters = sizes.reduce((sum, n) => sum + n, 0).toLocaleString("en");
     const ready = (data.codebook ? showPictures : showText)(page, data);
     showAbout(data.about, opened.difference);
     const tell = () => explain(Object.values(LANGUAGES)[language.get("index")]);
@@ -115,7 +118,7 @@ async function start() {
     tell();
     await ready;
     const size = `${n_layer} layers, ${n_head} heads, ${n_embd} wide`;
-    status.set("text", `Model: ${data.about.model}, ${data.about.parameters} parameters: ${size}.`);
+    status.set("text", `Model: ${data.about.model}, ${parameters} parameters: ${size}.`);
   });
 }
 
