@@ -142,5 +142,6 @@ def test_a_wheel_holds_the_scripts_and_styles(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     files = zipfile.ZipFile(next(tmp_path.glob("*.whl"))).namelist()
-    static = (ROOT / "seqlm/playground/static").iterdir()
-    assert {str(path.relative_to(ROOT)) for path in static} <= set(files)
+    for folder in ("seqlm/static", "seqlm/deploy/page"):
+        names = {str(path.relative_to(ROOT)) for path in (ROOT / folder).iterdir()}
+        assert names <= set(files), folder

@@ -86,6 +86,8 @@ function showAbout(about, difference) {
 }
 
 async function start() {
+  // A browser that saved the page may have saved these, too.
+  for (const old of main.querySelectorAll("section, .top")) old.remove();
   const top = make("div", { class: "top" });
   main.append(top);
   const status = mount(notice, top, { text: "Unpacking the weights …" });
