@@ -10,7 +10,6 @@ import json
 import re
 from dataclasses import asdict
 from pathlib import Path
-from string import Template
 
 import numpy as np
 import torch
@@ -27,7 +26,15 @@ from seqlm.models.generation import token_ids
 from seqlm.models.gpt2 import load_lm
 from seqlm.ownership import check_output
 from seqlm.training.replay import LEARNED
-from seqlm.utils import PACKAGE, read_json, read_text, sha256_of, versions, write_text
+from seqlm.utils import (
+    PACKAGE,
+    fill_template,
+    read_json,
+    read_text,
+    sha256_of,
+    versions,
+    write_text,
+)
 
 PAGE, STATIC = PACKAGE / "deploy" / "page", PACKAGE / "static"
 STYLES = (STATIC / "page.css", STATIC / "widgets.css", STATIC / "painting.css", PAGE / "look.css")
@@ -122,7 +129,8 @@ def page_text(data: dict, weights: bytes) -> str:
     """The whole file. Its content-security policy lets run what stands in it and nothing else."""
     script, style = bundle(PAGE / "main.js"), "\n".join(map(read_text, STYLES))
     digests = [hashlib.sha256(text.encode()).digest() for text in (script, style)]
-    return Template(read_text(PAGE / "page.html")).substitute(
+    return fill_template(
+        "deploy/page/page.html",
         mark=MARK,
         style=style,
         script=script,

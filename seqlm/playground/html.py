@@ -17,7 +17,7 @@ from seqlm.utils import load_template
 
 SIDE = 176  # of an image, in the page's pixels
 STYLE = f"<style>{(STATIC / 'page.css').read_text(encoding='utf-8')}</style>"
-MARKUP = load_template("playground/static/figures.html").module
+MARKUP = load_template("static/figures.html").module
 
 
 def page(*parts: str) -> str:
