@@ -26,17 +26,9 @@ from seqlm.models.generation import token_ids
 from seqlm.models.gpt2 import load_lm
 from seqlm.ownership import check_output
 from seqlm.training.replay import LEARNED
-from seqlm.utils import (
-    PACKAGE,
-    fill_template,
-    read_json,
-    read_text,
-    sha256_of,
-    versions,
-    write_text,
-)
+from seqlm.utils import fill_template, read_json, read_text, sha256_of, versions, write_text
 
-PAGE, STATIC = PACKAGE / "deploy" / "page", PACKAGE / "static"
+PAGE, STATIC = Path(__file__).parent / "page", Path(__file__).parents[1] / "static"
 STYLES = (STATIC / "page.css", STATIC / "widgets.css", STATIC / "painting.css", PAGE / "look.css")
 MARK = '<meta name="generator" content="seqlm">'  # tells our files from those of the user
 SIZES = ("n_layer", "n_head", "n_embd", "n_inner", "n_positions", "vocab_size")

@@ -4,14 +4,13 @@ Those of ipywidgets have no names for screen readers, and new texts are not anno
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import anywidget
 import numpy as np
 import traitlets
 
-from seqlm.utils import PACKAGE
-
-STATIC = PACKAGE / "static"
+STATIC = Path(__file__).parents[1] / "static"
 FULL = 16  # load_digits has seventeen levels: 0 is paper, 16 is full ink
 LARGEST = 64  # cells per side; smaller cells could not be hit with a finger
 
