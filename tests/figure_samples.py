@@ -3,7 +3,6 @@
 import io
 from functools import cache
 from itertools import combinations
-from types import SimpleNamespace
 
 import numpy as np
 from matplotlib.colors import to_hex
@@ -24,7 +23,6 @@ from seqlm.plots import style
 from seqlm.plots.comparisons import plot_baselines, plot_comparisons
 from seqlm.plots.evaluation import (
     plot_confusion_matrix,
-    plot_next_tokens,
     plot_nll_by_position,
     plot_reliability,
 )
@@ -56,7 +54,6 @@ plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot
 DIGITS, LABELS = load_digits()
 BOOK = PatchCodebook.fit(DIGITS[:200], 40, 2)
 DECODED = BOOK.decode(BOOK.encode(DIGITS[:100]))
-TABLE = [SimpleNamespace(token=f"<Z_{k:03d}>", id=k, probability=0.4 / 2**k) for k in range(6)]
 
 # --- training and fine-tuning ---------------------------------------------------------------------
 
@@ -100,15 +97,14 @@ READ, STARTED, SCRATCH = (
     "class token of the language model", "fine-tuned classifier",
     "classifier from scratch",
 )  # fmt: skip
-EMPTY_BIN = {"low": 0.0, "high": 0.1, "n": 0, "confidence": None, "accuracy": None}
 
 
-def a_bin(low: float, n: int, accuracy: float) -> dict:
-    return {"low": low, "high": low + 0.1, "n": n, "confidence": low + 0.06,
-            "accuracy": share(accuracy, n)}  # fmt: skip
+def a_bin(confidence: float, n: int, accuracy: float) -> dict:
+    return {"n": n, "confidence": confidence, "accuracy": share(accuracy, n)}
 
 
-BINS = [EMPTY_BIN, a_bin(0.4, 10, 0.5), a_bin(0.7, 40, 0.4), a_bin(0.9, 310, 0.97)]
+BINS = [a_bin(0.46, 30, 0.5), a_bin(0.76, 30, 0.4), a_bin(0.96, 29, 0.97)]
+SURE = [a_bin(0.7, 36, 0.75), *(a_bin(0.95 + k / 200, 36, 1.0) for k in range(9))]
 COMPARISONS = [
     {"a": STARTED, "b": "RBF-SVM on pixels", "p_value": 0.61, "real": False,
      "difference": {"value": -0.003, "low": -0.014, "high": 0.008, "n": 360, "unit": "share"}},
@@ -216,9 +212,11 @@ TINY_BOOK = PatchCodebook(BOOK.centers, (4, 4), 2)
 TINY_TRACE = make_trace(CODES[:4])
 
 
-def attention(n_layer: int, n_head: int, side: int) -> np.ndarray:
-    shares = RNG.dirichlet(np.full(side**2 + 3, 0.3), (n_layer, n_head))
-    return shares[..., : side**2].reshape(n_layer, n_head, side, side)
+def attention(n_layer: int, n_head: int, side: int) -> tuple:
+    """Weights of <IMG>, side x side codes, </IMG> and <CLS>, and what goes with them."""
+    names = ["<IMG>", *(f"<Z_{k:03d}>" for k in range(side**2)), "</IMG>", "<CLS>"]
+    weights = np.tril(RNG.dirichlet(np.full(len(names), 0.3), (n_layer, n_head, len(names))))
+    return weights / weights.sum(-1, keepdims=True), names, (side, side)
 
 
 FEW, MANY, FINE = attention(2, 3, 4), attention(12, 12, 4), attention(4, 4, 14)
@@ -235,7 +233,9 @@ FIGURES = {
     "encoding": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
     "code frequencies": lambda: plot_code_frequencies(BOOK.encode(DIGITS[:50]), 40),
     "generated": lambda: plot_generated(DECODED, LABELS[:100], LABELS[:100] % 9, "Generated"),
-    "completions": lambda: plot_completions(DIGITS[:2], 4, DIGITS[:10].reshape(2, 5, 8, 8)),
+    "completions": lambda: plot_completions(
+        DIGITS[:2], 4, DIGITS[:10].reshape(2, 5, 8, 8), LABELS[:2]
+    ),
     "training": lambda: plot_training_process(record(160, 4), BASELINES),
     "training, own data": lambda: plot_training_process(OWN),
     "training, classifier": lambda: plot_training_process(CLASSIFIER),
@@ -251,12 +251,14 @@ FIGURES = {
         {name: model_on_both(3, 4, accuracy=False) for name in ("before", "after")}, "Forgetting"
     ),
     "nll by position": lambda: plot_nll_by_position(
-        np.arange(16) / 4, {"position": np.arange(16) / 3}, (4, 4), 360
+        np.arange(16) / 4, {"position": np.arange(16) / 3, "bigram": np.full(16, 5)}, (4, 4), 360
     ),
-    "next tokens": lambda: plot_next_tokens(TABLE),
+    "nll by position, 196 codes": lambda: plot_nll_by_position(
+        np.sin(np.arange(196) / 9) + 3, {"bigram": np.full(196, 5)}, (14, 14), 360
+    ),
     "confusion": lambda: plot_confusion_matrix(classes(0.9)["confusion"], "Digits"),
     "reliability": lambda: plot_reliability(
-        {READ: BINS, STARTED: BINS, SCRATCH: BINS}, "Calibration"
+        {READ: BINS, STARTED: SURE, SCRATCH: SURE}, "Calibration"
     ),
     "reliability, one method": lambda: plot_reliability({READ: BINS}, "Calibration"),
     "diversity": lambda: plot_diversity(SWEEPS, REAL, "Sampling settings"),
@@ -268,6 +270,7 @@ FIGURES = {
         {"images": np.zeros(3)}, "Copies", 0.1
     ),
     "summary": lambda: plot_summary(*map(values, SUMMED_UP)),
+    "summary, slide": lambda: plot_summary(*map(values, SUMMED_UP), slide=True),
     "summary, evaluated only": lambda: plot_summary(
         values("train_causal_lm"), None, values("evaluate"), None
     ),
@@ -289,10 +292,11 @@ FIGURES = {
     "code by code": lambda: plot_code_by_code(BOOK, TRACE, "A picture"),
     "code by code, 196 codes": lambda: plot_code_by_code(LARGE_BOOK, LARGE_TRACE, "A large one"),
     "code by code, 4 codes": lambda: plot_code_by_code(TINY_BOOK, TINY_TRACE, "A tiny one"),
-    "attention": lambda: plot_attention(IMAGE, FEW, "<CLS>"),
-    "attention, 12 x 12": lambda: plot_attention(IMAGE, MANY, "<Z_017>"),
-    "attention, 196 patches": lambda: plot_attention(LARGE, FINE, "<CLS>"),
+    "attention": lambda: plot_attention(IMAGE, *FEW),
+    "attention, 12 x 12": lambda: plot_attention(IMAGE, *MANY),
+    "attention, 196 patches": lambda: plot_attention(LARGE, *FINE),
     "candidates": lambda: plot_candidates(TRACE, BOOK, [0, 5, 15]),
+    "candidates, no settings": lambda: plot_candidates(TRACE, BOOK, [5], 10, settings=False),
     "candidates, one": lambda: plot_candidates(TRACE, BOOK, [7], 10),
     "candidates, large": lambda: plot_candidates(LARGE_TRACE, LARGE_BOOK, [100, 195]),
 }  # fmt: skip
@@ -363,11 +367,11 @@ def overlaps(figure) -> list[tuple[str, str]]:
     ]
 
 
-def check_figure(figure) -> None:
+def check_figure(figure, widest: int = 900) -> None:
     """Ink, size, alt text, letters of nine points or more, nothing cut off, no text on text."""
     shown = pixels(figure)
     assert 0.005 < (shown < 0.9).any(axis=2).mean() < 0.9
-    assert 400 <= shown.shape[1] <= 900
+    assert 400 <= shown.shape[1] <= widest
     assert "n = " in figure.alt and "n = " in words(figure)
     assert figure.alt.endswith(".") and len(figure.alt) < 2000
     for odd in ("nan", "inf ", "None", "{", "  ", ".."):

@@ -18,7 +18,7 @@ from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.evaluation.classification import measure_classes
 from seqlm.evaluation.estimates import proportion
 from seqlm.evaluation.scores import TokenScores
-from seqlm.plots.evaluation import plot_next_tokens
+from seqlm.plots.images import plot_images
 from seqlm.plots.training import plot_training_process
 from seqlm.utils import write_json
 from seqlm.workspace import Workspace, read_notebooks
@@ -289,8 +289,8 @@ def workspace(
     training = {**record(160, 4), "identity": "0123"}
     write_json(ws.outputs / "training.json", training)
     ws.save_figure(plot_training_process(training), "training_process")
-    table = [type("Line", (), {"token": "<Z_017>", "id": 23, "probability": 0.5})]
-    ws.save_figure(plot_next_tokens(table, 'After "<IMG>" & <Z_000>'), "next_tokens")
+    figure = plot_images(np.zeros((1, 4, 4)), ["<Z_017>"], heading='After "<IMG>" & <Z_000>')
+    ws.save_figure(figure, "next_tokens")
     return ws
 
 

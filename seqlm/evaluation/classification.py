@@ -17,7 +17,7 @@ from seqlm.evaluation.estimates import (
 )
 from seqlm.evaluation.scores import LEAST
 
-BINS = 10  # the calibration error sums up the bins that the reliability diagram shows
+BINS = 10  # of equal width for the calibration error, of equal counts in the diagram
 MAX_CONFUSION = 100  # classes; of 1,000 a metrics file would take 12 MB
 
 
@@ -129,21 +129,21 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int =
 
 
 def reliability(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> list[dict]:
-    """The reliability diagram: confidence and accuracy in each bin that holds an image.
+    """The reliability diagram: confidence and accuracy in bins of as many images each.
 
-    Each is {"low", "high", "n", "confidence", "accuracy"}: the bin is (low, high], confidence a
-    mean, accuracy an Estimate as JSON. Arguments and errors as in `calibration_error`.
+    From the least confident up, each is {"n", "confidence", "accuracy"}: a mean, and an Estimate as
+    JSON. Bins of equal width would put nearly all images of a confident classifier into one.
+    Arguments and errors as in `calibration_error`.
     """
-    confidence, right, bin_of = _binned(probabilities, labels, bins)
+    confidence, right, _ = _binned(probabilities, labels, bins)
+    order = np.argsort(confidence, kind="stable")
     return [
         {
-            "low": float(b / bins),
-            "high": float((b + 1) / bins),
-            "n": int((bin_of == b).sum()),
-            "confidence": float(confidence[bin_of == b].mean()),
-            "accuracy": proportion(right[bin_of == b]).to_json(),
+            "n": len(part),
+            "confidence": float(confidence[part].mean()),
+            "accuracy": proportion(right[part]).to_json(),
         }
-        for b in np.unique(bin_of)
+        for part in np.array_split(order, min(bins, len(order)))
     ]
 
 

@@ -123,7 +123,7 @@ def _format_gap(row: Mapping, with_unit: bool = True) -> str:
 def _verdict(row: Mapping) -> str:
     p = row["p_value"]
     p_text = "p unknown" if p is None else "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
-    return f"{'different' if row['real'] else 'not distinguishable'}, {p_text}"
+    return f"{'' if row['real'] else 'not '}distinguishable, {p_text}"
 
 
 def _draw_differences(ax: Axes, rows: Sequence[Mapping]) -> None:

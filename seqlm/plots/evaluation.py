@@ -1,4 +1,4 @@
-"""Figures of evaluation: NLL by position, next tokens, accuracy, confusion and calibration."""
+"""Figures of evaluation: NLL by position, confusion and calibration."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -9,72 +9,58 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
+from matplotlib.ticker import NullLocator
 
-from seqlm.errors import printable
 from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, percent, styled
+
+SUREST = 0.999  # confidence
 
 
 @styled
 def plot_nll_by_position(
     model: Sequence[float], baselines: Mapping[str, Sequence[float]], grid: tuple[int, int], n: int
 ) -> Figure:
-    """NLL per code by position in the picture: lines against the baselines, and a map.
+    """NLL per code by position in the picture: the model, the best baseline, and the gap.
 
     `model` and each of `baselines` (P,) are nats, row by row from the top left; `grid` is (rows,
     columns) of codes; `n` is the number of images.
     """
     nats, places = np.asarray(model, dtype=float), np.arange(1, len(model) + 1)
-    figure = canvas(3.9, f"NLL per code by position (n = {n:,} images)")
-    lines, plan = figure.subplots(1, 2, width_ratios=[1.7, 1])
+    name = min(baselines, key=lambda name: np.mean(baselines[name]))
+    best = np.asarray(baselines[name], dtype=float)
+    figure = canvas(3.3, f"NLL per code by position (n = {n:,} images)")
+    lines, *plans = figure.subplots(1, 3, width_ratios=[1.5, 1, 1])
     step = max(1, len(nats) // 16)
-    for (name, values), (colour, marker, line) in zip(baselines.items(), cycle(style.SERIES[1:])):
-        lines.plot(places, values, color=colour, marker=marker, ls=line, lw=1.3, ms=4, mfc="white",
-                   markevery=step, label=baseline_name(name))  # fmt: skip
-    lines.plot(places, nats, "D-", color=style.BLUE, lw=2.6, ms=5, markevery=step, label="model")
-    lines.set(xlabel="position of the code, row by row from the top left", ylabel="nats per code")
-    lines.set(ylim=(0, None), xticks=places[::step])
+    lines.fill_between(places, nats, best, color=style.PALE, label="gap")
+    (colour, marker, line), label = style.SERIES[1], f"best baseline: {baseline_name(name)}"
+    lines.plot(places, best, color=colour, marker=marker, ls=line, ms=4, mfc="white",
+               markevery=step, label=label)  # fmt: skip
+    lines.plot(places, nats, "D-", color=style.BLUE, lw=2.2, ms=4, markevery=step, label="model")
+    lines.set(xlabel="position, row by row from the top left", ylabel="nats per code")
+    lines.set(ylim=(0, None), xticks=places[:: max(1, len(nats) // 8)])
     lines.grid(axis="y")
-    lines.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3)
-    seaborn.heatmap(
-        nats.reshape(grid), cmap="cividis", square=True, ax=plan, annot=max(grid) <= 7, fmt=".1f",
-        xticklabels=False, yticklabels=False, cbar_kws={"shrink": 0.75},
-    )  # fmt: skip
-    plan.set_title("model, nats per code")
+    lines.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, columnspacing=1)
+    titles = ("model", "gap: baseline minus model")
+    for plan, values, title in zip(plans, (nats, best - nats), titles, strict=True):
+        seaborn.heatmap(
+            values.reshape(grid), cmap="cividis", square=True, ax=plan, annot=max(grid) <= 7,
+            fmt=".1f", xticklabels=False, yticklabels=False, cbar=max(grid) > 7,
+            cbar_kws={"shrink": 0.6},
+        )  # fmt: skip
+        plan.set_title(title)
     high, low = (np.unravel_index(i, grid) for i in (nats.argmax(), nats.argmin()))
-    means = [f"{baseline_name(name)} {np.mean(values):.2f}" for name, values in baselines.items()]
+    wide = np.unravel_index((best - nats).argmax(), grid)
     return finish(
         figure,
-        f"NLL per code at {len(nats)} positions, n = {n:,} images, as lines and as a map. Mean of "
-        f"the model {nats.mean():.2f} nats; highest {nats.max():.2f} in row {high[0] + 1}, column "
-        f"{high[1] + 1}, lowest {nats.min():.2f} in row {low[0] + 1}, column {low[1] + 1}.",
-        f"Mean of the baselines: {', '.join(means)}." if means else "",
+        f"NLL per code at {len(nats)} positions, n = {n:,} images: lines, and maps of model and "
+        f"gap. Mean of the model {nats.mean():.2f} nats; highest {nats.max():.2f} in row "
+        f"{high[0] + 1}, column {high[1] + 1}, lowest {nats.min():.2f} in row {low[0] + 1}, column "
+        f"{low[1] + 1}. Best baseline: {baseline_name(name)}, mean {best.mean():.2f}; largest gap "
+        f"{(best - nats).max():.2f} in row {wide[0] + 1}, column {wide[1] + 1}.",
     )
-
-
-@styled
-def plot_next_tokens(table: Sequence, heading: str = "Next token") -> Figure:
-    """The most likely next tokens with probabilities, from `generation.next_token_table`."""
-    tokens, probabilities = [row.token for row in table], [row.probability for row in table]
-    rest = max(0.0, 1 - sum(probabilities))
-    title = f"{heading} (n = {len(tokens)} most likely tokens)"
-    figure = canvas(0.6 + 0.29 * (len(tokens) + 1), title, 7)
-    ax = figure.add_subplot()
-    places = np.arange(len(tokens) + 1)
-    bars = ax.barh(places, [*probabilities, rest], color=style.BLUE, height=0.72)
-    bars[-1].set(hatch="////", edgecolor=style.GREY, facecolor="white")
-    ax.bar_label(bars, fmt="{:.1%}", padding=4)
-    labels = [*map(printable, tokens), "all others"]
-    ax.set_yticks(places, labels, fontfamily="DejaVu Sans Mono", parse_math=False)
-    ax.invert_yaxis()
-    ax.set_xlim(0, 1.12 * max(*probabilities, rest))
-    ax.xaxis.set_major_formatter(percent)
-    ax.set_xlabel("probability")
-    ax.tick_params(axis="y", length=0)
-    first = [f"{row.token} {row.probability:.1%}" for row in table[:5]]
-    return finish(figure, f"{title}: {', '.join(first)}. All others: {rest:.1%}.")
 
 
 @styled
@@ -109,57 +95,45 @@ def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figu
 
 @styled
 def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> Figure:
-    """For each method its accuracy against its confidence, with the number of images below.
+    """For each method its accuracy against its confidence, in bins of as many images each.
 
-    `series` holds for each method its bins: {"low", "high", "n", "confidence", "accuracy"}. Bins
-    without images may be missing. A marker is filled where its 95 % interval misses the diagonal.
+    `series` holds for each method its bins, from `classification.reliability`: {"n", "confidence",
+    "accuracy"}. A marker is filled where its 95 % interval misses the line
+    of equal confidence and accuracy. The axis of confidence is one of log odds, so that bins above
+    90 % stand apart; what is above SUREST is drawn there.
     """
-    methods = {name: [b for b in bins if b.get("n")] for name, bins in series.items()}
-    figure = canvas(4.3, heading, 3.0 * len(methods) if len(methods) > 1 else 5.0)
-    panels = figure.subplots(
-        2, len(methods), sharex=True, sharey="row", height_ratios=[3.4, 1], squeeze=False
-    )
+    figure = canvas(3.6, heading, 3.0 * len(series) if len(series) > 1 else 5.0)
+    panels = figure.subplots(1, len(series), sharex=True, sharey=True, squeeze=False)[0]
     figure.get_layout_engine().set(w_pad=0.09)
     sentences = []
-    for column, (name, bins) in enumerate(methods.items()):
-        n = sum(b["n"] for b in bins)
-        look = style.SERIES[column % len(style.SERIES)][:2]
-        panels[0, column].set_title(f"{textwrap.fill(name, 27)}\nn = {n:,}")
-        off = _draw_bins(panels[0, column], bins, *look)
-        _draw_counts(panels[1, column], bins, look[0], 30 // len(methods))
-        sentence = f"{name}, n = {n:,}: {len(off)} of {len(bins)} bins off the diagonal"
+    for ax, (name, bins), look in zip(panels, series.items(), cycle(style.SERIES)):
+        sizes = [b["n"] for b in bins]
+        each = "–".join(f"{n:,}" for n in sorted({min(sizes, default=0), max(sizes, default=0)}))
+        ax.set_title(f"{textwrap.fill(name, 27)}\nn = {sum(sizes):,}, {each} per bin")
+        off = _draw_bins(ax, bins, *look[:2])
+        sentence = f"{name}, n = {sum(sizes):,}: {len(off)} of {len(bins)} bins off the line"
         sentences.append(f"{'; '.join([sentence, *off])}.")
-    panels[0, 0].set_ylabel("accuracy")
-    panels[1, 0].set_ylabel("images")
-    label = "confidence  ·  dashed: calibrated  ·  bars: 95 % intervals, filled off the diagonal"
-    figure.supxlabel(textwrap.fill(label, 50 * len(methods)), fontsize=style.SMALL)
+    panels[0].set_ylabel("accuracy")
+    label = "confidence (log odds)  ·  dashed: calibrated  ·  bars: 95 % intervals, filled off it"
+    figure.supxlabel(textwrap.fill(label, 50 * len(series)), fontsize=style.SMALL)
     return finish(figure, f"{heading}: accuracy against confidence, bin by bin.", *sentences)
 
 
 def _draw_bins(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[str]:
-    """Draws the bins; returns in words those off the diagonal with their whole interval."""
-    ax.plot([0, 1], [0, 1], **style.DASHED)
+    """Draws the bins; returns in words those off the line with their whole interval."""
+    line = np.linspace(0.1, SUREST, 10_000)
+    ax.plot(line, line, **style.DASHED)
     off = []
     for b in bins:
         e = as_estimate(b["accuracy"])
         missed = e.has_interval and not e.low <= b["confidence"] <= e.high
         if missed:
             off.append(f"confidence {b['confidence']:.1%}, accuracy {e.format(with_n=True)}")
-        draw_estimates(ax, [b["confidence"]], [e], colour, marker, filled=missed)
-    ax.set(xlim=(0, 1.02), ylim=(-0.05, 1.05), xticks=np.arange(5) / 4, yticks=np.arange(5) / 4)
+        draw_estimates(ax, [min(b["confidence"], SUREST)], [e], colour, marker, filled=missed)
+    ax.set(xscale="logit", ylim=(-0.04, 1.04))
+    ax.set_xticks([0.1, 0.5, 0.9, 0.99, SUREST], minor=False)
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.xaxis.set_major_formatter(percent)
     ax.yaxis.set_major_formatter(percent)
     ax.grid()
     return off
-
-
-def _draw_counts(ax: Axes, bins: Sequence[Mapping], colour: str, n_letters: int) -> None:
-    """The number of images in each bin; upright where all numbers fit side by side."""
-    counts = [b["n"] for b in bins]
-    upright = sum(len(f"{n:,}") for n in counts) <= n_letters
-    widths = [b["high"] - b["low"] for b in bins]
-    bars = ax.bar([b["low"] for b in bins], counts, widths, align="edge", fc=colour, ec="white")
-    turn = 0 if upright else 90
-    ax.bar_label(bars, fmt="{:,.0f}", fontsize=style.SMALL, rotation=turn, padding=2)
-    most = max(counts, default=1) * (1.4 if upright else 1.8)
-    ax.set(yticks=[], ylim=(0, max(ax.get_ylim()[1], most)))
-    ax.xaxis.set_major_formatter(percent)

@@ -154,7 +154,7 @@ def plot_generated(
     classes, correct = np.unique(labels), predicted == labels
     members = [np.flatnonzero(labels == k) for k in classes]
     tallies = [f"{correct[indices].sum()} of {len(indices)}" for indices in members]
-    title = f"{heading} (n = {len(labels)}) · ✗ classified as the small number"
+    title = f"{heading} (n = {len(labels)}). ✗: looks like the small digit to the digit classifier"
     tiles = make_tiles(len(classes), max(map(len, members)), title, left=0.45, right=0.85)
     for row, indices in enumerate(members):
         tiles.write(str(classes[row]), row, 0, "left", fontsize=13, fontweight="bold")
@@ -172,13 +172,17 @@ def plot_generated(
 
 
 @styled
-def plot_completions(originals: np.ndarray, n_rows: int, completed: np.ndarray) -> Figure:
-    """`originals` (N, H, W), their first `n_rows` pixel rows, and `completed` (N, C, H, W)."""
+def plot_completions(
+    originals: np.ndarray, n_rows: int, completed: np.ndarray, labels: Sequence[int]
+) -> Figure:
+    """`originals` (N, H, W) of the digits `labels` (N,), their first `n_rows` pixel rows, and
+    `completed` (N, C, H, W)."""
     n, n_completions, height = completed.shape[:3]
     heading = f"Completions of the upper part (n = {n}, {n_completions} each, not selected)"
-    tiles = make_tiles(n, n_completions + 2.4, heading, top=0.2)
+    tiles = make_tiles(n, n_completions + 2.4, heading, top=0.2, left=0.35)
     seam = tiles.side * n_rows / height
     for row in range(n):
+        tiles.write(str(labels[row]), row, 0, "left", fontsize=13, fontweight="bold")
         tiles.draw(originals[row], row, 0)
         tiles.draw(completed[row, 0], row, 1.2)
         x, y = tiles.position(row, 1.2)
@@ -188,12 +192,16 @@ def plot_completions(originals: np.ndarray, n_rows: int, completed: np.ndarray) 
             tiles.draw(completed[row, column], row, 2.4 + column)
             x, y = tiles.position(row, 2.4 + column)
             tiles.ax.plot([x - 0.03, x], [y + seam] * 2, color=style.VERMILLION, lw=2)
-    for column, title in ((0, "original"), (1.2, "prompt"), (2.4, "completed")):
+    for column, title in ((0, "original"), (1.2, "prompt")):
         tiles.write(title, 0, column, fontweight="bold")
+    x, y = tiles.position(0, 2.4)
+    tiles.ax.text(x, y - 0.03, "completed: below the orange mark the model draws",
+                  fontsize=style.SMALL, fontweight="bold", va="bottom")  # fmt: skip
     error = np.abs(completed - originals[:, None])[:, :, n_rows:].mean()
+    names = ", ".join(map(str, labels))
     return finish(
         tiles.ax.figure,
-        f"n = {n} rows: an original, its upper {n_rows} of {height} pixel rows (the rest is "
-        f"hatched), and {n_completions} completions by the model. Mean difference of a completed "
-        f"pixel: {error:.0%} of full ink.",
+        f"n = {n} rows, the digits {names}: an original, its upper {n_rows} of {height} pixel rows "
+        f"(the rest is hatched), and {n_completions} completions by the model. Mean difference of "
+        f"a completed pixel: {error:.0%} of full ink.",
     )

@@ -11,6 +11,8 @@ from seqlm.plots.comparisons import draw_ranking
 from seqlm.plots.style import canvas, finish, styled
 from seqlm.utils import format_duration
 
+SLIDE = (12.0, 6.75)  # inches
+
 
 @styled
 def plot_summary(
@@ -18,22 +20,30 @@ def plot_summary(
     classified: Mapping | None,
     evaluated: Mapping | None,
     sampled: Mapping | None,
+    slide: bool = False,
 ) -> Figure:
-    """A run on one page, from what train_causal_lm, classify_sequences, evaluate, sample saved."""
+    """A run on one page, from what train_causal_lm, classify_sequences, evaluate, sample saved.
+
+    As a `slide` it is 16 by 9: two panels side by side, and two more below.
+    """
     panels = _panels(classified, evaluated, sampled)
     facts = _facts(trained, evaluated, sampled)
     heights = [0.85 + 0.3 * len(estimates) for _, estimates, *_ in panels]
     heights += [0.35 + 0.24 * len(facts)] * bool(facts)
-    figure = canvas(max(1.0, sum(heights)), "Results on the test split")
+    columns = 2 if slide else 1
+    size = (SLIDE[1] - 0.3, SLIDE[0]) if slide else (max(1.0, sum(heights)), style.WIDTH)
+    figure = canvas(size[0], "Results on the test split", size[1])
     figure.get_layout_engine().set(h_pad=0.11)
-    grid = figure.add_gridspec(max(1, len(heights)), 1, height_ratios=heights or [1])
+    ratios = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)] or [1]
+    grid = figure.add_gridspec(len(ratios), columns, height_ratios=ratios)
     sentences = ["Results on the test split."]
     for row, (title, *ranking) in enumerate(panels):
-        ax = figure.add_subplot(grid[row])
+        ax = figure.add_subplot(grid[divmod(row, columns)])
         sentences.append(f"{title}, {draw_ranking(ax, *ranking)}")
+        ax.locator_params(axis="x", nbins=5 if slide else 8)
         ax.set_title(f"{'abc'[row]}  {title}", fontweight="bold", x=0)
     if facts:
-        ax = figure.add_subplot(grid[len(panels)])
+        ax = figure.add_subplot(grid[divmod(len(panels), columns)])
         ax.set_axis_off()
         ax.set_title(f"{'abcd'[len(panels)]}  In numbers", fontweight="bold")
         for x, texts, side in ((-0.015, facts, "right"), (0.012, facts.values(), "left")):

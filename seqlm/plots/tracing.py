@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -105,11 +106,12 @@ def _describe_surprisal(trace: Trace, book: PatchCodebook) -> list[str]:
 
 
 @styled
-def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k: int = 6) -> Figure:
-    """The `k` most likely tokens at up to three `places` (from 0) of a picture, two bars each.
+def plot_candidates(
+    trace: Trace, book: PatchCodebook, places: Sequence[int], k: int = 6, settings: bool = True
+) -> Figure:
+    """The `k` most likely tokens at up to three `places` (from 0) of a picture, and what came.
 
-    The upper bar is the model's own probability, the lower that after the sampling settings. The
-    token at that place has bars as well.
+    The upper bar is the model's own probability, the lower that after the sampling `settings`.
     """
     codes = codes_of([trace.names[index] for index in trace.ids])
     (image,) = book.decode(codes[None])
@@ -119,24 +121,25 @@ def plot_candidates(trace: Trace, book: PatchCodebook, places: Sequence[int], k:
     figure = canvas(2.3 + 0.34 * longest, heading, min(style.WIDTH, 4.6 * len(places)))
     ratios = [1.0, 0.34 * longest]
     columns = figure.subplots(2, len(places), squeeze=False, height_ratios=ratios).T
-    most = max(max(c.probability, c.after) for some in candidates for c in some)
+    most = max(max(c.probability, c.after * settings) for some in candidates for c in some)
     for (above, below), place, tokens in zip(columns, places, candidates, strict=True):
         above.set_axis_off()
         _draw_prefix(above, image, trace, book, place)
-        bars = _draw_candidates(below, tokens, book)
+        bars = _draw_candidates(below, tokens, book, settings)
         below.set(xlim=(0, 1.3 * most), ylim=(longest - 0.5, -0.5))
-    names = ["the model's probability", "after the sampling settings"]
+    names = ["the model's probability", "after the sampling settings"][: len(bars)]
     figure.legend(bars, names, loc="outside lower left", ncols=2)
+    after = " and, hatched, the probability after the sampling settings" * settings
+    sentences = []
+    for place, tokens in zip(places, candidates, strict=True):
+        texts = [f"{c.token}{' (what came)' * c.chosen} {c.probability:.1%}"
+                 + f", then {c.after:.1%}" * settings for c in tokens]  # fmt: skip
+        sentences.append(f"Code {place + 1}: {'; '.join(texts)}.")
     return finish(
         figure,
-        f"{heading}: bars of the {k} most likely tokens, the model's own probability and, hatched, "
-        f"the probability after the sampling settings. Uniform: {1 / book.n_codes:.1%}.",
-        *(
-            f"Code {place + 1}: "
-            + "; ".join(f"{c.token} {c.probability:.1%}, then {c.after:.1%}" for c in tokens)
-            + "."
-            for place, tokens in zip(places, candidates, strict=True)
-        ),
+        f"{heading}: bars of the {k} most likely tokens, the model's own probability{after}. "
+        f"Uniform: {1 / book.n_codes:.1%}.",
+        *sentences,
     )
 
 
@@ -149,21 +152,22 @@ def _draw_prefix(
     tiles.frame(0, 0, place, book.grid, **MARK)
     ax.set(xlim=(-0.02, 1.02), ylim=(1.02, -0.02), aspect="equal", anchor="W")
     title = f"code {place + 1} of {len(trace.ids)}\n{_name_place(place, book.grid[1])}"
-    actual = f"▸ {trace.names[trace.ids[place]]}, {trace.surprisal[place]:.2f} nats"
+    actual = f"▸ came: {trace.names[trace.ids[place]]}, {trace.surprisal[place]:.2f} nats"
     ax.set_title(f"{title}\n{actual}", fontsize=style.SMALL)
 
 
-def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook) -> list:
-    """Two bars for each token, and the patch of each code; returns both sets of bars."""
+def _draw_candidates(
+    ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook, settings: bool
+) -> list:
+    """A bar or two for each token, and the patch of each code; returns the sets of bars."""
     ax.spines["bottom"].set_visible(False)
     places = np.arange(len(tokens))
     own, after = [c.probability for c in tokens], [c.after for c in tokens]
     hatched = {"fc": "#f6d3bd", "ec": style.VERMILLION, "hatch": "//////", "lw": 0.7}
-    bars = [
-        ax.barh(places - 0.2, own, 0.36, fc=style.BLUE),
-        ax.barh(places + 0.2, after, 0.36, **hatched),
-    ]
-    for container, values in zip(bars, (own, after), strict=True):
+    bars = [ax.barh(places - 0.2 * settings, own, 0.36, fc=style.BLUE)]
+    if settings:
+        bars.append(ax.barh(places + 0.2, after, 0.36, **hatched))
+    for container, values in zip(bars, (own, after), strict=False):
         texts = [f"{v:.1%}" if v else "0" for v in values]
         ax.bar_label(container, texts, padding=3, fontsize=style.SMALL)
     ax.set(xticks=[], yticks=places)
@@ -183,41 +187,58 @@ def _draw_candidates(ax: Axes, tokens: Sequence[Candidate], book: PatchCodebook)
 
 
 @styled
-def plot_attention(image: np.ndarray, weights: np.ndarray, token: str) -> Figure:
-    """The attention of each head to the patches of `image` (H, W) when the model is at `token`.
+def plot_attention(
+    image: np.ndarray, weights: np.ndarray, names: Sequence[str], grid: tuple[int, int]
+) -> Figure:
+    """Which token attends to which, in one head and on average; then the last token's own view.
 
-    `weights` (n_layer, n_head, rows, columns) sum to less than 1 where a head also attends to
-    other tokens. The mean of all heads is shown larger.
+    `weights` (n_layer, n_head, T, T) come from `tracing.attention_weights`, a line for each query;
+    `names` (T,) are the tokens, of which those after the first are the codes of `image` (H, W) on
+    their `grid` (rows, columns).
     """
-    n_layer, n_head, rows, columns = weights.shape
-    shares, mean = weights.sum((2, 3)), 100 * weights.mean((0, 1))  # mean: (rows, columns)
-    large, left = 2.3, 3.05
-    side = min(1.2, (style.WIDTH - 0.15 - left) / n_head - 0.08)
-    pitch = (side + LINE + 0.1, side + 0.08)
-    height = 0.3 + max(2 * large + 0.5, n_layer * pitch[0])
-    heading = f"Attention of {token} to the picture (n = {n_layer} x {n_head} heads)"
-    ax = inch_axes(style.WIDTH, height, heading)
-    maps = Tiles(ax, side, pitch, (2 * LINE + 0.1, left))
-    for layer, head in np.ndindex(n_layer, n_head):
-        _draw_map(maps, layer, head, weights[layer, head])
-        maps.write(f"{shares[layer, head]:.0%}", layer, head)
-    for layer in range(n_layer):
-        maps.write(f"{'layer ' * (layer == 0)}{layer + 1}", layer, 0, "left", fontweight="bold")
-    for head in range(n_head):
-        x, _ = maps.position(0, head)
-        name, look = f"{'head ' * (side > 0.55)}{head + 1}", {"ha": "center", "fontweight": "bold"}
-        ax.text(x + side / 2, LINE - 0.03, name, fontsize=style.SMALL, **look)
-    column = Tiles(ax, large, (large + 0.25, 0), (0.25, 0.03))
-    column.draw(image, 0, 0)
-    column.write("the picture", 0, 0, fontweight="bold")
-    _draw_map(column, 1, 0, mean, image, 1)
-    column.write("mean of all heads, in percent", 1, 0, fontweight="bold")
-    most, least = (divmod(int(flat), n_head) for flat in (shares.argmax(), shares.argmin()))
+    n_layer, n_head = weights.shape[:2]
+    mean = weights.mean((0, 1))  # (T, T)
+    figure = canvas(6.3, f"Attention (n = {n_layer} x {n_head} heads)")
+    upper, lower = figure.subfigures(2, 1, height_ratios=[4.4, 1.9])
+    titles = ("layer 1, head 1", f"mean of all {n_layer * n_head} heads")
+    for ax, values, title in zip(upper.subplots(1, 2), (weights[0, 0], mean), titles, strict=True):
+        _draw_triangle(ax, values, names, title)
+    seen = weights[:, :, -1, 1 : 1 + grid[0] * grid[1]].mean(1)  # (n_layer, P)
+    shares = seen.sum(1)
+    title = f"{names[-1]} looks at the picture: mean of each layer's heads, share of all attention"
+    lower.suptitle(title, x=0.006, ha="left", fontsize=style.SMALL, fontweight="bold")
+    first, *maps = lower.subplots(1, 1 + n_layer)
+    first.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    first.set_title("picture", fontsize=style.SMALL)
+    for layer, (ax, values, share) in enumerate(zip(maps, seen, shares, strict=True), 1):
+        ax.imshow(values.reshape(grid), cmap="Blues", vmin=0, vmax=seen.max())
+        ax.set_title(f"{'layer ' * (n_layer <= 8)}{layer}\n{share:.0%}", fontsize=style.SMALL)
+    for ax in (first, *maps):
+        ax.set(xticks=[], yticks=[])
+        ax.spines[:].set_visible(True)
+    before = np.diag(mean, -1).mean()
     return finish(
-        ax.figure,
-        f"{heading}: a map for each head, with the share that goes to its {rows} by {columns} "
-        f"patches. Mean {shares.mean():.0%}, most of it to {_name_place(mean.argmax(), columns)} "
-        f"({mean.max():.0f}%, uniform {mean.mean():.1f}%); highest layer {most[0] + 1}, head "
-        f"{most[1] + 1} ({shares[most]:.0%}); lowest layer {least[0] + 1}, head {least[1] + 1} "
-        f"({shares[least]:.0%}).",
+        figure,
+        f"Attention of each of {len(names)} tokens to itself and those before it, in one head and "
+        f"as the mean of n = {n_layer} x {n_head} heads; later tokens are masked. On average "
+        f"{np.diag(mean).mean():.0%} go to the token itself, {before:.0%} to the one before, "
+        f"{mean[1:, 0].mean():.0%} to the first. Then, for {names[-1]}, the share that each layer "
+        f"gives to the picture: {', '.join(f'{share:.0%}' for share in shares)}.",
     )
+
+
+def _draw_triangle(ax: Axes, values: np.ndarray, names: Sequence[str], title: str) -> None:
+    """One line for each query token; what comes after it is masked, and hatched."""
+    later = np.triu(np.ones_like(values, dtype=bool), 1)
+    shown = np.ma.masked_where(later, values)
+    ax.imshow(shown, cmap="Blues", norm=PowerNorm(0.5, vmin=0), zorder=1)  # small ones show, too
+    ax.patch.set(facecolor="white", hatch="////", edgecolor=style.PALE)
+    ticks = np.arange(0, len(names), -(-len(names) // 22))
+    labels, look = [printable(names[i]) for i in ticks], {"fontfamily": "monospace"}
+    ax.set_xticks(ticks, labels, rotation=90, parse_math=False, **look)
+    ax.set_yticks(ticks, labels, parse_math=False, **look)
+    ax.set(ylabel="query token", xlabel="attends to")
+    ax.set_title(f"{title} (darkest: {values.max():.0%})")
+    box = {"fc": "white", "ec": "none", "pad": 2}
+    ax.text(0.97, 0.95, "masked:\nlater tokens", transform=ax.transAxes, ha="right", va="top",
+            fontsize=style.SMALL, bbox=box)  # fmt: skip

@@ -6,7 +6,6 @@ from itertools import cycle
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
@@ -14,12 +13,13 @@ from seqlm.plots.style import canvas, finish, label_at_right, styled
 from seqlm.utils import format_duration
 
 LOSSES = {
-    "code_nll": "val codes",
-    "read_nll": "val codes (read layout)",
-    "draw_nll": "val codes (draw layout)",
+    "code_nll": "val",
+    "read_nll": "val, read layout",
+    "draw_nll": "val, draw layout",
     "class_nll": "val classes",
-    "all_nll": "val tokens of all kinds",
+    "all_nll": "val, all tokens",
 }
+OF_CODES = ("code_nll", "read_nll", "draw_nll")
 ACCURACY = "accuracy on val"
 
 
@@ -54,61 +54,59 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 def plot_training_process(record: Mapping, baselines: Mapping[str, float] | None = None) -> Figure:
     """Losses, accuracy, learning rate and gradient norm, from the `record` in training.json.
 
-    `baselines` (name -> nats) are dashed lines.
+    The losses of codes and of tokens of all kinds have a panel each, over a logarithmic number of
+    steps. `baselines` (name -> nats per code) are dashed lines; the uniform one is ln V.
     """
     baselines, below = dict(baselines or {}), _small_panels(record)
     rows = f"n = {record['rows']:,} training rows" if record.get("rows") else ""
     figure = canvas(6.7 if below else 4.5, "Training" + f" ({rows})" * bool(rows))
     bands = figure.subfigures(2, 1, height_ratios=[2.1, 1]) if below else [figure]
-    _draw_losses(bands[0].add_subplot(), record, baselines)
+    measured = _measured(record)
+    codes = [name for name in measured if name in OF_CODES]
+    others = [name for name in measured if name not in OF_CODES]
+    panels = [("code tokens", codes, baselines)] * bool(codes)
+    uniform = {k: nats for k, nats in baselines.items() if k == "uniform"}
+    title = "classes" if others == ["class_nll"] else "tokens of all kinds"
+    panels.append((title, others, uniform if codes else baselines))
+    ratios = [1.15, 1][-len(panels) :]
+    for ax, panel in zip(bands[0].subplots(1, len(panels), width_ratios=ratios, squeeze=False)[0],
+                         panels, strict=True):  # fmt: skip
+        _draw_losses(ax, record, *panel, with_training=panel is panels[-1])
     for column, (title, curves) in enumerate(below.items(), 1):
         ax = bands[1].add_subplot(1, len(below), column)
         _draw_small_panel(ax, title, curves, (record.get("settings") or {}).get("max_grad_norm"))
     return finish(figure, *_describe_training(record, baselines, rows))
 
 
-def _draw_losses(ax: Axes, record: Mapping, baselines: Mapping[str, float]) -> None:
+def _draw_losses(
+    ax: Axes, record: Mapping, title: str, names: Sequence[str], baselines: Mapping[str, float],
+    with_training: bool,
+) -> None:  # fmt: skip
+    """The losses `names` on val, and on the training rows, which counts tokens of all kinds."""
     steps, loss = _series(record, "loss", "history")
-    if len(loss):
-        ax.plot(steps, loss, color=style.PALE, lw=1, label="training loss per batch")
-        ax.plot(steps, _smooth(loss), color=style.GREY, lw=2, label="training loss, running median")
-    measured = _measured(record)
-    for name, (colour, marker, line) in zip(measured, style.SERIES, strict=False):
+    if with_training and len(loss):
+        ax.plot(steps, loss, color=style.PALE, lw=1, label="training, per batch")
+        ax.plot(steps, _smooth(loss), color=style.GREY, lw=2, label="training, running median")
+    for name, (colour, marker, line) in zip(names, style.SERIES, strict=False):
         at, values = _series(record, name, "evals")
+        at, values = at[at > 0], values[at > 0]  # a logarithmic axis has no step 0
         ax.plot(at, values, color=colour, marker=marker, ls=line, ms=5, label=LOSSES[name])
-    best, chosen = record.get("best") or {}, next(iter(measured), None)
-    if chosen and best.get(chosen) is not None:
-        star = {"marker": "*", "ms": 17, "color": style.ORANGE, "mec": style.INK, "ls": "none"}
-        label = f"best {LOSSES[chosen]}: {best[chosen]:.2f} at step {best['step']:,}"
+    best, chosen = record.get("best") or {}, next(iter(_measured(record)), None)
+    if chosen in names and best.get(chosen) is not None:
+        star = {"marker": "*", "ms": 15, "color": style.ORANGE, "mec": style.INK, "ls": "none"}
+        label = f"best: {best[chosen]:.2f} at step {best['step']:,}"
         ax.plot(best["step"], best[chosen], label=label, zorder=5, **star)
     for nats in baselines.values():
         ax.axhline(nats, **style.DASHED)
-    ax.set(xlabel="optimizer step", ylabel=_unit(record), ylim=ax.get_ylim())
-    ax.set_xlim(left=0)
-    texts = {f"baseline: {baseline_name(k)} {nats:.2f}": nats for k, nats in baselines.items()}
-    label_at_right(ax, [(None, nats, text, None) for text, nats in texts.items()], 0.06)
-    if len(loss) or measured:
-        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17), ncols=3, columnspacing=1.4)
-    _draw_time_axis(ax, record)
-
-
-def _draw_time_axis(ax: Axes, record: Mapping) -> None:
-    """Minutes or seconds of training, above the steps they belong to."""
-    lines = [*(record.get("history") or []), *(record.get("evals") or [])]
-    known = sorted((x["step"], x["seconds"]) for x in lines if x.get("seconds") is not None)
-    if not known or known[-1][1] <= 0:
-        return
-    steps, seconds = np.array([(0, 0), *known], dtype=float).T
-    unit, size = ("minutes", 60) if seconds.max() >= 120 else ("seconds", 1)
-    times = np.maximum.accumulate(seconds) / size
-    top = ax.secondary_xaxis("top")
-    marks = MaxNLocator(8, steps=[1, 2, 5, 10]).tick_values(0, times[-1])
-    marks = marks[marks <= times[-1]]
-    places = np.interp(marks, times, steps)
-    apart = np.diff(places, prepend=-np.inf) > 0.04 * steps[-1]  # the first step may be slow
-    top.set_xticks(places[apart], [f"{mark:g}" for mark in marks[apart]])
-    top.set_xlabel(f"{unit} of training", fontsize=style.SMALL)
-    top.spines["top"].set_visible(True)
+    ax.set_title(title, fontweight="bold")
+    style.log_x_axis(ax, "{x:,.0f}")
+    ax.set(xlabel="optimizer step (logarithmic)", ylabel=_unit(record), ylim=ax.get_ylim())
+    ax.grid(axis="y")
+    texts = {f"{'ln V' if k == 'uniform' else baseline_name(k)} {nats:.2f}": nats
+             for k, nats in baselines.items()}  # fmt: skip
+    label_at_right(ax, [(None, nats, text, None) for text, nats in texts.items()], 0.08)
+    if ax.get_legend_handles_labels()[0]:
+        ax.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=1 + (len(names) > 2))
 
 
 def _small_panels(record: Mapping) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:

@@ -167,26 +167,31 @@ def test_one_image_gives_no_interval():
 
 
 def test_reliability_tells_of_each_bin_what_was_claimed_and_what_came():
-    surest, least = reliability(BY_HAND, TRUTH, bins=4)[::-1]
-    assert (least["low"], least["high"], surest["low"], surest["high"]) == (0.5, 0.75, 0.75, 1.0)
+    least, surest = reliability(BY_HAND, TRUTH, bins=2)
     assert (least["n"], surest["n"]) == (4, 4)
     assert (least["confidence"], surest["confidence"]) == (pytest.approx(0.6), pytest.approx(0.9))
     assert (least["accuracy"]["value"], surest["accuracy"]["value"]) == (0.75, 0.5)
     assert least["accuracy"]["n"] == 4 and least["accuracy"]["low"] < 0.75
 
 
-def test_reliability_and_calibration_error_speak_of_the_same_bins():
-    probabilities, labels = calibrated(300)
+def test_the_bins_of_the_diagram_hold_as_many_images_each_from_the_least_confident_up():
+    probabilities, labels = calibrated(304)
     found = reliability(surer(probabilities), labels)
-    assert sum(one["n"] for one in found) == 300 and len(found) < 10, "some bin must be empty"
-    gap = sum(one["n"] * abs(one["accuracy"]["value"] - one["confidence"]) for one in found) / 300
-    assert gap == pytest.approx(calibration_error(surer(probabilities), labels).value)
+    assert [one["n"] for one in found] == [31] * 4 + [30] * 6
+    confidence = [one["confidence"] for one in found]
+    assert confidence == sorted(confidence)
+    assert len(reliability(probabilities[:3], labels[:3])) == 3
 
 
 @pytest.mark.parametrize(("sure", "low"), [(1.0, 0.9), (0.8, 0.7), (0.3, 0.2), (0.81, 0.8)])
-def test_a_bin_holds_its_upper_edge_and_not_its_lower(sure, low):
-    row = np.append(np.full(9, (1 - sure) / 9), sure)[None]
-    assert [one["low"] for one in reliability(row, [9])] == [pytest.approx(low)]
+def test_a_bin_of_the_calibration_error_holds_its_upper_edge_and_not_its_lower(sure, low):
+    """One right and one wrong image add up in one bin, and not in two."""
+    for other, together in ((low + 0.05, True), (low - 0.05, False)):
+        rows = [np.append(np.full(9, (1 - top) / 9), top) for top in (sure, other)]
+        error = calibration_error(np.array(rows), [9, 0]).value
+        parts = (1 - sure) / 2, other / 2
+        expected = abs(parts[1] - parts[0]) if together else sum(parts)
+        assert error == pytest.approx(expected)
 
 
 def test_class_nll_equals_scikit_learns_log_loss():

@@ -29,7 +29,7 @@ def test_only_real_differences_are_filled_and_all_are_in_the_alt_text():
     (real,) = lines_with(figure, "D")
     assert real.get_xdata()[0] == pytest.approx(0.071)
     assert [line.get_markerfacecolor() for line in lines_with(figure, "o")] == ["white"] * 2
-    assert "+7.1 (+4.2 to +10.0)\ndifferent, p < 0.001" in words(figure)
+    assert "+7.1 (+4.2 to +10.0)\ndistinguishable, p < 0.001" in words(figure)
     assert "-0.3 (-1.4 to +0.8)\nnot distinguishable, p = 0.610" in words(figure)
     assert (
         f"{STARTED} against naive Bayes on codes: +7.1 points (+4.2 to +10.0), different"

@@ -2,20 +2,10 @@
 
 import numpy as np
 import pytest
-from figure_samples import EMPTY_BIN, READ, a_bin, drawn, lines_with, words
+from figure_samples import READ, a_bin, drawn, lines_with, words
 from matplotlib.patches import Rectangle
 
-from seqlm.models.generation import NextToken
-from seqlm.plots.evaluation import plot_confusion_matrix, plot_next_tokens, plot_reliability
-
-
-@pytest.mark.parametrize("token", ["$x$", "$\\bad$", "<script>", "a_b^c", "\x1b[2J"])
-def test_a_token_is_written_as_it_is_and_no_formula(token, tmp_path):
-    figure = plot_next_tokens([NextToken(token, 7, 0.5)], f"After {token}")
-    figure.savefig(tmp_path / "figure.png")
-    name = figure.axes[0].get_yticklabels()[0]
-    assert name.get_text() == token.replace("\x1b", "\\x1b")
-    assert not name.get_parse_math() and not figure._suptitle.get_parse_math()
+from seqlm.plots.evaluation import SUREST, plot_confusion_matrix, plot_reliability
 
 
 def test_a_confusion_matrix_writes_counts_and_names_the_most_frequent_error():
@@ -31,19 +21,33 @@ def test_a_confusion_matrix_writes_counts_and_names_the_most_frequent_error():
     assert [label.get_text() for label in ax.get_yticklabels()][1] == "1  (5 of 8)"
 
 
-def test_a_bin_is_filled_only_where_its_interval_misses_the_diagonal():
+def test_a_bin_is_filled_only_where_its_interval_misses_the_line():
     figure = drawn("reliability, one method")
     filled = {
         round(float(line.get_xdata()[0]), 2): line.get_markerfacecolor() != "white"
         for line in lines_with(figure, "o")
     }
-    assert filled == {0.46: False, 0.76: True, 0.96: False}  # the empty bin is not drawn
-    assert "1 of 3 bins off the diagonal" in figure.alt
+    assert filled == {0.46: False, 0.76: True, 0.96: False}
+    assert "1 of 3 bins off the line" in figure.alt
     assert "; confidence 76.0%, accuracy 40.0%" in figure.alt
-    assert {"10", "40", "310"} <= set(words(figure).splitlines())
+    assert "n = 89, 29–30 per bin" in words(figure)
 
 
-def test_a_calibrated_method_and_one_without_images_have_nothing_off_the_diagonal():
-    figure = plot_reliability({READ: [a_bin(0.9, 310, 0.97)]}, "Calibration")
-    assert figure.alt.endswith("n = 310: 0 of 1 bins off the diagonal.")
-    assert "n = 0: 0 of 0 bins" in plot_reliability({READ: [EMPTY_BIN]}, "Calibration").alt
+def test_a_confidence_of_one_is_drawn_at_the_end_of_the_axis():
+    figure = plot_reliability({READ: [a_bin(1.0, 36, 1.0)]}, "Calibration")
+    (line,) = lines_with(figure, "o")
+    assert line.get_xdata()[0] == SUREST
+
+
+def test_a_calibrated_method_has_nothing_off_the_line():
+    figure = plot_reliability({READ: [a_bin(0.96, 310, 0.97)]}, "Calibration")
+    assert figure.alt.endswith("n = 310: 0 of 1 bins off the line.")
+
+
+def test_the_gap_is_that_to_the_baseline_with_the_lowest_mean():
+    figure = drawn("nll by position")
+    lines, model, gap = figure.axes
+    assert {line.get_label() for line in lines.lines} == {"best baseline: by position", "model"}
+    assert [t.get_text() for t in model.texts][-1] == "3.8"
+    assert [t.get_text() for t in gap.texts][-1] == "1.2"  # 15 / 3 - 15 / 4
+    assert "Best baseline: by position, mean 2.50; largest gap 1.25" in figure.alt

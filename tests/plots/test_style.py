@@ -3,17 +3,18 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_samples import COMPARISONS, FIGURES, TABLE, check_figure, drawn, overlaps, pixels
+from figure_samples import BOOK, COMPARISONS, FIGURES, TRACE, check_figure, drawn, overlaps, pixels
 from samples import classes
 
 from seqlm.plots.comparisons import plot_comparisons
-from seqlm.plots.evaluation import plot_confusion_matrix, plot_next_tokens
+from seqlm.plots.evaluation import plot_confusion_matrix
 from seqlm.plots.style import spread
+from seqlm.plots.tracing import plot_candidates
 
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_figure_is_legible_and_has_alt_text_with_n(name):
-    check_figure(drawn(name))
+    check_figure(drawn(name), 1200 if "slide" in name else 900)
 
 
 def test_the_check_notices_text_on_text():
@@ -25,7 +26,7 @@ def test_the_check_notices_text_on_text():
 
 def test_drawing_leaves_the_readers_settings_alone():
     with matplotlib.rc_context({"font.size": 23, "axes.grid": True}):
-        plot_next_tokens(TABLE)
+        plot_candidates(TRACE, BOOK, [5])
         assert matplotlib.rcParams["font.size"] == 23
         assert matplotlib.rcParams["axes.grid"]
 

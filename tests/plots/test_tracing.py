@@ -16,6 +16,7 @@ from figure_samples import (
     tiles,
     words,
 )
+from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.offsetbox import OffsetImage
 
@@ -77,40 +78,37 @@ def test_total_baseline_highest_and_lowest_are_in_the_figure_and_in_its_alt_text
         assert f"Lowest: code {least + 1} (row {least // 4 + 1}, " in shown
 
 
-def test_every_head_has_its_map_and_its_share_layers_down_and_heads_across():
-    figure = drawn("attention")
-    maps = tiles(figure, 1.2)
-    assert len(maps) == 6
-    corners = [(round(m.get_extent()[3], 3), round(m.get_extent()[0], 3)) for m in maps]
-    assert corners == sorted(corners) and len({down for down, _ in corners}) == 2
-    for drawn_map, grid in zip(maps, FEW.reshape(6, 4, 4), strict=True):
-        assert np.array_equal(drawn_map.get_array(), grid)
-        assert drawn_map.get_clim() == (0, grid.max())
-    shown = written(figure)
-    shares = [t for t in shown if t.endswith("%") and "\n" not in t]
-    assert shares == [f"{share:.0%}" for share in FEW.sum((2, 3)).ravel()]
-    assert {"head 1", "head 3", "layer 1", "2"} <= set(shown)
+def test_one_head_and_the_mean_of_all_are_triangles_without_what_comes_later():
+    figure, (weights, names, _) = drawn("attention"), FEW
+    one, mean = (ax.images[0].get_array() for ax in figure.findobj(Axes)[:2])
+    later = np.triu(np.ones((19, 19), dtype=bool), 1)
+    for triangle, values in ((one, weights[0, 0]), (mean, weights.mean((0, 1)))):
+        assert np.array_equal(triangle.mask, later)
+        assert np.allclose(triangle.filled(0), np.where(later, 0, values))
+    assert written(figure).count("masked:\nlater tokens") == 2
+    assert [t.get_text() for t in figure.findobj(Axes)[0].get_yticklabels()] == names
 
 
-def test_the_mean_of_all_heads_is_written_out_in_percent():
-    shown = written(drawn("attention"))
-    assert {f"{100 * value:.1f}" for value in FEW.mean((0, 1)).ravel()} <= set(shown)
+def test_each_layer_has_a_map_of_what_the_last_token_sees_and_its_share():
+    figure, (weights, *_) = drawn("attention"), FEW
+    picture, *maps = figure.findobj(Axes)[2:]
+    assert np.allclose(picture.images[0].get_array(), IMAGE) and len(maps) == 2
+    for ax, of_layer in zip(maps, weights[:, :, -1, 1:17].mean(1), strict=True):
+        assert np.allclose(ax.images[0].get_array(), of_layer.reshape(4, 4))
+        assert ax.get_title("left").endswith(f"\n{of_layer.sum():.0%}")
 
 
-def test_patches_too_small_for_numbers_have_none():
-    assert len(written(drawn("attention, 196 patches"))) < 40
+def test_the_average_shares_of_itself_the_one_before_and_the_first_are_in_the_alt_text():
+    mean = FEW[0].mean((0, 1))
+    before = np.mean([mean[i, i - 1] for i in range(1, 19)])
+    shares = np.mean(np.diag(mean)), before, mean[1:, 0].mean()
+    text = "{:.0%} go to the token itself, {:.0%} to the one before, {:.0%} to the first"
+    assert text.format(*shares) in drawn("attention").alt
 
 
-def test_the_heads_with_the_highest_and_lowest_shares_are_named():
-    shares = FEW.sum((2, 3))
-    for word, flat in (("highest", shares.argmax()), ("lowest", shares.argmin())):
-        layer, head = divmod(int(flat), 3)
-        name = f"{word} layer {layer + 1}, head {head + 1} ({shares[layer, head]:.0%})"
-        assert name in drawn("attention").alt
-    mean = FEW.mean((0, 1))
-    row, column = divmod(int(mean.argmax()), 4)
-    place = f"most of it to row {row + 1}, column {column + 1} ({mean.max():.0%}"
-    assert place in drawn("attention").alt
+def test_names_that_do_not_fit_are_left_out():
+    axes = drawn("attention, 196 patches").findobj(Axes)
+    assert 10 < len(axes[0].get_yticklabels()) <= 22
 
 
 def bars(figure) -> tuple[list[float], list[float]]:
@@ -145,7 +143,7 @@ def test_the_actual_token_is_marked_and_bold_even_outside_the_most_likely():
     assert label.get_fontweight() == "bold"
     others = [t for t in texts(figure) if t.get_text().startswith("<")]
     assert len(others) == 3 and all(t.get_fontweight() == "normal" for t in others)
-    assert f"▸ {name}, {-np.log(1e-5):.2f} nats" in words(figure)
+    assert f"▸ came: {name}, {-np.log(1e-5):.2f} nats" in words(figure)
 
 
 def test_a_token_that_is_no_code_has_bars_and_no_patch():
@@ -175,4 +173,24 @@ def test_candidates_have_both_numbers_and_the_uniform_one_in_the_alt_text():
     assert "Uniform: 2.5%." in alt
     for place in (0, 5, 15):
         for c in TRACE.candidates(place, 6):
-            assert f"{c.token} {c.probability:.1%}, then {c.after:.1%}" in alt
+            came = " (what came)" * c.chosen
+            assert f"{c.token}{came} {c.probability:.1%}, then {c.after:.1%}" in alt
+
+
+def test_without_sampling_settings_there_is_one_bar_for_each_token_and_for_what_came():
+    figure, candidates = drawn("candidates, no settings"), TRACE.candidates(5, 10)
+    own, after = bars(figure)
+    assert own == pytest.approx([c.probability for c in candidates]) and not after
+    assert "then" not in figure.alt and "sampling" not in words(figure) + figure.alt
+    assert any(t.startswith("▸ <Z_") for t in written(figure))
+
+
+@pytest.mark.parametrize("token", ["$x$", "$\\bad$", "<script>", "a_b^c", "\x1b[2J"])
+def test_a_token_is_written_as_it_is_and_no_formula(token, tmp_path):
+    trace = make_trace(CODES)
+    trace.names[int(trace.expected[5].argmax())] = token
+    figure = plot_candidates(trace, BOOK, [5], 3)
+    figure.savefig(tmp_path / "figure.png")
+    names = figure.axes[1].get_yticklabels()
+    assert token.replace("\x1b", "\\x1b") in [name.get_text() for name in names]
+    assert not any(name.get_parse_math() for name in names)

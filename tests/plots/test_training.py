@@ -1,11 +1,8 @@
-"""Figures of training: the best step, the baselines, the time axis, and fine-tuning."""
+"""Figures of training: the best step, the baselines, the panels, and fine-tuning."""
 
-import matplotlib
-import pytest
 from figure_samples import drawn, words
+from matplotlib.axes import Axes
 from samples import record
-
-from seqlm.plots.training import plot_training_process
 
 
 def test_training_marks_the_best_step_and_every_baseline():
@@ -13,17 +10,22 @@ def test_training_marks_the_best_step_and_every_baseline():
     best = record(160, 4)["best"]
     assert f"at step {best['step']}" in words(figure)
     for name, nats in (("unigram", 4.93), ("by position", 4.05), ("n-grams by position", 3.93)):
-        assert f"baseline: {name} {nats:.2f}" in words(figure)
-    assert "seconds of training" in words(figure)
+        assert f"{name} {nats:.2f}" in words(figure)
 
 
-def test_minutes_stand_above_the_steps_they_belong_to():
-    figure = plot_training_process(record())
-    panels = figure.findobj(matplotlib.axes.Axes)
-    panel = next(ax for ax in panels if ax.get_ylabel() == "nats per token")
-    (top,) = panel.child_axes
-    marks = dict(zip([t.get_text() for t in top.get_xticklabels()], top.get_xticks(), strict=True))
-    assert marks["10"] == pytest.approx(10 * 60 / 0.64, rel=0.01)
+def test_codes_and_tokens_of_all_kinds_have_a_panel_each_and_both_have_ln_v():
+    codes, everything, *_ = drawn("training").findobj(Axes)
+    labels = [[line.get_label() for line in ax.lines] for ax in (codes, everything)]
+    assert "val, draw layout" in labels[0] and "val, all tokens" not in labels[0]
+    assert "val, all tokens" in labels[1] and "training, per batch" in labels[1]
+    assert "training, per batch" not in labels[0]
+    for ax in (codes, everything):
+        assert ax.get_xscale() == "log" and "ln V 6.25" in [t.get_text() for t in ax.texts]
+
+
+def test_a_classifier_has_one_panel_of_losses():
+    titles = [ax.get_title("left") for ax in drawn("training, classifier").findobj(Axes)]
+    assert titles == ["classes", "accuracy on val", "learning rate", "gradient norm"]
 
 
 def test_fine_tuning_names_the_first_and_the_last_number_of_each_run():
