@@ -9,7 +9,7 @@ from seqlm.evaluation.ngrams import baseline_name
 
 NLL = "NLL per code, nats (lower is better)"
 AS_ASKED = "generated digits classified as asked"
-AUC = "real-vs-generated AUC (0.5: cannot be distinguished)"
+AUC = "real-vs-generated AUC (0.5: cannot be separated)"
 OURS = "our GPT"  # the language model's name among the models that notebook competing_models scores
 Row = tuple[str, str, Numbers]  # metric, model, estimate
 

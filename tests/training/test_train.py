@@ -187,6 +187,13 @@ def test_only_padding_is_left_out_of_the_loss_not_tokens_that_happen_to_be_pad()
     assert batch["labels"].tolist() == [[2, PAD, 5], [2, -100, -100]]
 
 
+def test_the_end_of_a_row_counts_even_where_padding_has_its_id():
+    """Labels of padding are found by length: a tokenizer that pads with <EOS> loses no <EOS>."""
+    batch = collator(5)([{"input_ids": [2, 7, 5]}, {"input_ids": [2, 5]}])
+    assert batch["input_ids"].tolist() == [[2, 7, 5], [2, 5, 5]]
+    assert batch["labels"].tolist() == [[2, 7, 5], [2, 5, -100]]
+
+
 def test_a_classifiers_batch_has_one_label_a_row():
     rows = Rows([[2, 7, 3, 4], [2, 3, 4]], [2, 0])
     batch = collator(PAD)([rows[0], rows[1]])
