@@ -24,7 +24,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory bench test test-fast test-avx2 torture lint lab app page clean
+.PHONY: help install report laboratory bench bench-user test test-fast test-avx2 torture lint lab app page clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
@@ -41,6 +41,10 @@ laboratory: $(STAMP) ## the same and the long experiments (about 15 minutes more
 
 bench: $(STAMP) ## measure the speed of training, sampling and reading; results in bench/results
 	$(BIN)/python bench/run.py
+
+bench-user: $(STAMP) ## cross-validate a GPT, n-grams and forests on your rows (DATA=… VOCAB=…)
+	@test -n "$(DATA)" -a -n "$(VOCAB)" || { echo "give DATA=mine.jsonl VOCAB=vocab.json" >&2; exit 2; }
+	$(BIN)/python bench/user_rows.py --data_path "$(DATA)" --vocab_path "$(VOCAB)"
 
 test: lint ## check the style, then run every test
 	$(PYTEST)
