@@ -154,7 +154,7 @@ def plot_generated(
     classes, correct = np.unique(labels), predicted == labels
     members = [np.flatnonzero(labels == k) for k in classes]
     tallies = [f"{correct[indices].sum()} of {len(indices)}" for indices in members]
-    title = f"{heading} (n = {len(labels)}). ✗: looks like the small digit to the digit classifier"
+    title = f"{heading} (n = {len(labels)}). ✗: classified as the digit in the corner"
     tiles = make_tiles(len(classes), max(map(len, members)), title, left=0.45, right=0.85)
     for row, indices in enumerate(members):
         tiles.write(str(classes[row]), row, 0, "left", fontsize=13, fontweight="bold")
