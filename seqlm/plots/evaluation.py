@@ -98,9 +98,9 @@ def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> F
     """For each method its accuracy against its confidence, in bins of as many images each.
 
     `series` holds for each method its bins, from `classification.reliability`: {"n", "confidence",
-    "accuracy"}. A marker is filled where its 95 % interval misses the line
-    of equal confidence and accuracy. The axis of confidence is one of log odds, so that bins above
-    90 % stand apart; what is above SUREST is drawn there.
+    "accuracy"}. A marker is filled where its 95 % interval misses the line of equal confidence and
+    accuracy. The axis of confidence is one of log odds, so that bins above 90 % stand apart; what
+    is above SUREST is drawn there.
     """
     figure = canvas(3.6, heading, 3.0 * len(series) if len(series) > 1 else 5.0)
     panels = figure.subplots(1, len(series), sharex=True, sharey=True, squeeze=False)[0]

@@ -14,10 +14,10 @@ from seqlm.utils import format_duration
 
 LOSSES = {
     "code_nll": "val",
-    "read_nll": "val, read layout",
-    "draw_nll": "val, draw layout",
+    "read_nll": "val (read layout)",
+    "draw_nll": "val (draw layout)",
     "class_nll": "val classes",
-    "all_nll": "val, all tokens",
+    "all_nll": "val (all tokens)",
 }
 OF_CODES = ("code_nll", "read_nll", "draw_nll")
 ACCURACY = "accuracy on val"

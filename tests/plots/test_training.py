@@ -16,8 +16,8 @@ def test_training_marks_the_best_step_and_every_baseline():
 def test_codes_and_tokens_of_all_kinds_have_a_panel_each_and_both_have_ln_v():
     codes, everything, *_ = drawn("training").findobj(Axes)
     labels = [[line.get_label() for line in ax.lines] for ax in (codes, everything)]
-    assert "val, draw layout" in labels[0] and "val, all tokens" not in labels[0]
-    assert "val, all tokens" in labels[1] and "training, per batch" in labels[1]
+    assert "val (draw layout)" in labels[0] and "val (all tokens)" not in labels[0]
+    assert "val (all tokens)" in labels[1] and "training, per batch" in labels[1]
     assert "training, per batch" not in labels[0]
     for ax in (codes, everything):
         assert ax.get_xscale() == "log" and "ln V 6.25" in [t.get_text() for t in ax.texts]
