@@ -1,19 +1,15 @@
-"""What a data set holds that would mislead: `seqlm check`, and the warnings before training."""
+"""What a data set holds that would mislead: findings of `seqlm check`, and before training."""
 
-import json
-import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import connected_components
 
-from seqlm.config import DataFiles
-from seqlm.data.corpus import Corpus, load_corpus
+from seqlm.data.corpus import Corpus
 from seqlm.data.splits import SPLITS
 from seqlm.data.table import Table, first_rows
 from seqlm.data.tokens import KIND_CODE, UNK
-from seqlm.errors import DataError, DataWarning, printable
 
 SOME, HALF = 0.01, 0.5  # shares that are worth a look, or mislead
 RUN, NEAR = 3, 0.6  # codes in a run; of the runs in two near copies, the share that is in both
@@ -45,48 +41,45 @@ class Finding:
         return f"{self.name}: {self.count:,} of {self.total:,}{lines}{advice}"
 
 
-def check_data(files: DataFiles, length: int, classifies: bool, as_json: bool) -> int:
-    """Print all findings, or JSON; 1 when training would mislead, or refuse these files; else 0.
+def all_rows(corpus: Corpus) -> tuple[Table, np.ndarray]:
+    """The rows of all splits, in the order of the file, and the side of each: a place in SPLITS.
 
-    Raises DataError for files that cannot be read.
+    The side is -1 where rows are not divided and name no split.
     """
-    refused: dict[str, None] = {}
-    for allow, divide in ((files.allow_unknown, True), (True, True), (True, False)):
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", DataWarning)  # a finding says it
-                corpus = load_corpus(replace(files, allow_unknown=allow), length, divide=divide)
-            break
-        except DataError as error:
-            if not divide:
-                raise
-            refused[str(error)] = None
-    findings = find_all(corpus, classifies, quick=False)
-    misleads = bool(refused) or any(finding.level == "misleads" for finding in findings)
-    lengths = np.concatenate([corpus.rows(name).lengths for name in corpus.splits])
-    facts = {f"{name} rows": len(rows) for name, rows in corpus.splits.items()}
-    facts |= {f"{q}% of rows are up to": int(np.quantile(lengths, q / 100)) for q in (50, 99, 100)}
-    if as_json:
-        each = [asdict(finding) | {"level": finding.level} for finding in findings]
-        about = {"misleads": misleads, "refused": [*refused], "facts": facts, "findings": each}
-        print(json.dumps(about, indent=2))
-    else:
-        print(", ".join(f"{name} {number:,}" for name, number in facts.items()))
-        for line in (f"refused: {sentence}" for sentence in refused):
-            print(printable(line))
-        print(*(f"{finding.level}: {finding}" for finding in findings), sep="\n")
-    return int(misleads)
-
-
-def find_all(corpus: Corpus, classifies: bool, quick: bool = True) -> list[Finding]:
-    """All findings; a `quick` search leaves out what reading the rows reports, and slow work."""
     parts = [corpus.records(name) for name in corpus.splits]
     rows, places = sum(parts[1:], parts[0]), [[*SPLITS, "all"].index(k) for k in corpus.splits]
     side = np.repeat(places, [*map(len, parts)])
-    side = np.where(side < len(SPLITS), side, rows.column("split"))  # -1: none
+    side = np.where(side < len(SPLITS), side, rows.column("split"))
+    order = np.argsort(rows.column("line"), kind="stable")
+    return rows[order], side[order]
+
+
+def count_tokens(rows: Table, which: np.ndarray, vocab_size: int) -> np.ndarray:
+    """How often each token is in the rows that `which` (N,) bool names. (V,) int64."""
+    counts = np.zeros(vocab_size, np.int64)
+    for row in rows[which].ids():
+        np.add.at(counts, row, 1)
+    return counts
+
+
+def whole_lengths(rows: Table) -> np.ndarray:
+    """Tokens in each row of the file, before codes were cut. (N,) int64."""
+    lengths, cut = rows.column("length"), np.flatnonzero(rows.column("cut"))
+    lengths[cut] += np.array([row.meta["cut_codes"] for row in rows[cut]], np.int64)
+    return lengths
+
+
+def find_all(corpus: Corpus, classifies: bool, group: np.ndarray | None = None) -> list[Finding]:
+    """All findings; `group` comes from `near_copies` of `all_rows`.
+
+    Without it only what is worth a look, without what reading the rows reports, and slow work.
+    """
+    rows, side = all_rows(corpus)
     labels, codes, every = rows.column("label"), rows.column("codes"), np.arange(len(rows))
-    labelled, unknown = labels >= 0, rows.ids().count(corpus.vocab[UNK])
-    n_codes = unknown + sum(int((corpus.kinds[row] == KIND_CODE).sum()) for row in rows.ids())
+    labelled, quick = labels >= 0, group is None
+    used = [count_tokens(rows, part, len(corpus.kinds)) for part in (side <= 0, side > 0)]
+    used = np.stack(used)  # by train rows, by those of val and test. (2, V)
+    unknown, used = int(used[:, corpus.vocab[UNK]].sum()), used[:, corpus.kinds == KIND_CODE]
     counts = np.unique(labels[labelled], return_counts=True)[1]
     classes = max(len(corpus.class_ids), len(counts)) if len(counts) else 0
     rare = classes - int((10 * counts >= counts.max(initial=0)).sum())
@@ -109,15 +102,25 @@ def find_all(corpus: Corpus, classifies: bool, quick: bool = True) -> list[Findi
         Finding("classes without a row, or with less than a tenth of the largest class's", rare,
                 classes, "collect more of them; read macro F1 beside accuracy"),
         Finding("classes too few for a classifier", int(single), 1, "label rows of two", 0, 0),
-        Finding("unknown codes", unknown, n_codes, f"each is read as {UNK}: add them to the "
-                "vocabulary", 0, HALF),
+        Finding("unknown codes", unknown, unknown + int(used.sum()), f"each is read as {UNK}: add "
+                "them to the vocabulary", 0, HALF),
+        Finding("codes in val and test that no train row holds", int(used[1, used[0] == 0].sum()),
+                int(used[1].sum()), "no model can learn them from these rows: collect more, or "
+                "make fewer different codes", SOME, HALF),
     ]  # fmt: skip
     if not quick:
+        codes_cut = int((whole_lengths(rows) - rows.column("length")).sum())
+        of_codes = codes_cut + unknown + int(used.sum()), "raise --max_length", 0, HALF
+        findings.append(Finding("codes cut to max_length", codes_cut, *of_codes))
+        unused = int((used.sum(0) == 0).sum())
+        advice = "make sure that it is the vocabulary of these rows; a smaller one trains faster"
+        name = "codes of the vocabulary that no row holds"
+        findings.append(Finding(name, unused, used.shape[1], advice, HALF))
         lacks, most = rows.column("lacks"), 1 if classifies else SOME
         advice = "no model can learn the class from them: use --repair_tail"
         findings.append(of_rows("rows that lack their class token", lacks, advice, 0, most))
     if not quick or rows.column("length").sum() <= QUICK:
-        group = near_copies(rows, corpus.kinds)
+        group = near_copies(rows, corpus.kinds) if quick else group
         advice = "give a row and its copies one meta.source_id, which keeps them in one split"
         near = (first_rows(1 + group) != every) & (first_rows(codes) == every)
         leaks = np.isin(group, group[side == 0]) & (side > 0)

@@ -40,20 +40,24 @@ def train(files: config.DataFiles, model: config.ModelConfig, training: config.T
 
 def check(
     files: config.DataFiles,
+    model: config.ModelConfig,
+    training: config.TrainConfig,
     task: Literal["lm", "classifier"] = "lm",
-    max_length: int = 1024,
     json: bool = False,
+    output_file: Path | None = None,
 ) -> int:
     """Check your data before training; the exit code is 1 when training would mislead.
 
+    It takes all settings of `seqlm train`, to estimate the memory and time of that run.
+
     Args:
         task: what is to be trained: lm or classifier.
-        max_length: most tokens in a row; longer rows lose codes from the left.
         json: print one JSON object.
+        output_file: also write an HTML page with figures, which opens without a network.
     """
-    from seqlm.check import check_data
+    from seqlm.health import check_data
 
-    return check_data(files, max_length, task == "classifier", json)
+    return check_data(files, model, training, task == "classifier", json, output_file)
 
 
 def classify(

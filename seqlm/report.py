@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import nbformat
 from nbconvert import HTMLExporter, MarkdownExporter
 from traitlets.config import Config
 
@@ -17,11 +18,13 @@ from seqlm.workspace import Workspace
 OPEN, CLOSE = "<!-- results -->", "<!-- /results -->"
 
 
-def as_html(notebook: Path) -> str:
+def as_html(notebook: Path | nbformat.NotebookNode) -> str:
     """An executed notebook as one page that opens offline: no script is loaded from anywhere."""
     scripts = ("mathjax", "require_js", "mermaid_js", "mermaid_layout_elk_js", "jquery")
     exporter = HTMLExporter(**{f"{name}_url": "" for name in scripts})
-    return exporter.from_filename(str(notebook))[0]
+    if isinstance(notebook, Path):
+        return exporter.from_filename(str(notebook))[0]
+    return exporter.from_notebook_node(notebook)[0]
 
 
 def export_report(ws: Workspace) -> list[Path]:

@@ -106,6 +106,26 @@ def check_kernel() -> None:
         )
 
 
+def as_png(figure) -> bytes:
+    """A figure as a PNG file."""
+    picture = io.BytesIO()
+    # Without a fixed date and version the same picture would be another file each run.
+    figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
+    return picture.getvalue()
+
+
+def figure_html(png: bytes, alt: str, caption: str) -> str:
+    """A picture in the page itself, with its caption, and its alt text for all to read."""
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    width = int.from_bytes(png[16:20], "big") * 100 // 130  # from the PNG's own header
+    words = html.escape(alt)
+    return (
+        f'<figure><img alt="{words}" width="{width}" src="{source}">'
+        f"<figcaption>{html.escape(caption)}<details><summary>In words</summary>{words}</details>"
+        "</figcaption></figure>"
+    )
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The folders of one profile."""
@@ -182,13 +202,11 @@ class Workspace:
 
     def save_figure(self, figure, name: str) -> bytes:
         """Write a figure with its alt text beside it; returns the PNG."""
-        picture = io.BytesIO()
-        # Without a fixed date and version the same picture would be another file each run.
-        figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
+        picture = as_png(figure)
         with atomic_path(self.figures / f"{name}.png") as aside:
-            aside.write_bytes(picture.getvalue())
+            aside.write_bytes(picture)
         utils.write_text(self.figures / f"{name}.txt", figure.alt + "\n")
-        return picture.getvalue()
+        return picture
 
     def show(self, figure, name: str) -> None:
         """Write a figure, and show it in the notebook with its alt text for screen readers."""
@@ -205,16 +223,11 @@ class Workspace:
         from IPython.display import display
 
         path = self.figures / f"{name}.png"
-        alt, png = " ".join(utils.read_text(path.with_suffix(".txt")).split()), path.read_bytes()
-        width = int.from_bytes(png[16:20], "big") * 100 // 130  # from the PNG's own header
+        alt = " ".join(utils.read_text(path.with_suffix(".txt")).split())
         caption = name.replace("_", " ").capitalize().replace("Nll", "NLL")
-        source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-        words = html.escape(alt)
         display(
             {
-                "text/html": f'<figure><img alt="{words}" width="{width}" src="{source}">'
-                f"<figcaption>{caption}<details><summary>In words</summary>{words}</details>"
-                "</figcaption></figure>",
+                "text/html": figure_html(path.read_bytes(), alt, caption),
                 "text/markdown": f"![{escape_markdown(alt)}](figures/{name}.png)\n\n*{caption}*",
                 "text/plain": alt,
             },

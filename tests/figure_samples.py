@@ -21,6 +21,7 @@ from seqlm.evaluation.estimates import as_estimate
 from seqlm.models.tracing import Trace
 from seqlm.plots import style
 from seqlm.plots.comparisons import plot_baselines, plot_comparisons
+from seqlm.plots.data import plot_class_counts, plot_lengths
 from seqlm.plots.evaluation import (
     plot_confusion_matrix,
     plot_nll_by_position,
@@ -229,6 +230,12 @@ FIGURES = {
     "images": lambda: plot_images(
         DIGITS[:13], [f"is {k}" for k in LABELS[:13]], 5, "Digits"
     ),
+    "lengths": lambda: plot_lengths(np.arange(300, 1300), 1024),
+    "lengths, all alike": lambda: plot_lengths(np.full(30, 21), 1024),
+    "classes": lambda: plot_class_counts(
+        {name: np.arange(10) * k for k, name in enumerate(("test", "val", "train"), 1)}
+    ),
+    "classes, very many": lambda: plot_class_counts({"train": np.arange(900) % 7}),
     "codebook": lambda: plot_codebook(BOOK),
     "encoding": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
     "code frequencies": lambda: plot_code_frequencies(BOOK.encode(DIGITS[:50]), 40),

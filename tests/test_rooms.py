@@ -12,6 +12,7 @@ ORDER = [
     *(
         ["deploy", "playground", "lab", "exercises"],
         ["report"],
+        ["health"],
         ["pipeline"],
         ["commands"],
         ["cli"],
