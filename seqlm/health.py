@@ -10,13 +10,7 @@ from types import SimpleNamespace
 import nbformat
 import numpy as np
 
-from seqlm.check import (
-    Finding,
-    all_rows,
-    find_all,
-    near_copies,
-    whole_lengths,
-)
+from seqlm.check import Finding, all_rows, find_all, near_copies, whole_lengths
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.codebook import PatchCodebook
@@ -27,14 +21,7 @@ from seqlm.data.tokens import KIND_CODE, codes_of
 from seqlm.errors import ConfigError, DataError, DataWarning, SeqlmError, printable
 from seqlm.evaluation.label_noise import CrossCheck, cross_check
 from seqlm.evaluation.tables import code_span, escape_markdown, markdown_table
-from seqlm.lab.sizes import (
-    TrainingStep,
-    format_bytes,
-    free_memory,
-    parameters_of,
-    time_training_steps,
-    training_bytes,
-)
+from seqlm.lab import sizes
 from seqlm.models.gpt2 import check_length, gpt2_config
 from seqlm.plots.data import plot_class_counts, plot_lengths
 from seqlm.plots.images import plot_code_frequencies, plot_images
@@ -45,6 +32,7 @@ from seqlm.utils import check_folder, format_duration, write_text
 from seqlm.workspace import as_png, figure_html
 
 MOST_FLOPS = 1e11  # of a pass that is timed: about a second on two cores
+ALARMS = 0.001  # share of labels; of clean digits nearly so many are suspected
 SHOWN = 40  # suspected labels on the page; more would not be looked at
 MARKS = {"fine": "✓ fine", "look": "! look", "misleads": "✗ misleads"}
 
@@ -126,7 +114,7 @@ def _check_labels(checked: CrossCheck, rows: Table) -> tuple[str, list[dict], Fi
         words += f"; the best of them gets {checked.accuracy:.1%} right"
     name, lines = "labels that all three baselines contradict", tuple(s["line"] for s in suspects)
     advice = "look at these rows: --output_file check.html shows them"
-    return words, suspects, Finding(name, len(at), len(labels), advice, lines=lines)
+    return words, suspects, Finding(name, len(at), len(labels), advice, ALARMS, 1, lines)
 
 
 def estimate_run(corpus: Corpus, size: ModelConfig, config: TrainConfig, classifies: bool) -> dict:
@@ -140,17 +128,21 @@ def estimate_run(corpus: Corpus, size: ModelConfig, config: TrainConfig, classif
     shape, lengths = gpt2_config(size, corpus.vocab), rows["train"].lengths
     longest = max(int(part.lengths.max()) for part in rows.values())
     check_length(SimpleNamespace(config=shape), longest)
-    batch, parameters = min(config.batch_size, len(lengths)), parameters_of(shape)
-    step = TrainingStep(shape, batch, config.grad_accumulation, longest, "fp32")
+    batch, parameters = min(config.batch_size, len(lengths)), sizes.parameters_of(shape)
+    step = sizes.TrainingStep(shape, batch, config.grad_accumulation, longest, "fp32")
     run = {"parameters": parameters, "steps": count_steps(config, len(lengths)), "seconds": None}
-    run |= {"precision": "fp32", "memory": training_bytes(step), "free_memory": free_memory()}
+    run |= {
+        "precision": "fp32",
+        "memory": sizes.training_bytes(step),
+        "free_memory": sizes.free_memory(),
+    }
     if 2 * run["memory"] > run["free_memory"]:  # a model for each precision
         return run
     few = min(batch, max(1, int(MOST_FLOPS / (6 * parameters * lengths.mean()))))
     step = replace(step, batch_size=few, length=round(lengths.mean()))
     wanted = {"auto": ["fp32", "bf16"] if has_native_bf16() else ["fp32"]}
     wanted = wanted.get(config.precision, [config.precision])
-    times = time_training_steps({k: replace(step, precision=k) for k in wanted}, 2)
+    times = sizes.time_training_steps({k: replace(step, precision=k) for k in wanted}, 2)
     precision, timed = min(times.items(), key=lambda each: each[1].value)
     seconds = run["steps"] * timed.value * batch / few
     # Forward alone is about a third of a pass.
@@ -163,7 +155,7 @@ def _in_words(run: dict) -> str:
     time = "not timed, because memory is short: lower --batch_size, or choose a smaller --size"
     if run["seconds"] is not None:
         time = f"at most about {format_duration(run['seconds'])} in {run['precision']}"
-    memory, free = (format_bytes(run[name]) for name in ("memory", "free_memory"))
+    memory, free = (sizes.format_bytes(run[name]) for name in ("memory", "free_memory"))
     of_model = f"{run['parameters']:,} parameters, {run['steps']:,} steps"
     return f"training: {of_model}, about {memory} of memory ({free} are free), {time}"
 

@@ -283,8 +283,8 @@ def test_what_a_run_takes_is_estimated_for_the_settings_of_train(check):
 
 
 def test_a_run_that_memory_is_too_short_for_is_not_timed(check, monkeypatch):
-    monkeypatch.setattr(health, "free_memory", lambda: 1_000_000)
-    monkeypatch.setattr(health, "time_training_steps", None)
+    monkeypatch.setattr(health.sizes, "free_memory", lambda: 1_000_000)
+    monkeypatch.setattr(health.sizes, "time_training_steps", None)
     code, findings = check(good_rows())
     assert code == 0 and findings["run"]["seconds"] is None
     assert "not timed" in health._in_words(findings["run"])
@@ -297,7 +297,7 @@ def test_a_pass_of_a_large_model_is_timed_on_part_of_a_batch(check, monkeypatch)
         asked.extend(steps.values())
         return {name: SimpleNamespace(value=0.5) for name in steps}
 
-    monkeypatch.setattr(health, "time_training_steps", timed)
+    monkeypatch.setattr(health.sizes, "time_training_steps", timed)
     monkeypatch.setattr(health, "MOST_FLOPS", 6 * 20_000 * 25 * 3)
     run = check(good_rows(), "--batch_size", "21", "--num_epochs", "1", "--evals", "1")[1]["run"]
     (step,) = asked
