@@ -34,7 +34,7 @@ from seqlm.workspace import as_png, figure_html
 MOST_FLOPS = 1e11  # of a pass that is timed: about a second on two cores
 ALARMS = 0.001  # share of labels; of clean digits nearly so many are suspected
 SHOWN = 40  # suspected labels on the page; more would not be looked at
-MARKS = {"fine": "✓ fine", "look": "! look", "misleads": "✗ misleads"}
+MARKS = {"misleads": "✗&nbsp;misleads", "look": "!&nbsp;look", "fine": "✓&nbsp;fine"}  # worst first
 
 
 def check_data(
@@ -61,6 +61,7 @@ def check_data(
             run = estimate_run(corpus, size, config, classifies)
         except SeqlmError as error:
             refused.append(str(error))
+    findings.sort(key=lambda finding: [*MARKS].index(finding.level))
     lengths = whole_lengths(rows)
     facts = {f"{name} rows": len(part) for name, part in corpus.splits.items()}
     facts |= {f"layout {k}": int((rows.column("layout") == i).sum()) for i, k in enumerate(LAYOUTS)}
@@ -113,7 +114,7 @@ def _check_labels(checked: CrossCheck, rows: Table) -> tuple[str, list[dict], Fi
     if len(labels):
         words += f"; the best of them gets {checked.accuracy:.1%} right"
     name, lines = "labels that all three baselines contradict", tuple(s["line"] for s in suspects)
-    advice = "look at these rows: --output_file check.html shows them"
+    advice = "look at these rows, which the page of --output_file shows"
     return words, suspects, Finding(name, len(at), len(labels), advice, ALARMS, 1, lines)
 
 
@@ -202,9 +203,10 @@ def _table(findings: Sequence[Finding]) -> str:
     for f in findings:
         lines = ", ".join(map(str, f.lines[:5])) + (", …" if len(f.lines) > 5 else "")
         advice = "" if f.level == "fine" else f.advice
-        cells.append((MARKS[f.level], f.name, f"{f.count:,} of {f.total:,}", lines, advice))
-    cells = [[escape_markdown(cell) for cell in row] for row in cells]
-    return markdown_table(("", "Finding", "How many", "Lines", "What to do"), cells, "llrll")
+        count = f"{f.count:,}&nbsp;of&nbsp;{f.total:,}"
+        name, advice = escape_markdown(f.name), escape_markdown(advice)
+        cells.append((MARKS[f.level], name, count, lines, advice))
+    return markdown_table(("Level", "Finding", "How many", "Lines", "What to do"), cells, "llrll")
 
 
 def _as_page(parts: Sequence[str]) -> str:

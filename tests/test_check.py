@@ -111,6 +111,13 @@ def test_a_fault_is_found_counted_and_placed(check, name):
     assert findings[name]["advice"]
 
 
+def test_of_two_equal_rows_the_later_line_is_named(check):
+    rows = good_rows()
+    code, findings = check(rows + rows[:9])
+    name = "rows with the codes of an earlier row"
+    assert findings[name]["lines"] == list(range(61, 70))
+
+
 def test_near_copies_in_two_splits_mislead_unless_they_name_one_source(check):
     name, rows = "rows of val and test that nearly copy a train row", copied(good_rows())
     code, findings = check(rows)
@@ -327,7 +334,8 @@ def test_a_config_file_of_train_is_taken(check, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--num_epochs", "2", "--max_length", "30", "--print_config"])
     written = yaml.safe_load(capsys.readouterr().out)
-    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(written | {"size": "nano"}))
+    paths = {"data_path": str(tmp_path / "rows.jsonl"), "vocab_path": str(tmp_path / "vocab.json")}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(written | paths | {"size": "nano"}))
     code, findings = check(good_rows(), "--config", str(tmp_path / "mine.yaml"))
     assert code == 0 and findings["run"]["steps"] == 2 * 6
     assert not (tmp_path / "outputs").exists()
@@ -361,8 +369,9 @@ def test_the_page_shows_findings_and_figures_and_loads_nothing(check, tmp_path):
     check(flipped(learnable(), [10]), "--output_file", str(path))
     page = read_page(path)
     assert page.count("<img") == 3
+    text = unescape(page).replace("\u00a0", " ")
     for words in ("Nothing here misleads", SUSPECTED, "! look", "✓ fine", "Suspected labels"):
-        assert words in unescape(page)
+        assert words in text
     (cells,) = re.findall(r"<td[^>]*>11</td>\s*<td[^>]*>2</td>\s*<td[^>]*>1</td>(.*?)</tr>", page,
                           re.DOTALL)  # fmt: skip
     assert "<IMG> <Z_0" in unescape(cells)
