@@ -314,8 +314,8 @@ def test_a_pass_of_a_large_model_is_timed_on_part_of_a_batch(check, monkeypatch)
 
 
 def test_rows_that_do_not_fit_the_model_are_refused(check):
-    code, findings = check(good_rows(), "--n_positions", "20")
-    assert code == 1 and "do not fit n_positions = 20" in findings["refused"][0]
+    code, findings = check([*good_rows(), row(range(50))], "--n_positions", "30")
+    assert code == 1 and "rows of 55 tokens do not fit n_positions = 30" in findings["refused"][0]
     assert findings["run"] is None
 
 
