@@ -14,12 +14,14 @@ from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 from samples import BASELINES, cells_of, classes, number, record, share, values
 
+from seqlm.config import ModelConfig
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
 from seqlm.evaluation.estimates import as_estimate
 from seqlm.models.tracing import Trace
 from seqlm.plots import style
+from seqlm.plots.architecture import plot_architecture
 from seqlm.plots.comparisons import plot_baselines, plot_comparisons
 from seqlm.plots.data import plot_class_counts, plot_lengths
 from seqlm.plots.evaluation import (
@@ -227,6 +229,10 @@ SUMMED_UP = ("train_causal_lm", "classify_sequences", "evaluate", "sample")
 # --- the registry ---------------------------------------------------------------------------------
 
 FIGURES = {
+    "architecture": lambda: plot_architecture(ModelConfig(4, 4, 128, 21), 516, 64, 20),
+    "architecture, GPT-2": lambda: plot_architecture(
+        ModelConfig(12, 12, 768, 1024), 50_257, 512, 1024
+    ),
     "images": lambda: plot_images(
         DIGITS[:13], [f"is {k}" for k in LABELS[:13]], 5, "Digits"
     ),

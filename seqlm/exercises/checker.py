@@ -37,13 +37,16 @@ def checker(wanted: str, *, of_function: bool = True):
             latest = [answer]  # what the check looks at, for the line about a misfit
 
             def function(*arguments) -> object:
-                is_first = latest[0] is answer
                 try:
                     latest[0] = answer(*arguments)
                 except Exception as error:  # whatever a learner's code may raise
+                    if "ellipsis" in str(error):  # it computed with a blank
+                        raise _Missing from error
                     line = f"Your function stopped with {type(error).__name__}: {error}"
                     raise _Stopped(line) from error
-                if is_first and (latest[0] is ... or latest[0] is None):
+                if latest[0] is None:
+                    raise _Stopped("Your function returns nothing: it needs a `return`.")
+                if latest[0] is ...:
                     raise _Missing
                 return latest[0]
 
@@ -73,8 +76,6 @@ def checker(wanted: str, *, of_function: bool = True):
 
 def _described(answer: object) -> str:
     """The kind of an answer, and its size where it has one: "a list of 2"."""
-    if answer is None:
-        return "None"
     kind = {"ndarray": "array", "str": "string"}.get(type(answer).__name__, type(answer).__name__)
     name = f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
     shape = getattr(answer, "shape", None)
@@ -114,6 +115,7 @@ def tokens(answer: object) -> list[str]:
 def mistake(answer: object, wrong: Mapping[str, object], rel_tol: float = 1e-6) -> str | None:
     """The line about the first known mistake that gives `answer`, a number or an array."""
     for line, value in wrong.items():
-        if np.shape(value) == np.shape(answer) and np.allclose(answer, value, rtol=rel_tol):
+        same = np.shape(value) == np.shape(answer)
+        if same and np.allclose(answer, value, rtol=rel_tol, equal_nan=True):
             return line
     return None

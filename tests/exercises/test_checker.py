@@ -7,9 +7,10 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
-from seqlm.exercises import probabilities, tokens_and_codes
+from seqlm.exercises import gpt_by_hand, probabilities, tokens_and_codes
 from seqlm.exercises.probabilities import (
     check_guidance,
     check_initial_loss,
@@ -183,12 +184,6 @@ def test_a_wrong_answer_gets_a_line_about_its_mistake(check, answer, words, caps
     assert words in capsys.readouterr().out
 
 
-def only_once(right):
-    """A function that answers the first question correctly and the second with None."""
-    left = [right]
-    return lambda *arguments: left.pop() if left else None
-
-
 def second(answer, first):
     answers = iter([first, answer])
     return lambda *arguments: next(answers)
@@ -206,7 +201,6 @@ UNFIT = [
     (check_nearest_patch, np.array([2]), f"an array of shape (1,), {ONE_CENTRE}"),
     (check_nearest_patch, [2, 0], f"a list of 2, {ONE_CENTRE}"),
     (check_nearest_patch, second([0, 1], 2), f"a list of 2, {ONE_CENTRE}"),
-    (check_nearest_patch, only_once(2), f"None, {ONE_CENTRE}"),
     (check_labels, [2, 45], f"a list of 2, {NINE}"),
     (check_labels, [], f"a list of 0, {NINE}"),
     (check_labels, [1, [2, 3]], f"a list of 2, {NINE}"),
@@ -230,12 +224,10 @@ UNFIT = [
     (check_nucleus, ["0.7"] * 5, f"a list of 5, {FIVE}"),
     (check_nucleus, [0.6, [0.4]], f"a list of 2, {FIVE}"),
     (check_nucleus, second(np.ones(3), P), f"an array of shape (3,), {FIVE}"),
-    (check_nucleus, only_once(P), f"None, {FIVE}"),
     (check_wrong_evaluations, 1, f"an int, {YES_NO}"),
     (check_wrong_evaluations, "True", f"a string, {YES_NO}"),
     (check_wrong_evaluations, np.array([True]), f"an array of shape (1,), {YES_NO}"),
     (check_wrong_evaluations, second(0, True), f"an int, {YES_NO}"),
-    (check_wrong_evaluations, only_once(True), f"None, {YES_NO}"),
 ]
 
 
@@ -304,6 +296,23 @@ def test_so_does_one_at_the_second_question(check, right, capsys):
     assert (
         "stopped with StopIteration" in printed and printed.count("✗") == printed.count("\n") == 1
     )
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_a_function_without_return_hears_what_it_lacks(check, capsys):
+    assert check(lambda *arguments: None) is False
+    assert capsys.readouterr().out == (
+        "✗ Not yet. Your function returns nothing: it needs a `return`.\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("check", "first"),
+    [(check_nearest_patch, 2), (check_nucleus, P), (check_classifier_input, SENTENCE)],
+)
+def test_so_does_one_that_returns_something_only_sometimes(check, first, capsys):
+    assert check(second(None, first)) is False
+    assert "it needs a `return`" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("check", CHECKS)
@@ -405,7 +414,7 @@ def test_an_embedding_with_new_rows_is_checked_row_by_row(answer, printed, capsy
 
 
 def exercises():
-    """(notebook, solution, call of the checker) for every solution in the notebooks."""
+    """(notebook, module, call of the checker, solution) of every exercise in the notebooks."""
     found = []
     for path in sorted(NOTEBOOKS.rglob("[!.]*.ipynb")):
         cells = nbformat.read(path, as_version=4).cells
@@ -413,22 +422,26 @@ def exercises():
             c.source for c in cells if c.cell_type == "code" and "exercises.check_" in c.source
         ]
         solutions = [c.source for c in cells if "<summary>Solution</summary>" in c.source]
+        rooms = re.findall(r"from seqlm.exercises import (\w+) as exercises", "".join(calls))
         for call, solution in zip(calls, solutions, strict=True):
-            found.append((path.stem, call, re.search(r"```python\n(.*?)```", solution, re.S)[1]))
+            answer = re.search(r"```python\n(.*?)```", solution, re.S)[1]
+            found.append((path.stem, rooms[0], call, answer))
     return found
 
 
 def test_every_notebook_has_an_exercise_with_a_solution():
     notebooks = {path.stem for path in NOTEBOOKS.rglob("[!.]*.ipynb")} - {"report"}
-    assert {name for name, _, _ in exercises()} == notebooks
+    assert {name for name, *_ in exercises()} == notebooks
 
 
-@pytest.mark.parametrize(("name", "call", "solution"), exercises())
-def test_the_solution_in_the_notebook_passes_its_own_checker(name, call, solution, capsys):
-    before, asked = call.split("exercises.check_", 1)
-    modules = {"probabilities": probabilities, "tokens_and_codes": tokens_and_codes}
-    name = re.search(r"from seqlm.exercises import (\w+) as exercises", before)[1]
-    space = {"np": np, "exercises": modules[name]}
+@pytest.mark.parametrize(("name", "room", "call", "solution"), exercises())
+def test_the_solution_in_the_notebook_passes_its_own_checker(name, room, call, solution, capsys):
+    modules = {
+        "gpt_by_hand": gpt_by_hand,
+        "probabilities": probabilities,
+        "tokens_and_codes": tokens_and_codes,
+    }
+    space = {"np": np, "torch": torch, "math": math, "exercises": modules[room]}
     exec(solution, space)
-    exec("exercises.check_" + asked, space)
+    exec("exercises.check_" + call.split("exercises.check_", 1)[1], space)
     assert "✓" in capsys.readouterr().out
