@@ -58,7 +58,7 @@ test-avx2: $(STAMP) ## the numeric tests once more, as on a processor without AV
 		-m "not browser and not subprocess" tests/data tests/models tests/evaluation tests/training
 
 torture: $(STAMP) ## stop training, report and server at 100 random moments: nothing may be lost
-	$(BIN)/python bench/torture.py
+	$(BIN)/python bench/torture.py --write
 
 lint: $(STAMP) ## check the style of code and notebooks
 	$(BIN)/ruff check .

@@ -15,17 +15,20 @@ from seqlm.errors import ConfigError, printable
 BEST_MODEL = Path("outputs/best_model")
 
 
-def build(settings: config.DataConfig, output_dir: Path | None = None) -> None:
+def build(
+    settings: config.DataConfig, output_dir: Path | None = None, overwrite: bool = False
+) -> None:
     """Turn handwritten digits into token sequences: data set, vocabulary and codebook.
 
     Args:
         output_dir: folder for sequences.jsonl, vocab.json, codebook.npz and images.npz; None:
             data/digits or data/mnist.
+        overwrite: replace whatever is in the way; false refuses what seqlm did not write.
     """
     from seqlm.data.build import build_dataset
 
     output_dir = output_dir or Path("data") / settings.source
-    about = build_dataset(settings, output_dir)
+    about = build_dataset(settings, output_dir, overwrite=overwrite)
     images = sum(about["images"].values())
     print(f"{about['sentences']:,} rows of {images:,} images in {printable(output_dir)}/")
 

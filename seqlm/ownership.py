@@ -58,6 +58,11 @@ def locked(folder: Path, outputs: Iterable[Path] = (), lock: str = LOCK) -> Iter
         file_lock.release()
 
 
+def is_locked(folder: Path) -> bool:
+    """Whether this process has locked `folder`."""
+    return FileLock(Path(os.path.realpath(folder)) / LOCK, is_singleton=True).is_locked
+
+
 def check_output(
     folder: Path, names: Iterable[str], overwrite: bool = False, start: Path | None = None
 ) -> None:

@@ -203,9 +203,9 @@ class Workspace:
     def save_figure(self, figure, name: str) -> bytes:
         """Write a figure with its alt text beside it; returns the PNG."""
         picture = as_png(figure)
+        utils.write_text(self.figures / f"{name}.txt", figure.alt + "\n")  # first, so none lacks it
         with atomic_path(self.figures / f"{name}.png") as aside:
             aside.write_bytes(picture)
-        utils.write_text(self.figures / f"{name}.txt", figure.alt + "\n")
         return picture
 
     def show(self, figure, name: str) -> None:

@@ -294,20 +294,28 @@ def workspace(
     return ws
 
 
-def run_offline(words: list, **options) -> str:
-    """What `seqlm WORDS` prints in a network namespace of its own, where only loopback is up.
+def offline_words() -> tuple[list[str], str]:
+    """What to put before a command to run it without a network, or nothing, and why not.
 
-    Skips the test where the system gives no such namespace.
+    It runs in a network namespace of its own, where only loopback is up.
     """
     offline = ["unshare", "--map-root-user", "--net"]
     missing = next((tool for tool in ("unshare", "ip") if shutil.which(tool) is None), None)
     if missing:
-        pytest.skip(f"{missing} is not installed, so the network cannot be cut")
+        return [], f"{missing} is not installed, so the network cannot be cut"
     if subprocess.run([*offline, "true"], capture_output=True).returncode:
-        pytest.skip("no network namespace may be made here")
-    run = ["sh", "-c", 'ip link set lo up; exec "$@"', "sh", sys.executable, "-m", "seqlm"]
-    done = subprocess.run(
-        [*offline, *run, *map(str, words)], capture_output=True, text=True, **options
-    )
+        return [], "no network namespace may be made here"
+    # Two lines of heading, and one for each interface.
+    alone = 'ip link set lo up && [ $(wc -l < /proc/net/dev) = 3 ] && exec "$@"'
+    return [*offline, "sh", "-c", alone, "sh"], ""
+
+
+def run_offline(words: list, **options) -> str:
+    """What `seqlm WORDS` prints without a network; skips the test where that cannot be tried."""
+    offline, why_not = offline_words()
+    if why_not:
+        pytest.skip(why_not)
+    run = [*offline, sys.executable, "-m", "seqlm", *map(str, words)]
+    done = subprocess.run(run, capture_output=True, text=True, **options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -109,6 +109,20 @@ def test_the_old_folder_comes_back_when_the_new_one_cannot_be_put_in_place(tmp_p
     assert names_in(tmp_path) == ["model"]
 
 
+def test_a_folder_is_not_written_over_a_file(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    refused = pytest.raises(SeqlmError, match="a file where a folder should go")
+    with refused, atomic_dir(tmp_path / "file"):
+        pytest.fail("the block runs for nothing")
+    assert (tmp_path / "file").read_text() == "mine" and names_in(tmp_path) == ["file"]
+
+
+def test_a_place_that_is_not_writable_is_refused_in_a_sentence(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
+    with pytest.raises(SeqlmError, match="not writable"):
+        write_text(tmp_path / "a", "x")
+
+
 @pytest.mark.parametrize("name", [".", ".."])
 def test_the_current_folder_is_never_swapped_away(tmp_path, monkeypatch, name):
     inside = tmp_path / "inside"
@@ -126,23 +140,33 @@ def test_files_in_a_folder_follow_the_umask_whatever_wrote_them(tmp_path):
             (aside / "weights").touch(mode=0o600)
             (aside / "card").touch()
             (aside / "card").chmod(0o666)
+            (aside / "adapter").mkdir(mode=0o700)
+            (aside / "adapter" / "small").touch(mode=0o600)
     finally:
         os.umask(before)
-    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").iterdir()}
-    assert modes == {"weights": 0o640, "card": 0o640}
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "model").rglob("*")}
+    assert modes == {"weights": 0o640, "card": 0o640, "adapter": 0o750, "small": 0o640}
 
 
 def test_contents_reach_the_disk_before_the_name_and_the_folder_after(tmp_path, monkeypatch):
-    done, replace, fsync = [], os.replace, os.fsync
+    done, fsync = [], os.fsync
 
     def named(number):
         done.append("folder" if os.path.isdir(f"/proc/self/fd/{number}") else "file")
         fsync(number)
 
+    def renaming(rename):
+        return lambda *names: (done.append("rename"), rename(*names))
+
     monkeypatch.setattr(os, "fsync", named)
-    monkeypatch.setattr(os, "replace", lambda *names: (done.append("rename"), replace(*names)))
+    monkeypatch.setattr(os, "replace", renaming(os.replace))
+    monkeypatch.setattr(os, "rename", renaming(os.rename))
     write_text(tmp_path / "a.txt", "whole")
     assert done == ["file", "rename", "folder"]
+    done.clear()
+    with atomic_dir(tmp_path / "model") as aside:
+        (aside / "weights").touch()
+    assert done == ["file", "folder", "rename", "folder"]
 
 
 @pytest.mark.parametrize(
@@ -150,7 +174,12 @@ def test_contents_reach_the_disk_before_the_name_and_the_folder_after(tmp_path, 
     [
         OSError(errno.ENOSPC, "No space left on device"),
         OSError(errno.EFBIG, "File too large"),
+        OSError(errno.EDQUOT, "Disk quota exceeded"),
+        OSError(errno.EIO, "Input/output error"),
+        OSError(errno.EROFS, "Read-only file system"),
         RuntimeError("basic_ios::clear: iostream error"),
+        RuntimeError("PytorchStreamWriter failed writing file"),
+        RuntimeError("I/O error: No space left on device"),
     ],
 )
 def test_a_full_disk_gets_a_sentence_and_leaves_the_old_file(tmp_path, error):
@@ -188,13 +217,14 @@ def test_the_folder_comes_back_after_a_kill_between_the_two_renames(tmp_path):
 
 
 def test_what_a_kill_left_is_swept_once_the_new_one_has_its_name(tmp_path):
-    for name in ("model", ".old-01234567-model", ".tmp-01234567-model", ".tmp-01234567-other"):
-        (tmp_path / name).mkdir()
-    (tmp_path / "model" / ".tmp-89abcdef-README.md").write_text("half")
-    (tmp_path / "link").symlink_to(tmp_path / "model")
+    name = "model[1]"
+    for folder in (name, f".old-01234567-{name}", f".tmp-01234567-{name}", ".tmp-01234567-model1"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / name / ".tmp-89abcdef-README.md").write_text("half")
+    (tmp_path / "link").symlink_to(tmp_path / name)
     sweep(tmp_path / "link")
-    assert names_in(tmp_path) == [".tmp-01234567-other", "link", "model"]
-    assert names_in(tmp_path / "model") == []
+    assert names_in(tmp_path) == [".tmp-01234567-model1", "link", name]
+    assert names_in(tmp_path / name) == []
 
 
 def test_a_folder_of_a_run_names_it_and_every_file(tmp_path):

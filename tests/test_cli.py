@@ -1,5 +1,6 @@
 """The command line, used as a person would: flags, files, mistakes."""
 
+import importlib
 import io
 import json
 import os
@@ -8,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import time
 from functools import wraps
 from pathlib import Path
 
@@ -376,7 +378,7 @@ def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch, capsys):
     (tmp_path / "c.yaml").write_text("output_dir: ~/out\n")
     given = {}
     monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(
-        lambda settings, output_dir: given.update(output_dir=output_dir)))  # fmt: skip
+        lambda settings, output_dir, overwrite: given.update(output_dir=output_dir)))  # fmt: skip
     assert main(["build", "--output_dir=~/digits"]) == 0
     assert given["output_dir"] == tmp_path / "digits"
     assert main(["build", "--config", "c.yaml"]) == 0
@@ -390,7 +392,7 @@ def test_what_a_terminal_cannot_show_is_escaped(encoding, monkeypatch):
     out = io.TextIOWrapper(io.BytesIO(), encoding=encoding)
     monkeypatch.setattr(sys, "stdout", out)
     monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(
-        lambda settings, output_dir: print("a · b … 𝒳")))  # fmt: skip
+        lambda settings, output_dir, overwrite: print("a · b … 𝒳")))  # fmt: skip
     assert main(["build"]) == 0
     text = out.buffer.getvalue().decode(encoding).strip()
     assert json.loads(f'"{text}"') == "a · b … 𝒳", "and stays valid inside JSON"
@@ -412,7 +414,7 @@ def test_too_little_memory_is_one_sentence(monkeypatch, capsys):
 
 
 def sentence_for(error, monkeypatch, capsys) -> str:
-    def fails(settings, output_dir):
+    def fails(settings, output_dir, overwrite):
         raise error
 
     monkeypatch.setitem(cli.COMMANDS, "build", wraps(cli.COMMANDS["build"])(fails))
@@ -477,6 +479,32 @@ def test_training_needs_no_network(built, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     said = run_offline(train_words(built, tmp_path / "out"), env=environment)
     assert "measuring the best checkpoint" in said
+
+
+@pytest.mark.slow
+def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_never_was(
+    built, trained, tmp_path, monkeypatch
+):
+    """Three real stops; `make torture` makes a hundred."""
+    monkeypatch.syspath_prepend(ROOT / "bench")
+    torture = importlib.import_module("torture")
+    log, out = tmp_path / "log", tmp_path / "out"
+    stops = [("kill -9", "step 2 · val"), ("full disk", "parameters,"), ("SIGINT", "step 4 · val")]
+    for kind, line in stops:
+        run = torture.Forked(train_words(built, out), log)
+        while line not in log.read_text() and run.poll() is None:
+            time.sleep(0.005)
+        if kind == torture.FULL:
+            with torture.full_disk(out, False, run):
+                code = run.wait(60)
+        else:
+            run.send_signal(torture.SIGNALS[kind])
+            code = run.wait(60)
+        said = log.read_text()
+        assert code in torture.ALLOWED[kind] and "Traceback" not in said, (kind, code, said)
+    run = torture.Forked(train_words(built, out), log)
+    assert run.wait(60) == 0 and "picking up the interrupted run at step" in log.read_text()
+    assert torture.left_by("train", out) == torture.left_by("train", trained)
 
 
 def test_the_same_seed_gives_the_same_bytes(built, trained, tmp_path):

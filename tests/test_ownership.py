@@ -1,10 +1,13 @@
 """An output folder has one writer, and nothing that is not ours in it is lost or replaced."""
 
+import shutil
+
 import pytest
+from filelock import FileLock, Timeout
 
 from seqlm.atomic import MANIFEST, atomic_dir, write_manifest
 from seqlm.errors import ConfigError, SeqlmError
-from seqlm.ownership import check_output, locked, set_aside
+from seqlm.ownership import LOCK, check_output, is_locked, locked, set_aside
 from seqlm.utils import write_text
 
 
@@ -58,6 +61,13 @@ def test_a_folder_that_holds_the_model_to_start_from_is_refused(model, folder):
     check_output(model.parent, ["other"], start=model)
 
 
+def test_the_model_to_start_from_may_lie_deeper_or_behind_a_link(model):
+    (model.parent / "link").symlink_to(model)
+    for start in (model / "adapter", model.parent / "link"):
+        with pytest.raises(ConfigError, match="contains the model to start from"):
+            check_output(model.parent, ["model"], start=start)
+
+
 def test_an_earlier_run_moves_with_its_manifest_and_each_gets_a_number(tmp_path):
     assert set_aside(tmp_path, ["model"]) is None
     for number in (1, 2):
@@ -69,7 +79,9 @@ def test_an_earlier_run_moves_with_its_manifest_and_each_gets_a_number(tmp_path)
         assert (aside / "report.md").read_text() == f"of {number}"
         check_output(aside, ["report.md"])
     assert not (tmp_path / MANIFEST).exists()
-    (tmp_path / "empty").rmdir()
+    write_manifest(tmp_path / "empty", "run 3")  # of checkpoints that are all gone
+    assert set_aside(tmp_path, ["empty"]) is None
+    shutil.rmtree(tmp_path / "empty")
     assert set_aside(tmp_path, ["report.md"], also=[MANIFEST]) is None
 
 
@@ -85,6 +97,39 @@ def test_a_lock_may_be_nested_and_puts_right_what_a_kill_left(tmp_path):
     (tmp_path / ".tmp-01234567-a").touch()
     with locked(tmp_path), locked(tmp_path, [tmp_path / "a"]):
         assert not (tmp_path / ".tmp-01234567-a").exists()
+
+
+def is_free(folder) -> bool:
+    """Whether another process could lock the folder: each opens the file anew."""
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        return False
+    lock.release()
+    return True
+
+
+def test_the_outermost_block_frees_the_folder_also_when_it_fails(tmp_path):
+    with pytest.raises(ZeroDivisionError), locked(tmp_path):
+        with locked(tmp_path):
+            pass
+        assert is_locked(tmp_path) and not is_free(tmp_path)
+        raise ZeroDivisionError
+    assert list(tmp_path.iterdir()) == []
+    assert not is_locked(tmp_path) and is_free(tmp_path)
+
+
+def test_a_new_folder_in_which_nothing_was_made_goes_again(tmp_path):
+    with locked(tmp_path / "new" / "out"):
+        assert (tmp_path / "new" / "out" / LOCK).exists()
+    assert list(tmp_path.iterdir()) == []
+    with locked(tmp_path / "new" / "out"):
+        (tmp_path / "new" / "out" / "made").touch()
+    assert list((tmp_path / "new").rglob("*")) == [
+        tmp_path / "new" / "out",
+        tmp_path / "new" / "out" / "made",
+    ]
 
 
 def test_a_place_that_cannot_be_a_folder_is_refused_before_anything_is_made(tmp_path):

@@ -6,17 +6,19 @@ from pathlib import Path
 
 import numpy as np
 
-from seqlm.atomic import atomic_path
+from seqlm.atomic import MANIFEST, atomic_path, read_manifest, write_manifest
 from seqlm.config import DataConfig
 from seqlm.data.codebook import PatchCodebook, load_arrays
 from seqlm.data.images import LEVELS, augmented_images, image_files, load_images, split_indices
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokens import default_vocab, draw_layout, read_layout
 from seqlm.errors import DataError
-from seqlm.utils import code_fingerprint, read_json, sha256_of, write_json
+from seqlm.ownership import check_output, locked
+from seqlm.utils import code_fingerprint, read_json, read_text, sha256_of, write_json
 
 SEQUENCES, VOCAB, ABOUT = "sequences.jsonl", "vocab.json", "data.json"
 CODEBOOK, IMAGES = "codebook.npz", "images.npz"
+FILES = (SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,15 +34,26 @@ class Pictures:
         return self.images[self.split == split], self.labels[self.split == split]
 
 
-def build_dataset(config: DataConfig, directory: Path, home: Path = Path("data")) -> dict:
+def build_dataset(
+    config: DataConfig, directory: Path, home: Path = Path("data"), overwrite: bool = False
+) -> dict:
     """Write all files of a data set to `directory`; returns what data.json holds.
 
-    `home` is the folder with mnist/ and cache/ (`load_images`).
+    `home` is the folder with mnist/ and cache/ (`load_images`). Raises ConfigError for a file of
+    another's in the way, unless `overwrite` is set.
 
     The codebook is fitted on training images alone, and only these are augmented. An image whose
     codes equal those of a held-out one is left out.
     """
-    directory = Path(directory)
+    about, manifest = directory / ABOUT, directory / MANIFEST
+    # An older version wrote no manifest, and data.json last.
+    older = about.is_file() and not manifest.exists() and "codes_an_image" in read_text(about)
+    check_output(directory, FILES, overwrite or older)
+    with locked(directory, [directory]):
+        return _build(config, directory, home)
+
+
+def _build(config: DataConfig, directory: Path, home: Path) -> dict:
     images, labels, n_test = load_images(config, home)
     indices = split_indices(labels, n_test=n_test)
     split = np.empty(len(labels), dtype="<U5")
@@ -57,7 +70,8 @@ def build_dataset(config: DataConfig, directory: Path, home: Path = Path("data")
     unseen = {name: {row.tobytes() for row in rows} for name, rows in later.items()}
     records, dropped = image_records(config, labels, split, codes, copies, unseen, 2)
 
-    directory.mkdir(parents=True, exist_ok=True)
+    if read_manifest(directory)["run"] is None:  # what may be replaced is ours, also after a kill
+        write_manifest(directory, "build", [directory / name for name in FILES])
     # Written last and gone first, so that a build cut short is never taken for the one before it.
     (directory / ABOUT).unlink(missing_ok=True)
     write_json(directory / VOCAB, default_vocab(config.n_codes, int(labels.max()) + 1))
@@ -125,10 +139,9 @@ def _made_with(config: DataConfig, home: Path) -> dict:
 
 def is_built(config: DataConfig, directory: Path, home: Path = Path("data")) -> bool:
     """Whether the data set in `directory` is complete, and made by this code with `config`."""
-    directory = Path(directory)
     try:
         about = read_json(directory / ABOUT)
     except DataError:
         return False
-    whole = all((directory / name).is_file() for name in (SEQUENCES, VOCAB, CODEBOOK, IMAGES))
+    whole = all((directory / name).is_file() for name in FILES)
     return whole and isinstance(about, dict) and _made_with(config, home).items() <= about.items()

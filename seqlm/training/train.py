@@ -21,7 +21,7 @@ from seqlm.atomic import MANIFEST, is_changed, is_whole, read_manifest, write_ma
 from seqlm.config import TrainConfig
 from seqlm.data.table import Ids
 from seqlm.models.gpt2 import check_length, count_parameters, default_device, fit_attention
-from seqlm.ownership import MODELS, check_output, locked, set_aside
+from seqlm.ownership import MODELS, check_output, is_locked, locked, set_aside
 from seqlm.training.batches import Rows, collator
 from seqlm.training.muon import build_optimizer
 from seqlm.training.timing import (
@@ -64,7 +64,8 @@ def train_model(
 
 def check_run(config: TrainConfig, start: Path | None = None) -> None:
     """Raise an error unless a run, from the model in `start`, may write to its output folder."""
-    check_output(config.output_dir, (*RUN, RECORD), config.overwrite, start)
+    if not is_locked(config.output_dir):  # else that was checked; whole models are read for it
+        check_output(config.output_dir, (*RUN, RECORD), config.overwrite, start)
 
 
 def owned(directory: Path):

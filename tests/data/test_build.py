@@ -11,11 +11,13 @@ import pytest
 from samples import write_idx
 from sklearn.model_selection import train_test_split
 
+from seqlm.atomic import MANIFEST
 from seqlm.config import DataConfig
 from seqlm.data.arrow import read_table
 from seqlm.data.build import (
     ABOUT,
     CODEBOOK,
+    FILES,
     IMAGES,
     SEQUENCES,
     VOCAB,
@@ -33,9 +35,8 @@ from seqlm.data.tokens import (
     read_layout,
     read_vocab,
 )
-from seqlm.errors import DataError
+from seqlm.errors import ConfigError, DataError
 
-FILES = (SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT)
 COARSE = DataConfig(n_images=300, copies=2, n_codes=4, patch=4)  # so coarse that images collide
 
 
@@ -60,7 +61,8 @@ def originals(records):
 
 
 def test_every_file_is_written_and_described(built, records):
-    assert sorted(path.name for path in built.directory.iterdir()) == sorted(FILES)
+    names = {path.name for path in built.directory.iterdir()}
+    assert names == {SEQUENCES, VOCAB, CODEBOOK, IMAGES, ABOUT, MANIFEST} == {*FILES, MANIFEST}
     about = json.loads((built.directory / ABOUT).read_text())
     assert about == built.about
     assert about["images"] == {"train": 210, "val": 30, "test": 60}
@@ -322,6 +324,35 @@ def test_a_build_cut_short_is_not_taken_for_the_one_before(monkeypatch, tmp_path
     # Its vocabulary is already that of the second build.
     assert not is_built(config, tmp_path)
     assert not is_built(replace(config, n_codes=30), tmp_path)
+
+
+SMALL = DataConfig(n_images=100, copies=0, n_codes=20)
+
+
+@pytest.mark.parametrize("name", [VOCAB, IMAGES, ABOUT])
+def test_a_file_of_somebody_else_is_not_replaced_unasked(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(ConfigError, match=f"{name} was not written by seqlm, or was changed"):
+        build_dataset(SMALL, tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
+    build_dataset(SMALL, tmp_path, overwrite=True)
+    assert is_built(SMALL, tmp_path)
+    (tmp_path / name).write_text("edited")
+    with pytest.raises(ConfigError, match=f"{name} was not written by seqlm, or was changed"):
+        build_dataset(SMALL, tmp_path)
+    assert (tmp_path / name).read_text() == "edited"
+
+
+def test_our_own_data_set_is_replaced_also_that_of_a_version_without_manifests(tmp_path):
+    build_dataset(SMALL, tmp_path)
+    (tmp_path / f".tmp-01234567-{IMAGES}").touch()  # a kill left it
+    other = replace(SMALL, n_codes=30)
+    build_dataset(other, tmp_path)
+    assert is_built(other, tmp_path) and len([*tmp_path.iterdir()]) == len(FILES) + 1
+    (tmp_path / MANIFEST).unlink()
+    build_dataset(SMALL, tmp_path)
+    assert is_built(SMALL, tmp_path) and (tmp_path / MANIFEST).exists()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"PK\x03\x04 cut short", b"text"])
