@@ -211,9 +211,9 @@ def test_the_folder_comes_back_after_a_kill_between_the_two_renames(tmp_path):
     (target / "old.txt").write_text("old")
     killed_at("rename", target, "with atomic_dir(path) as aside: (aside / 'new').touch()")
     assert not target.exists() and len(names_in(tmp_path)) == 2
-    (tmp_path / ".tmp-notes").touch()
+    (tmp_path / ".tmp-my-model").touch()  # no name that we give
     sweep(target)
-    assert names_in(tmp_path) == [".tmp-notes", "model"] and names_in(target) == ["old.txt"]
+    assert names_in(tmp_path) == [".tmp-my-model", "model"] and names_in(target) == ["old.txt"]
 
 
 def test_what_a_kill_left_is_swept_once_the_new_one_has_its_name(tmp_path):
@@ -239,6 +239,8 @@ def test_a_folder_of_a_run_names_it_and_every_file(tmp_path):
     assert [is_changed(model / name) for name in ("weights", "card", "notes")] == [0, 0, 1]
     (model / "weights").write_text("2")
     assert is_changed(model / "weights") and not is_whole(model, "run 1")
+    (model / "weights").unlink()
+    assert not is_whole(model, "run 1")
 
 
 def test_a_file_is_ours_before_and_after_a_kill_in_the_middle_of_writing_it(tmp_path):
@@ -251,6 +253,13 @@ def test_a_file_is_ours_before_and_after_a_kill_in_the_middle_of_writing_it(tmp_
     assert not is_changed(tmp_path / "a")
     (tmp_path / "a").write_text("new")
     assert is_changed(tmp_path / "a")
+
+
+def test_a_file_of_somebody_else_is_still_theirs_after_a_kill_in_the_middle_of_writing_it(tmp_path):
+    write_manifest(tmp_path, "run 1", [tmp_path / "missing"])
+    (tmp_path / "a").write_text("mine")
+    killed_at("replace", tmp_path / "a", "with atomic_path(path) as aside: aside.write_text('new')")
+    assert (tmp_path / "a").read_text() == "mine" and is_changed(tmp_path / "a")
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{}", '{"run": "x"}', "{"])

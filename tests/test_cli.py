@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import tomllib
 from functools import wraps
 from pathlib import Path
 
@@ -479,6 +480,18 @@ def test_training_needs_no_network(built, tmp_path):
     environment = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
     said = run_offline(train_words(built, tmp_path / "out"), env=environment)
     assert "measuring the best checkpoint" in said
+
+
+def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch, capsys):
+    from seqlm import __main__ as program
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "main", interrupted)
+    assert program.main() == 130 and capsys.readouterr().err == "\nstopped\n"
+    scripts = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["scripts"]
+    assert scripts == {"seqlm": "seqlm.__main__:main"}
 
 
 @pytest.mark.slow

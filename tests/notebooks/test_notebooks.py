@@ -16,7 +16,7 @@ from samples import offline_words, write_idx
 
 from seqlm import pipeline, workspace
 from seqlm.errors import PipelineError
-from seqlm.utils import read_json, write_json
+from seqlm.utils import read_json, write_json, write_text
 from seqlm.workspace import Workspace, notebooks_folder, read_notebooks
 
 NOTEBOOKS = read_notebooks()
@@ -24,6 +24,7 @@ LESSONS = {name: about for name, about in NOTEBOOKS.items() if about.part != "re
 
 
 OFFLINE, WHY_ONLINE = offline_words()
+THEIRS = ("figures/mine.png", "metrics/mine.txt")  # files of the user's own
 
 
 @pytest.fixture(scope="module")
@@ -35,6 +36,8 @@ def smoke(tmp_path_factory):
     home = tmp_path_factory.mktemp("home")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SEQLM_HOME", str(home))
+        for name in THEIRS:
+            write_text(home / "outputs" / "smoke" / name, "mine")
         words = [sys.executable, "-m", "seqlm", "report", "--profile", "smoke", "--laboratory"]
         online = {k: v for k, v in os.environ.items() if not k.startswith("HF_")}
         how = {"env": online | {"PYTHONUNBUFFERED": "1"}, "stdout": subprocess.PIPE, "text": True}
@@ -99,11 +102,15 @@ def test_executed_notebooks_are_kept_with_pages_that_open_offline(smoke):
 
 
 def test_every_figure_has_a_picture_and_alt_text(smoke):
-    pictures = sorted(smoke[0].figures.glob("*.png"))
+    pictures = [p for p in sorted(smoke[0].figures.glob("*.png")) if p.name != "mine.png"]
     assert {"training_process", "performance_summary"} <= {path.stem for path in pictures}
     for path in pictures:
         assert path.stat().st_size > 3_000
         assert len(path.with_suffix(".txt").read_text()) > 40, path.stem
+
+
+def test_what_is_the_users_stays(smoke):
+    assert [(smoke[0].outputs / name).read_text() for name in THEIRS] == ["mine", "mine"]
 
 
 def test_the_smoke_profile_publishes_nothing(smoke):

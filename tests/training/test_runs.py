@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from seqlm import atomic
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.corpus import load_corpus
 from seqlm.data.records import Record, write_records
@@ -116,6 +117,14 @@ def test_a_report_that_was_edited_is_not_replaced_unasked(trained, tmp_path):
     assert (out / "report.md").read_text() == "my notes"
     runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12, overwrite=True))
     assert "my notes" not in (out / "report.md").read_text()
+
+
+def test_whether_a_model_is_ours_is_asked_once_in_a_command(trained, tmp_path, monkeypatch):
+    files, out = trained[0], shutil.copytree(trained[1], tmp_path / "out")
+    read, real = [], atomic._hash
+    monkeypatch.setattr(atomic, "_hash", lambda path: (read.append(path), real(path))[1])
+    runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12))
+    assert read.count(out / "best_model" / "model.safetensors") == 1
 
 
 def test_metrics_and_both_models_name_one_run(trained):
