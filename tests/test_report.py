@@ -147,7 +147,7 @@ def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
     text = least[1]
     assert "does not beat the best baseline" in text and "The model beats" not in text
     assert "numbers mean nothing" in text
-    assert "Not measured here: 01_explore_data.ipynb, 02_build_tokenizer.ipynb, 04_" in text
+    assert "Not measured here: 01_explore_data.ipynb, 02_build_tokenizer.ipynb, 03_gpt" in text
     assert text.count("Not measured: run `make laboratory`") == 4
 
 
