@@ -40,8 +40,10 @@ ROOT = Path(__file__).parents[1]
 FOLDS, VAL_FOLDS, SEED = 5, 10, 42
 # Chosen on the val rows of the first fold (docs/experiments.md).
 SIZE = ModelConfig(size="nano", dropout=0.1)
-LM = TrainConfig(batch_size=8, num_epochs=10.0, optimizer="muon", learning_rate=1e-2, evals=5)
-CLASSIFIER = replace(LM, num_epochs=5.0, optimizer="adamw", learning_rate=1e-3)
+LM = TrainConfig(
+    batch_size=4, max_steps=190, optimizer="muon", learning_rate=1e-2, evals=4, patience=0
+)
+CLASSIFIER = TrainConfig(batch_size=8, max_steps=50, learning_rate=5e-4, evals=3, patience=0)
 GPT, TUNED = "GPT: class token", "GPT: fine-tuned classifier"
 COUNTS, BAG = "forest on two counts of rare codes", "forest on counts of each code"
 
@@ -106,12 +108,19 @@ def forest_guesses(corpus: Corpus) -> dict[str, np.ndarray]:
     return guesses
 
 
-def measure(corpus: Corpus, folder: Path) -> tuple[dict, dict]:
-    """Train on one fold; NLL of the codes of each test row, and guessed classes, by name."""
+def measure(corpus: Corpus, folder: Path, longer: float = 1.0) -> tuple[dict, dict]:
+    """Train on one fold; NLL of the codes of each test row, and guessed classes, by name.
+
+    `longer` multiplies the steps of both trainings.
+    """
+    lm_config, class_config = (
+        replace(c, output_dir=folder / name, max_steps=max(1, round(longer * c.max_steps)))
+        for name, c in (("lm", LM), ("classifier", CLASSIFIER))
+    )
     size, vocab = replace(SIZE, n_positions=corpus.longest), corpus.vocab
-    train_lm(corpus, size, replace(LM, output_dir=folder / "lm"))
+    train_lm(corpus, size, lm_config)
     start = folder / "lm" / "best_model"
-    train_classifier(corpus, size, replace(CLASSIFIER, output_dir=folder / "classifier"), start)
+    train_classifier(corpus, size, class_config, start)
     lm, prompts = load_lm(start), corpus.to_classify("test")[0]
     tuned = load_classifier(folder / "classifier" / "best_model")
     scorers = {"GPT": partial(score_tokens, lm)}
@@ -166,13 +175,14 @@ def main() -> None:
     parser.add_argument("--data_path", type=Path, required=True)
     parser.add_argument("--vocab_path", type=Path, required=True)
     parser.add_argument("--output_dir", type=Path, default=ROOT / "outputs" / "user_rows")
+    parser.add_argument("--longer", type=float, default=1.0, help="times the steps of training")
     options = parser.parse_args()
     files = DataFiles(options.data_path, options.vocab_path, repair_tail=True)
     measured = []
     for k, corpus in enumerate(divide(load_corpus(files, divide=False)), 1):
         sizes = ", ".join(f"{len(rows)} {name}" for name, rows in corpus.splits.items())
         print(f"== fold {k} of {FOLDS}: {sizes}", flush=True)
-        measured.append(measure(corpus, options.output_dir / f"fold_{k}"))
+        measured.append(measure(corpus, options.output_dir / f"fold_{k}", options.longer))
     nats, guesses = (
         {name: np.concatenate([fold[i][name] for fold in measured]) for name in measured[0][i]}
         for i in (0, 1)

@@ -32,7 +32,7 @@ def test_only_real_differences_are_filled_and_all_are_in_the_alt_text():
     assert "+7.1 (+4.2 to +10.0)\ndistinguishable, p < 0.001" in words(figure)
     assert "-0.3 (-1.4 to +0.8)\nnot distinguishable, p = 0.610" in words(figure)
     assert (
-        f"{STARTED} against naive Bayes on codes: +7.1 points (+4.2 to +10.0), different"
+        f"{STARTED} against naive Bayes on codes: +7.1 points (+4.2 to +10.0), distinguishable"
         in figure.alt
     )
     assert "-0.040 nats per code (unknown), not distinguishable, p unknown" in figure.alt
