@@ -12,7 +12,6 @@ import ipywidgets
 from seqlm.config import DataConfig
 from seqlm.data.build import CODEBOOK, SEQUENCES, VOCAB, is_built
 from seqlm.errors import SeqlmError
-from seqlm.ownership import locked
 from seqlm.playground import html, panels
 from seqlm.playground.controls import Job, SamplingControls
 from seqlm.playground.gallery import GalleryPanel
@@ -128,13 +127,12 @@ class Training(Job):
         data, model = self.folder / "data", self.folder / "best_model"
         try:
             check_folder(self.folder)
-            with locked(data):  # `seqlm train` locks the model's folder
-                self.status.text = "building the data set"
-                if not is_built(DATA, data):
-                    self._run_command("build", output_dir=data, copies=DATA.copies)
-                files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
-                settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
-                self._run_command("train", **files, **settings)
+            self.status.text = "building the data set"
+            if not is_built(DATA, data):
+                self._run_command("build", output_dir=data, copies=DATA.copies)
+            files = {"data_path": data / SEQUENCES, "vocab_path": data / VOCAB}
+            settings = {"output_dir": self.folder, "max_seconds": self.max_seconds, **SMALL}
+            self._run_command("train", **files, **settings)
             shutil.copy(data / CODEBOOK, model)
             self.progress.value = 1
             self.done()

@@ -16,7 +16,7 @@ LOSSES = {
     "code_nll": "val",
     "read_nll": "val (read layout)",
     "draw_nll": "val (draw layout)",
-    "class_nll": "val classes",
+    "class_nll": "val (classes)",
     "all_nll": "val (all tokens)",
 }
 OF_CODES = ("code_nll", "read_nll", "draw_nll")

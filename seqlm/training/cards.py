@@ -11,7 +11,7 @@ from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.significance import baseline_verdict
 from seqlm.evaluation.tables import code_span, escape_markdown, run_table
 from seqlm.plots.style import DPI
-from seqlm.plots.training import LOSSES, plot_training_process
+from seqlm.plots.training import LOSSES, OF_CODES, plot_training_process
 from seqlm.utils import fill_template, format_duration, write_text
 
 PROCESS = "training_process"
@@ -93,7 +93,11 @@ def _hub_metrics(values: Mapping) -> Iterator[tuple[str, str, float]]:
 
 
 def _val_numbers(best: Mapping) -> list[str]:
-    numbers = [f"{name} {best[key]:.3f}" for key, name in LOSSES.items() if key in best]
+    numbers = [
+        f"{name.replace('val', 'NLL per code' if key in OF_CODES else 'NLL')} {best[key]:.3f}"
+        for key, name in LOSSES.items()
+        if key in best
+    ]
     return numbers + [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]
 
 

@@ -169,10 +169,11 @@ def test_a_folder_that_cannot_be_made_is_reported_in_one_sentence(tmp_path):
     assert "file" in train.status.text and "\n" not in train.status.text
 
 
+@pytest.mark.subprocess
 def test_one_process_at_a_time_trains_in_a_folder(tmp_path):
     (tmp_path / "data").mkdir()
     with FileLock(tmp_path / "data" / LOCK):
         train = Training(tmp_path, 1, lambda: None)
         train.train()
-    assert train.process is None
-    assert str(tmp_path / "data") in train.status.text and "\n" not in train.status.text
+    assert f"{tmp_path / 'data'}: in use by" in train.status.text and "\n" not in train.status.text
+    assert [path.name for path in tmp_path.iterdir()] == ["data"]

@@ -33,7 +33,7 @@ def test_a_model_card_has_front_matter_numbers_and_the_lines_that_load_it():
 def test_a_model_card_before_the_test_owns_up_to_validation():
     card = model_card(record(), None, 516, "digits")
     assert "chose the checkpoint" in card
-    assert f"val codes {record()['best']['code_nll']:.3f}" in card
+    assert f"NLL per code {record()['best']['code_nll']:.3f}," in card
 
 
 HOSTILE = "<script>`rows`_of_mine_\x1b[2J.jsonl"
