@@ -47,8 +47,6 @@ class _Subparser(ArgumentParser):
         return super().dump(cfg, **options)
 
     def _load_config_parser_mode(self, content, *rest, **named):
-        # A --config file may hold the old name of a setting, as _spelled_out accepts it as a flag.
-        content = re.sub(r"(?m)^floors(?=\s*:)", "baselines", content)
         # To YAML 1.1 042 is 34, and comments alone are no settings.
         content = re.sub(r"(?m)^(\w+\s*:\s*)0+(?=\d+\s*(#.*)?$)", r"\1", content)
         content = content if re.search(r"(?m)^\s*[^\s#]", content) else "{}"
@@ -106,14 +104,13 @@ def _arguments(name: str, values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _spelled_out(words: Sequence[str]) -> Iterator[str]:
-    """A bare `--repair_tail` means `--repair_tail=true`; an old name of a flag still works."""
+    """A bare `--repair_tail` means `--repair_tail=true`."""
     switches = set()
     for command in COMMANDS.values():
         for kind in _settings_of(command).values():
             switches |= {f"--{f.name}" for f in fields(kind) if f.type in (bool, bool | None)}
         parameters = signature(command).parameters.values()
         switches |= {f"--{p.name}" for p in parameters if p.annotation is bool}
-    words = ["--baselines" + w[8:] if w.split("=")[0] == "--floors" else w for w in words]
     for word, after in zip(words, [*words, ""][1:], strict=True):
         bare = word in switches and after.lower() not in ("true", "false")
         yield f"{word}=true" if bare else word

@@ -118,12 +118,6 @@ class ModelConfig:
         scale_attn_by_inverse_layer_idx: also divide them by the number of the block; None: false.
         reorder_and_upcast_attn: compute attention in fp32 where it is not fused; None: false.
         tie_word_embeddings: use one embedding for input and output; None: true.
-        summary_type: this and the next four are for GPT2DoubleHeadsModel, which seqlm does not
-            train; they are only saved in config.json.
-        summary_use_proj: as above.
-        summary_activation: as above.
-        summary_proj_to_labels: as above.
-        summary_first_dropout: as above.
     """
 
     size: Size | None = Field(None, kw_only=True)
@@ -143,11 +137,6 @@ class ModelConfig:
     scale_attn_by_inverse_layer_idx: bool | None = None
     reorder_and_upcast_attn: bool | None = None
     tie_word_embeddings: bool | None = None
-    summary_type: Literal["last", "first", "mean", "cls_index", "attn"] | None = None
-    summary_use_proj: bool | None = None
-    summary_activation: str | None = None
-    summary_proj_to_labels: bool | None = None
-    summary_first_dropout: float | None = Field(None, ge=0, le=0.9)
 
     def __post_init__(self):
         for name, value in SIZES[self.size or "original"].items():
@@ -158,15 +147,14 @@ class ModelConfig:
                 f"n_embd: {self.n_embd} cannot be shared among n_head = {self.n_head} heads; "
                 "choose a multiple"
             )
-        for field in ("activation_function", "summary_activation"):
-            name = getattr(self, field)
-            if name is None:
-                continue
+        if self.activation_function is not None:
             from transformers.activations import ACT2FN  # seconds to import, and seldom asked
 
-            if name not in ACT2FN:
-                known = ", ".join(sorted(ACT2FN))
-                raise ConfigError(f"{field}: transformers knows no {name!r}; choose one of {known}")
+            if self.activation_function not in ACT2FN:
+                raise ConfigError(
+                    f"activation_function: transformers knows no {self.activation_function!r}; "
+                    f"choose one of {', '.join(sorted(ACT2FN))}"
+                )
 
 
 @checked_dataclass

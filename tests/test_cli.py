@@ -103,18 +103,10 @@ def test_evaluate_prints_numbers_and_json(built, trained, capsys):
     words += ["--model_path", str(trained / "best_model")]
     assert main(words) == 0
     assert "does not beat the best baseline" in capsys.readouterr().out
-    assert main([*words, "--json", "--floors", "false"]) == 0
+    assert main([*words, "--json", "--baselines", "false"]) == 0
     values = json.loads(capsys.readouterr().out)
     stored = json.loads((trained / "metrics.json").read_text())["values"]
     assert values["read"] == stored["read"]
-
-
-@pytest.mark.parametrize("name", ["baselines", "floors"])
-def test_a_config_file_may_use_the_old_name_of_baselines(name, tmp_path, capsys):
-    (tmp_path / "evaluate.yaml").write_text(f"data_path: rows.jsonl\n{name}: false\n")
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--config", str(tmp_path / "evaluate.yaml"), "--print_config"])
-    assert "baselines: false" in capsys.readouterr().out
 
 
 def test_infer_generates_the_same_sentence_for_the_same_seed(trained, capsys):

@@ -37,7 +37,7 @@ NAMES = re.compile(
     r"|besides|whoever|ruler\w*|rival\w*|floor\w*|knobs?|judge\w*|mend\w*|bent\w*|surprise\w*)"
 )
 # The command line still takes the old name of a flag; numpy and math round down; HTML has ARIA.
-ALLOWED = re.compile(r'"--floors"|\^floors\b|math\.floor|np\.floor|Math\.floor')
+ALLOWED = re.compile(r"math\.floor|np\.floor|Math\.floor")
 
 
 def names_in(source: str) -> list[str]:

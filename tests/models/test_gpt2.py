@@ -148,6 +148,13 @@ NOT_FOR_SETTING = {
     "pad_token_id": "vocab.json says where <PAD> is",
     "use_cache": "the Trainer turns it off, whoever generates turns it on",
     "add_cross_attention": "there is no encoder to attend to",
+    **dict.fromkeys(
+        (
+            f"summary_{name}"
+            for name in ("type", "use_proj", "activation", "proj_to_labels", "first_dropout")
+        ),
+        "for GPT2DoubleHeadsModel, which seqlm does not train",
+    ),
 }
 
 
@@ -175,11 +182,6 @@ OTHERWISE = {
     "scale_attn_by_inverse_layer_idx": True,
     "reorder_and_upcast_attn": True,
     "tie_word_embeddings": False,
-    "summary_type": "last",
-    "summary_use_proj": False,
-    "summary_activation": "tanh",
-    "summary_proj_to_labels": False,
-    "summary_first_dropout": 0.2,
 }
 
 

@@ -217,7 +217,7 @@ def test_a_model_of_ones_own_making_is_trained_saved_loaded_and_measured(publish
     assert held["tie_word_embeddings"] is False and held["layer_norm_epsilon"] == 1e-3
     data = yaml.safe_load((published.parent / "mine.yaml").read_text())["data_path"]
     asked = ["evaluate", "--data_path", data, "--model_path", str(published), "--json"]
-    assert main([*asked, "--floors", "false"]) == 0
+    assert main([*asked, "--baselines", "false"]) == 0
     again = json.loads(capsys.readouterr().out)
     first = json.loads((published.parent / "metrics.json").read_text())["values"]
     assert again["read"] == first["read"] and again["draw"] == first["draw"]

@@ -160,7 +160,7 @@ def test_what_was_known_before_is_what_evaluate_says_of_the_starting_model(
     plain, started, built, capsys
 ):
     held = json.loads((plain[1] / "metrics.json").read_text())["values"]["finetuned"]["changes"]
-    words = ["evaluate", "--data_path", str(built.directory / "sequences.jsonl"), "--floors"]
+    words = ["evaluate", "--data_path", str(built.directory / "sequences.jsonl"), "--baselines"]
     assert main([*words, "false", "--json", "--model_path", str(started)]) == 0
     known = json.loads(capsys.readouterr().out)["read"]["code"]["nll"]
     old = next(found for name, found in held.items() if name.startswith("old"))
