@@ -19,6 +19,7 @@ from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
 from seqlm.evaluation.estimates import as_estimate
+from seqlm.lab.traps import Trap
 from seqlm.models.tracing import Trace
 from seqlm.plots import style
 from seqlm.plots.architecture import plot_architecture
@@ -29,12 +30,10 @@ from seqlm.plots.evaluation import (
     plot_nll_by_position,
     plot_reliability,
 )
-from seqlm.plots.experiments import plot_gap_to_entropy, plot_traps
 from seqlm.plots.images import (
     plot_code_frequencies,
     plot_codebook,
     plot_completions,
-    plot_encoding,
     plot_generated,
     plot_images,
 )
@@ -43,13 +42,16 @@ from seqlm.plots.summary import plot_summary
 from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
 from seqlm.plots.training import plot_training_process
 
-# --- figures that notebooks of the laboratory draw in cells of their own --------------------------
+# --- figures that notebooks draw in cells of their own --------------------------------------------
 
 
 NAMES = {"np": np, "style": style}  # of earlier cells
 plot_curves = cells_of("label_efficiency", ("11-16", "11-17", "11-18"), **NAMES)["plot_curves"]
 fine_tuning = cells_of("fine_tuning", ("09-34", "09-35", "09-36"), **NAMES)
 plot_courses, plot_forgetting = fine_tuning["plot_courses"], fine_tuning["plot_forgetting"]
+plot_encoding = cells_of("explore_data", ("01-60",), patch=2, **NAMES)["plot_encoding"]
+fooled = cells_of("how_to_be_fooled", ("08-41", "08-47", "08-68"), **NAMES)
+plot_gap, plot_traps = fooled["plot_gap"], fooled["plot_traps"]
 plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot_growth"]
 
 # --- images and the codebook ---------------------------------------------------------------------
@@ -162,11 +164,10 @@ DISTANCES = {
 # --- traps and a source of known entropy ----------------------------------------------------------
 
 
-def trap(name: str, reported: float, true: float, is_share: bool = False, **more) -> dict:
+def trap(name: str, reported: float, true: float, is_share: bool = False) -> Trap:
     make = share if is_share else lambda value: number(value, "perplexity")
-    quantity = "accuracy" if is_share else "perplexity"
-    return {"name": name, "quantity": quantity, "reported": make(reported), "true": make(true),
-            **more}  # fmt: skip
+    numbers = (as_estimate(make(value)) for value in (reported, true))
+    return Trap(name, "accuracy" if is_share else "perplexity", *numbers, "", "")
 
 
 TRAPS = [
@@ -176,7 +177,6 @@ TRAPS = [
     trap("the class left in the classifier's input", 1.0, 0.9, is_share=True),
     trap("best of many picked on test", 0.95, 0.95, is_share=True),
 ]
-ENTROPY = number(1.5, "nats per code", 900)
 GROWTH = {
     "width": {
         "sizes": [64, 128, 256],
@@ -186,7 +186,7 @@ GROWTH = {
         "fitted": 2,
     },
 }
-POINTS = [{"tokens": 10.0**k, "nll": 1.5 + 10.0 ** (3 - k)} for k in (6, 5, 4, 3)]
+GAPS = [10.0**k for k in (3, 4, 5, 6)], [1.0, 0.1, 0.01, 0.001]
 
 # --- one picture ----------------------------------------------------------------------------------
 
@@ -243,7 +243,9 @@ FIGURES = {
     ),
     "classes, very many": lambda: plot_class_counts({"train": np.arange(900) % 7}),
     "codebook": lambda: plot_codebook(BOOK),
-    "encoding": lambda: plot_encoding(DIGITS[0], BOOK.encode(DIGITS[:1])[0], DECODED[0], 2),
+    "encoding": lambda: plot_encoding(
+        DIGITS[0], BOOK.encode(DIGITS[:1]).reshape(BOOK.grid), DECODED[0]
+    ),
     "code frequencies": lambda: plot_code_frequencies(BOOK.encode(DIGITS[:50]), 40),
     "generated": lambda: plot_generated(DECODED, LABELS[:100], LABELS[:100] % 9, "Generated"),
     "completions": lambda: plot_completions(
@@ -291,13 +293,9 @@ FIGURES = {
     "label efficiency, one method": lambda: plot_curves(
         {SCRATCH: curve(0.4, ("1", "10"))}, "Few labels"
     ),
-    "traps": lambda: plot_traps(TRAPS, "Traps"),
-    "traps, one": lambda: plot_traps(TRAPS[2:3], "Trap"),
-    "gap": lambda: plot_gap_to_entropy(POINTS, ENTROPY, {"unigram": 2.4}, "Source", 500),
-    "gap, below the source": lambda: plot_gap_to_entropy(
-        [*POINTS, {"tokens": 3e6, "nll": 1.4995}, {"tokens": 4e6, "nll": None}],
-        ENTROPY, {}, "Source", 500,
-    ),
+    "traps": lambda: plot_traps(TRAPS, "5 metrics"),
+    "gap": lambda: plot_gap(*GAPS, {"unigram": 0.9}, 500),
+    "gap, below the source": lambda: plot_gap([1e3, 1e6], [0.4, -0.006], {"unigram": 0.9}, 500),
     "growth": lambda: plot_growth(
         {name: GROWTH["width"] for name in ("rows", "length", "width", "depth")}, "Growth"
     ),

@@ -31,7 +31,7 @@ class Trap:
     caught_by: str  # the test that catches the mistake
 
     def to_json(self) -> dict:
-        """For a metrics file, and for `plot_traps`."""
+        """For a metrics file."""
         return asdict(self) | {k: getattr(self, k).to_json() for k in ("reported", "true")}
 
     def __str__(self) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqlm.data.codebook import PatchCodebook, psnr
+from seqlm.data.codebook import PatchCodebook
 from seqlm.evaluation.estimates import proportion
 from seqlm.plots import style
 from seqlm.plots.style import canvas, finish, make_tiles, styled
@@ -73,39 +73,6 @@ def plot_codebook(book: PatchCodebook) -> Figure:
         f"of {columns}, from light (code 0, mean ink {ink[0]:.0%}) to dark (code "
         f"{book.n_codes - 1}, {ink[-1]:.0%}). Between 10% and 90% ink: "
         f"{np.mean((ink > 0.1) & (ink < 0.9)):.0%} of the codes.",
-    )
-
-
-@styled
-def plot_encoding(image: np.ndarray, codes: np.ndarray, decoded: np.ndarray, patch: int) -> Figure:
-    """`image` (H, W) -> the grid of its patches' `codes` (P,) -> `decoded` (H, W)."""
-    height, width = image.shape
-    rows, columns = height // patch, width // patch
-    codes = np.asarray(codes).reshape(rows, columns)
-    figure = canvas(3.35, f"From an image to n = {codes.size} codes and back")
-    panels = figure.subplots(1, 3)
-    for ax, picture, alpha in zip(panels, (image, decoded, decoded), (1, 0.22, 1), strict=True):
-        ax.imshow(picture, cmap="gray_r", vmin=0, vmax=1, alpha=alpha)
-        ax.set(xticks=[], yticks=[])
-        ax.spines[:].set(visible=True, color=style.GREY)
-    for ax in panels[:2]:
-        ax.hlines(np.arange(1, rows) * patch - 0.5, -0.5, width - 0.5, color=style.BLUE, lw=1)
-        ax.vlines(np.arange(1, columns) * patch - 0.5, -0.5, height - 0.5, color=style.BLUE, lw=1)
-    if columns <= 7:
-        for (row, column), code in np.ndenumerate(codes):
-            x, y = (place * patch + (patch - 1) / 2 for place in (column, row))
-            panels[1].text(x, y, code, ha="center", va="center", fontweight="bold", color="#00436b")
-    panels[0].set_title(f"1  cut into {patch}x{patch} patches")
-    panels[1].set_title("2  the nearest code of each patch")
-    panels[2].set_title("3  decoded")
-    for ax in panels[1:]:
-        ax.text(-0.02, 0.5, "→", transform=ax.transAxes, fontsize=17, ha="right", va="center")
-    error = psnr(image, decoded)
-    return finish(
-        figure,
-        f"Three panels: an image of {height} by {width} pixels, cut into n = {codes.size} patches; "
-        "the code of each patch; and the image decoded from its codes, "
-        f"{'unchanged' if np.isinf(error) else f'PSNR {error:.1f} dB'}.",
     )
 
 

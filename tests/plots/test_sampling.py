@@ -32,11 +32,11 @@ def test_near_copies_are_counted_with_their_interval():
     figure = drawn("distances")
     assert "near copies: up to 0.45" in words(figure)
     share = (DISTANCES["plain"] <= 0.45).mean()
-    assert f"near copies\n{share:.1%}" in words(figure)
+    assert f"near copies {share:.1%} (" in words(figure)
     assert "default, n = 200: median" in figure.alt and "near copies 0.0% (" in figure.alt
 
 
 def test_a_distance_on_the_line_is_a_near_copy_whatever_rounding_does():
     for distance in (0.3, 0.1 + 0.2):
         figure = plot_nearest_distances({"real": np.array([distance, 0.5])}, "Copies", near=0.3)
-        assert "near copies\n50.0%" in words(figure)
+        assert "near copies 50.0%" in words(figure)
