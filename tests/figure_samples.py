@@ -12,24 +12,20 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
-from samples import BASELINES, cells_of, classes, number, record, share, values
+from samples import BASELINES, cells_of, number, record, share, values
 
 from seqlm.config import ModelConfig
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
-from seqlm.evaluation.estimates import as_estimate
+from seqlm.evaluation.estimates import UNKNOWN, Estimate, as_estimate
 from seqlm.lab.traps import Trap
 from seqlm.models.tracing import Trace
 from seqlm.plots import style
 from seqlm.plots.architecture import plot_architecture
-from seqlm.plots.comparisons import plot_baselines, plot_comparisons
+from seqlm.plots.comparisons import plot_baselines
 from seqlm.plots.data import plot_class_counts, plot_lengths
-from seqlm.plots.evaluation import (
-    plot_confusion_matrix,
-    plot_nll_by_position,
-    plot_reliability,
-)
+from seqlm.plots.evaluation import plot_nll_by_position, plot_reliability
 from seqlm.plots.images import (
     plot_code_frequencies,
     plot_codebook,
@@ -50,6 +46,7 @@ plot_curves = cells_of("label_efficiency", ("11-16", "11-17", "11-18"), **NAMES)
 fine_tuning = cells_of("fine_tuning", ("09-34", "09-35", "09-36"), **NAMES)
 plot_courses, plot_forgetting = fine_tuning["plot_courses"], fine_tuning["plot_forgetting"]
 plot_encoding = cells_of("explore_data", ("01-60",), patch=2, **NAMES)["plot_encoding"]
+plot_confusion = cells_of("classify_sequences", ("04-30",), **NAMES)["plot_confusion"]
 fooled = cells_of("how_to_be_fooled", ("08-41", "08-47", "08-68"), **NAMES)
 plot_gap, plot_traps = fooled["plot_gap"], fooled["plot_traps"]
 plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot_growth"]
@@ -108,16 +105,15 @@ def a_bin(confidence: float, n: int, accuracy: float) -> dict:
     return {"n": n, "confidence": confidence, "accuracy": share(accuracy, n)}
 
 
+CONFUSION = np.diag([5, 5, 5])
+CONFUSION[1, 2] = 3
 BINS = [a_bin(0.46, 30, 0.5), a_bin(0.76, 30, 0.4), a_bin(0.96, 29, 0.97)]
 SURE = [a_bin(0.7, 36, 0.75), *(a_bin(0.95 + k / 200, 36, 1.0) for k in range(9))]
-COMPARISONS = [
-    {"a": STARTED, "b": "RBF-SVM on pixels", "p_value": 0.61, "real": False,
-     "difference": {"value": -0.003, "low": -0.014, "high": 0.008, "n": 360, "unit": "share"}},
-    {"a": STARTED, "b": "naive Bayes on codes", "p_value": 0.0002, "real": True,
-     "difference": {"value": 0.071, "low": 0.042, "high": 0.1, "n": 360, "unit": "share"}},
-    {"a": "GPT", "b": "a small LSTM", "p_value": None, "real": False,
-     "difference": {"value": -0.04, "low": None, "high": None, "n": 1, "unit": "nats per code"}},
-]  # fmt: skip
+POINTS = {
+    "RBF-SVM on pixels": Estimate(-0.3, -1.4, 0.8, 360, "points"),
+    "naive Bayes on codes": Estimate(7.1, 4.2, 10.0, 360, "points"),
+    "a single image": Estimate(1.0, *UNKNOWN, 1, "points"),
+}
 
 
 def curve(first: float, sizes=("1", "2", "5", "10", "20", "50", "all")) -> dict:
@@ -259,8 +255,8 @@ FIGURES = {
     "baselines": lambda: plot_baselines(
         {"GPT": share(0.9), "a": share(0.95), "b": share(0.1)}, "Classes", "accuracy"
     ),
-    "comparisons": lambda: plot_comparisons(COMPARISONS, "Differences"),
-    "comparisons, one": lambda: plot_comparisons(COMPARISONS[:1], "Difference"),
+    "differences": lambda: plot_baselines(POINTS, "Ours", "points", ["naive Bayes on codes"]),
+    "differences, none real": lambda: plot_baselines(POINTS, "Ours", "points", []),
     "forgetting": lambda: plot_forgetting(MODELS, "Forgetting"),
     "forgetting, no classes": lambda: plot_forgetting(
         {name: model_on_both(3, 4, accuracy=False) for name in ("before", "after")}, "Forgetting"
@@ -271,7 +267,8 @@ FIGURES = {
     "nll by position, 196 codes": lambda: plot_nll_by_position(
         np.sin(np.arange(196) / 9) + 3, {"bigram": np.full(196, 5)}, (14, 14), 360
     ),
-    "confusion": lambda: plot_confusion_matrix(classes(0.9)["confusion"], "Digits"),
+    "confusion": lambda: plot_confusion(CONFUSION, "Digits"),
+    "confusion, no errors": lambda: plot_confusion(np.diag(range(10)), "Digits"),
     "reliability": lambda: plot_reliability(
         {READ: BINS, STARTED: SURE, SCRATCH: SURE}, "Calibration"
     ),

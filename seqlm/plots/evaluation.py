@@ -1,4 +1,4 @@
-"""Figures of evaluation: NLL by position, confusion and calibration."""
+"""Figures of evaluation: NLL by position, calibration."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -6,12 +6,10 @@ from itertools import cycle
 
 import numpy as np
 import seaborn
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from matplotlib.ticker import NullLocator
 
-from seqlm.evaluation.estimates import as_estimate, proportion
+from seqlm.evaluation.estimates import as_estimate
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, percent, styled
@@ -64,36 +62,6 @@ def plot_nll_by_position(
 
 
 @styled
-def plot_confusion_matrix(counts: Sequence[Sequence[int]], heading: str) -> Figure:
-    """`counts` [true][predicted]; shades are shares of the true class, the numbers are counts."""
-    counts = np.asarray(counts)
-    rows, total = counts.sum(axis=1), int(counts.sum())
-    accuracy = proportion(np.arange(total) < np.trace(counts))
-    figure = canvas(4.95, f"{heading}: accuracy {accuracy.format_value()}, n = {total}", 5.8)
-    ax = figure.add_subplot()
-    seaborn.heatmap(
-        counts / np.maximum(rows, 1)[:, None], vmin=0, vmax=1, cmap="gray_r", square=True, ax=ax,
-        annot=np.where(counts, counts.astype(str), ""), fmt="",
-        yticklabels=[f"{k}  ({counts[k, k]} of {n})" for k, n in enumerate(rows)], cbar=False,
-    )  # fmt: skip
-    errors = np.where(np.eye(len(counts), dtype=bool), 0, counts)
-    for row, column in np.argwhere(errors):
-        corner, frame = (column + 0.04, row + 0.04), {"fill": False, "ec": style.VERMILLION}
-        ax.add_patch(Rectangle(corner, 0.92, 0.92, lw=1.3, **frame))
-    ax.set(xlabel="predicted class (framed: errors)", ylabel="true class (classified correctly)")
-    ax.tick_params(length=0, rotation=0)
-    ax.spines[:].set(visible=True, color=style.PALE)
-    most = [divmod(i, len(counts)) for i in np.argsort(-errors, axis=None, kind="stable")[:3]]
-    words = [f"{k} as {guess} ({errors[k, guess]} of {rows[k]})" for k, guess in most
-             if errors[k, guess]]  # fmt: skip
-    return finish(
-        figure,
-        f"{heading}: confusion matrix of {len(counts)} classes, accuracy {accuracy}.",
-        f"Most frequent errors: {', '.join(words)}." if words else "",
-    )
-
-
-@styled
 def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> Figure:
     """For each method its accuracy against its confidence, in bins of as many images each.
 
@@ -105,35 +73,26 @@ def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> F
     figure = canvas(3.6, heading, 3.0 * len(series) if len(series) > 1 else 5.0)
     panels = figure.subplots(1, len(series), sharex=True, sharey=True, squeeze=False)[0]
     figure.get_layout_engine().set(w_pad=0.09)
-    sentences = []
+    sentences, line = [], np.linspace(0.1, SUREST, 10_000)
     for ax, (name, bins), look in zip(panels, series.items(), cycle(style.SERIES)):
-        sizes = [b["n"] for b in bins]
-        each = "–".join(f"{n:,}" for n in sorted({min(sizes, default=0), max(sizes, default=0)}))
-        ax.set_title(f"{textwrap.fill(name, 27)}\nn = {sum(sizes):,}, {each} per bin")
-        off = _draw_bins(ax, bins, *look[:2])
-        sentence = f"{name}, n = {sum(sizes):,}: {len(off)} of {len(bins)} bins off the line"
-        sentences.append(f"{'; '.join([sentence, *off])}.")
+        n, off = sum(b["n"] for b in bins), []
+        ax.set_title(f"{textwrap.fill(name, 27)}\nn = {n:,}, {len(bins)} bins")
+        ax.plot(line, line, **style.DASHED)
+        for b in bins:
+            e = as_estimate(b["accuracy"])
+            missed = e.has_interval and not e.low <= b["confidence"] <= e.high
+            if missed:
+                off.append(f"; confidence {b['confidence']:.1%}, accuracy {e.format(with_n=True)}")
+            draw_estimates(ax, [min(b["confidence"], SUREST)], [e], *look[:2], filled=missed)
+        ax.set(xscale="logit", ylim=(-0.04, 1.04))
+        ax.set_xticks([0.1, 0.5, 0.9, 0.99, SUREST], minor=False)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.xaxis.set_major_formatter(percent)
+        ax.yaxis.set_major_formatter(percent)
+        ax.grid()
+        counted = f"{len(off)} of {len(bins)} bins off the line"
+        sentences.append(f"{name}, n = {n:,}: {counted}{''.join(off)}.")
     panels[0].set_ylabel("accuracy")
     label = "confidence (log odds)  ·  dashed: calibrated  ·  bars: 95 % intervals, filled off it"
     figure.supxlabel(textwrap.fill(label, 50 * len(series)), fontsize=style.SMALL)
     return finish(figure, f"{heading}: accuracy against confidence, bin by bin.", *sentences)
-
-
-def _draw_bins(ax: Axes, bins: Sequence[Mapping], colour: str, marker: str) -> list[str]:
-    """Draws the bins; returns in words those off the line with their whole interval."""
-    line = np.linspace(0.1, SUREST, 10_000)
-    ax.plot(line, line, **style.DASHED)
-    off = []
-    for b in bins:
-        e = as_estimate(b["accuracy"])
-        missed = e.has_interval and not e.low <= b["confidence"] <= e.high
-        if missed:
-            off.append(f"confidence {b['confidence']:.1%}, accuracy {e.format(with_n=True)}")
-        draw_estimates(ax, [min(b["confidence"], SUREST)], [e], colour, marker, filled=missed)
-    ax.set(xscale="logit", ylim=(-0.04, 1.04))
-    ax.set_xticks([0.1, 0.5, 0.9, 0.99, SUREST], minor=False)
-    ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(percent)
-    ax.yaxis.set_major_formatter(percent)
-    ax.grid()
-    return off

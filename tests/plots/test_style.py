@@ -3,11 +3,8 @@
 import matplotlib
 import numpy as np
 import pytest
-from figure_samples import BOOK, COMPARISONS, FIGURES, TRACE, check_figure, drawn, overlaps, pixels
-from samples import classes
+from figure_samples import BOOK, FIGURES, TRACE, check_figure, drawn, overlaps, pixels
 
-from seqlm.plots.comparisons import plot_comparisons
-from seqlm.plots.evaluation import plot_confusion_matrix
 from seqlm.plots.style import spread
 from seqlm.plots.tracing import plot_candidates
 
@@ -18,10 +15,10 @@ def test_every_figure_is_legible_and_has_alt_text_with_n(name):
 
 
 def test_the_check_notices_text_on_text():
-    figure = plot_comparisons(COMPARISONS[:1], "Difference")
-    figure.axes[0].annotate("difference", (0, 1), (0, 3), xycoords=("data", "axes fraction"),
-                            textcoords="offset points", ha="center")  # fmt: skip
-    assert overlaps(figure) == [("no difference", "difference")]
+    figure = FIGURES["lengths"]()
+    for x in (0.5, 0.51):
+        figure.axes[0].text(x, 0.5, "written", transform=figure.axes[0].transAxes)
+    assert overlaps(figure) == [("written", "written")]
 
 
 def test_drawing_leaves_the_readers_settings_alone():
@@ -32,9 +29,9 @@ def test_drawing_leaves_the_readers_settings_alone():
 
 
 def test_the_readers_settings_do_not_change_a_figure():
-    usual = pixels(plot_confusion_matrix(classes(0.9)["confusion"], "Digits"))
+    usual = pixels(FIGURES["nll by position"]())
     with matplotlib.rc_context({"font.size": 23, "image.cmap": "jet", "xtick.color": "red"}):
-        figure = plot_confusion_matrix(classes(0.9)["confusion"], "Digits")
+        figure = FIGURES["nll by position"]()
     assert np.array_equal(pixels(figure), usual)
 
 
