@@ -25,11 +25,12 @@ from seqlm.lab import sizes
 from seqlm.models.gpt2 import check_length, gpt2_config
 from seqlm.plots.data import plot_class_counts, plot_lengths
 from seqlm.plots.images import plot_code_frequencies, plot_images
+from seqlm.plots.style import as_png
 from seqlm.report import as_html
 from seqlm.training.measure import check_measurable, evaluation_split
 from seqlm.training.timing import count_steps, has_native_bf16
 from seqlm.utils import check_folder, format_duration, write_text
-from seqlm.workspace import as_png, figure_html
+from seqlm.workspace import figure_html
 
 MOST_FLOPS = 1e11  # of a pass that is timed: about a second on two cores
 ALARMS = 0.001  # share of labels; of clean digits nearly so many are suspected

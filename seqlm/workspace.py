@@ -2,7 +2,6 @@
 
 import base64
 import html
-import io
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ from seqlm.atomic import atomic_path
 from seqlm.config import PROFILES
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.tables import escape_markdown
+from seqlm.plots.style import DPI, as_png
 
 KERNEL = "python3"  # the name of the kernel that runs the notebooks
 PARTS = ("course", "laboratory", "report")  # in the order they run
@@ -106,18 +106,10 @@ def check_kernel() -> None:
         )
 
 
-def as_png(figure) -> bytes:
-    """A figure as a PNG file."""
-    picture = io.BytesIO()
-    # Without a fixed date and version the same picture would be another file each run.
-    figure.savefig(picture, format="png", dpi=130, metadata={"Software": None})
-    return picture.getvalue()
-
-
 def figure_html(png: bytes, alt: str, caption: str) -> str:
     """A picture in the page itself, with its caption, and its alt text for all to read."""
     source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    width = int.from_bytes(png[16:20], "big") * 100 // 130  # from the PNG's own header
+    width = int.from_bytes(png[16:20], "big") * 100 // DPI  # from the PNG's own header
     words = html.escape(alt)
     return (
         f'<figure><img alt="{words}" width="{width}" src="{source}">'

@@ -18,7 +18,7 @@ from seqlm.config import ModelConfig
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
-from seqlm.evaluation.estimates import UNKNOWN, Estimate, as_estimate
+from seqlm.evaluation.estimates import UNKNOWN, Estimate, as_estimate, median
 from seqlm.lab.traps import Trap
 from seqlm.models.tracing import Trace
 from seqlm.plots import style
@@ -28,12 +28,11 @@ from seqlm.plots.data import plot_class_counts, plot_lengths
 from seqlm.plots.evaluation import plot_nll_by_position, plot_reliability
 from seqlm.plots.images import (
     plot_code_frequencies,
-    plot_codebook,
     plot_completions,
     plot_generated,
     plot_images,
 )
-from seqlm.plots.sampling import plot_diversity, plot_nearest_distances
+from seqlm.plots.sampling import plot_diversity
 from seqlm.plots.summary import plot_summary
 from seqlm.plots.tracing import plot_attention, plot_candidates, plot_code_by_code
 from seqlm.plots.training import plot_training_process
@@ -41,12 +40,14 @@ from seqlm.plots.training import plot_training_process
 # --- figures that notebooks draw in cells of their own --------------------------------------------
 
 
-NAMES = {"np": np, "style": style}  # of earlier cells
+NAMES = {"np": np, "style": style, "median": median}  # of earlier cells
 plot_curves = cells_of("label_efficiency", ("11-16", "11-17", "11-18"), **NAMES)["plot_curves"]
 fine_tuning = cells_of("fine_tuning", ("09-34", "09-35", "09-36"), **NAMES)
 plot_courses, plot_forgetting = fine_tuning["plot_courses"], fine_tuning["plot_forgetting"]
-plot_encoding = cells_of("explore_data", ("01-60",), patch=2, **NAMES)["plot_encoding"]
+explored = cells_of("explore_data", ("01-11", "01-60"), patch=2, **NAMES)
+plot_codebook, plot_encoding = explored["plot_codebook"], explored["plot_encoding"]
 plot_confusion = cells_of("classify_sequences", ("04-30",), **NAMES)["plot_confusion"]
+plot_distances = cells_of("sample", ("06-60",), **NAMES)["plot_distances"]
 fooled = cells_of("how_to_be_fooled", ("08-41", "08-47", "08-68"), **NAMES)
 plot_gap, plot_traps = fooled["plot_gap"], fooled["plot_traps"]
 plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot_growth"]
@@ -239,6 +240,9 @@ FIGURES = {
     ),
     "classes, very many": lambda: plot_class_counts({"train": np.arange(900) % 7}),
     "codebook": lambda: plot_codebook(BOOK),
+    "codebook, 500 patches": lambda: plot_codebook(
+        PatchCodebook(np.linspace(0, 1, 500)[:, None] * np.ones(16), (28, 28), 4)
+    ),
     "encoding": lambda: plot_encoding(
         DIGITS[0], BOOK.encode(DIGITS[:1]).reshape(BOOK.grid), DECODED[0]
     ),
@@ -277,10 +281,8 @@ FIGURES = {
     "diversity, one setting": lambda: plot_diversity(
         {"temperature": sweep([1, 2])}, REAL, "Sampling settings"
     ),
-    "distances": lambda: plot_nearest_distances(DISTANCES, "Copies", 0.45),
-    "distances, three images": lambda: plot_nearest_distances(
-        {"images": np.zeros(3)}, "Copies", 0.1
-    ),
+    "distances": lambda: plot_distances(DISTANCES, 0.45),
+    "distances, three images": lambda: plot_distances({"images": np.zeros(3)}, 0.1),
     "summary": lambda: plot_summary(*map(values, SUMMED_UP)),
     "summary, slide": lambda: plot_summary(*map(values, SUMMED_UP), slide=True),
     "summary, evaluated only": lambda: plot_summary(

@@ -182,11 +182,12 @@ def _write_output(directory: Path, rows: list[Record], output: Path) -> None:
             "complete image, or the model directory has no codebook; write .jsonl instead"
         )
     from seqlm.plots.images import plot_images
+    from seqlm.plots.style import as_png
 
     titles = [f"{row.meta['number'] + 1}" for row in rows]
     figure = plot_images(np.stack(images), titles, heading=f"Drawn by {directory.name}")
     with atomic_path(output) as aside:
-        figure.savefig(aside, format="png", dpi=130, metadata={"Software": None})
+        aside.write_bytes(as_png(figure))
 
 
 def _images(directory: Path, rows: list[Record]) -> list[np.ndarray | None]:

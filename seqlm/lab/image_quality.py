@@ -14,9 +14,9 @@ from sklearn.neighbors import NearestNeighbors
 from seqlm.errors import DataError
 from seqlm.evaluation.classical import fit_classical_models, flatten
 from seqlm.evaluation.estimates import CONFIDENCE, ENDS, RESAMPLES, UNKNOWN, Estimate, proportion
-from seqlm.plots.sampling import ROUNDING
 
 FOLDS = 5
+ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 FEWEST_TO_RESAMPLE = 5  # images of a class; of fewer a resample is too often one image alone
 NEAR = 0.05  # share of training images whose nearest neighbour counts as near
 

@@ -1,6 +1,5 @@
 """The gallery: rows of generated images of every digit, to look at and to download."""
 
-import io
 import time
 from dataclasses import asdict, replace
 
@@ -14,16 +13,10 @@ from seqlm.playground.controls import Job, SamplingControls, beside
 from seqlm.playground.player import Player
 from seqlm.playground.widgets import Slider
 from seqlm.plots.images import plot_images
+from seqlm.plots.style import as_png
 from seqlm.utils import format_duration
 
 MOST_ROWS = 20
-
-
-def gallery_png(images: np.ndarray, titles: list[str]) -> bytes:
-    """The images as one PNG."""
-    buffer = io.BytesIO()
-    plot_images(images, titles, heading="Drawn in the playground").savefig(buffer, format="png")
-    return buffer.getvalue()
 
 
 def gallery_jsonl(codes: np.ndarray, labels: list[int], settings: list[dict]) -> bytes:
@@ -81,7 +74,8 @@ class GalleryPanel:
 
     def offer_downloads(self, codes: np.ndarray, labels: list[int], settings: list[dict]) -> None:
         """Show links to the images as PNG and as JSONL."""
-        png = gallery_png(self.player.book.decode(codes), [str(label) for label in labels])
+        images, heading = self.player.book.decode(codes), "Drawn in the playground"
+        png = as_png(plot_images(images, [*map(str, labels)], heading=heading))
         jsonl = gallery_jsonl(codes, labels, settings)
         self.downloads.value = html.page(
             html.download_link("gallery.png", png, "image/png", "Download PNG"),

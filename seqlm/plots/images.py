@@ -1,4 +1,4 @@
-"""Figures of images: digits, the codebook, augmented and generated images, completions."""
+"""Figures of images: digits, codes, augmented and generated images, completions."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from seqlm.data.codebook import PatchCodebook
 from seqlm.evaluation.estimates import proportion
 from seqlm.plots import style
 from seqlm.plots.style import canvas, finish, make_tiles, styled
@@ -41,38 +40,6 @@ def plot_images(
         tiles.ax.figure,
         f"{heading}. A grid of n = {n} images in rows of {n_columns}.",
         f"Titles{', the first ten' * (n > 10)}: {', '.join(some)}." if some else "",
-    )
-
-
-@styled
-def plot_codebook(book: PatchCodebook) -> Figure:
-    """All K typical patches in the order of their numbers, 25 per row."""
-    columns, patch, gap = min(25, book.n_codes), book.patch, max(1, round(0.4 * book.patch))
-    rows, cell = -(-book.n_codes // columns), patch + gap
-    sheet = np.full((rows * cell + gap, columns * cell + gap), np.nan)
-    for code, center in enumerate(book.centers):
-        y, x = (gap + cell * place for place in divmod(code, columns))
-        sheet[y : y + patch, x : x + patch] = center.reshape(patch, patch)
-    heading = f"The codebook: n = {book.n_codes} patches of {patch}x{patch} pixels, by number"
-    figure = canvas(max(0.95, 0.45 + 8.2 * rows / columns), heading)
-    ax = figure.add_subplot()
-    ax.set_facecolor("#cfe0ee")  # neither paper nor ink, so that white patches have an edge
-    ax.imshow(sheet, cmap="gray_r", vmin=0, vmax=1)
-    middles = gap + cell * np.arange(max(rows, columns)) + (patch - 1) / 2
-    step = 1 if rows <= 10 else 2
-    ax.set_yticks(middles[:rows:step], np.arange(0, rows, step) * columns)
-    ax.set_xticks(middles[:columns:5], [f"+{k}" for k in range(0, columns, 5)])
-    ax.xaxis.tick_top()
-    ax.tick_params(length=0)
-    ax.spines[:].set_visible(False)
-    ax.set_ylabel("first code of the row" if rows > 8 else "first code")
-    ink = book.centers.mean(axis=1).clip(0, 1)
-    return finish(
-        figure,
-        f"The n = {book.n_codes} patches of the codebook, {patch} by {patch} pixels each, in rows "
-        f"of {columns}, from light (code 0, mean ink {ink[0]:.0%}) to dark (code "
-        f"{book.n_codes - 1}, {ink[-1]:.0%}). Between 10% and 90% ink: "
-        f"{np.mean((ink > 0.1) & (ink < 0.9)):.0%} of the codes.",
     )
 
 

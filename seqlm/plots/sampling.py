@@ -1,16 +1,14 @@
-"""Figures of generated images: measures by sampling setting, distances to the training images."""
+"""The figure of sampling settings: what is measured of generated images at each value."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from seqlm.evaluation.estimates import Numbers, as_estimate, format_n, median, proportion
+from seqlm.evaluation.estimates import Numbers, as_estimate, format_n
 from seqlm.plots import style
 from seqlm.plots.style import canvas, draw_estimates, finish, label_at_right, styled
 
-ROUNDING = 1e-6  # the same distance computed twice differs in its last digits
 # What is measured at each setting, and its look.
 MEASURES = {
     "classified_as_asked": (style.BLUE, "o", "-"),
@@ -62,27 +60,3 @@ def plot_diversity(
     figure.supxlabel(textwrap.fill(label, int(width * 12)), fontsize=style.SMALL)
     figure.align_ylabels(axes[:, 0])
     return finish(figure, f"{heading}, {format_n(everything)} images per value.", *sentences)
-
-
-@styled
-def plot_nearest_distances(groups: Mapping[str, np.ndarray], heading: str, near: float) -> Figure:
-    """The share of images that have a training image within a distance, a line for each group.
-
-    `groups` holds (N,) distances to the nearest training image. `near` is the threshold of
-    `image_quality.near_copies`: a vertical line.
-    """
-    figure, sentences = canvas(3.9, heading), []
-    ax = figure.add_subplot()
-    ax.axvline(near, **style.DASHED, label=f"near copies: up to {near:.2f}")
-    for (name, distances), (colour, _, line) in zip(groups.items(), style.SERIES, strict=False):
-        copies = proportion(distances <= near + ROUNDING).format()
-        words = f"median {median(distances).format()}, near copies {copies}"
-        sentences.append(f"{name}, n = {len(distances):,}: {words}")
-        ax.ecdf(distances, color=colour, ls=line, lw=2, label=sentences[-1])
-    ax.set(xlim=(0, None), xlabel="distance to the nearest training image (0: a copy)")
-    ax.set(ylabel="images within that distance")
-    ax.yaxis.set_major_formatter(style.percent)
-    ax.grid()
-    ax.legend(loc="upper left", bbox_to_anchor=(0, -0.17))
-    start = f"{heading}: the share of images within each distance of a training image"
-    return finish(figure, f"{start}, 95 % intervals.", *(f"{text}." for text in sentences))

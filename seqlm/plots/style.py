@@ -6,6 +6,7 @@ it is shown 900 pixels wide.
 """
 
 import functools
+import io
 import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -72,6 +73,14 @@ def finish(figure: Figure, *sentences: str) -> Figure:
     """The figure with its `.alt`, made of the sentences that are not empty."""
     figure.alt = " ".join(sentence for sentence in sentences if sentence)
     return figure
+
+
+def as_png(figure: Figure) -> bytes:
+    """A figure as a PNG file."""
+    picture = io.BytesIO()
+    # Without a fixed date and version the same picture would be another file each run.
+    figure.savefig(picture, format="png", dpi=DPI, metadata={"Software": None})
+    return picture.getvalue()
 
 
 def name_rows(ax: Axes, names: Sequence[str]) -> None:

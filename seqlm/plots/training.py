@@ -74,7 +74,14 @@ def plot_training_process(record: Mapping, baselines: Mapping[str, float] | None
         _draw_losses(ax, record, *panel, with_training=panel is panels[-1])
     for column, (title, curves) in enumerate(below.items(), 1):
         ax = bands[1].add_subplot(1, len(below), column)
-        _draw_small_panel(ax, title, curves, (record.get("settings") or {}).get("max_grad_norm"))
+        for (steps, values), (colour, marker, line) in zip(curves, cycle(style.SERIES)):
+            marker = marker if title == ACCURACY else None
+            ax.plot(steps, values, color=colour, ls=line, lw=1.4, marker=marker, ms=4)
+        ax.set(title=title, xlim=(0, None))
+        ax.set_xlabel("optimizer step", fontsize=style.SMALL)
+        ax.locator_params(axis="x", nbins=4)
+        ax.yaxis.set_major_formatter(style.percent if title == ACCURACY else "{x:g}")
+        ax.grid(axis="y")
     return finish(figure, *_describe_training(record, baselines, rows))
 
 
@@ -119,25 +126,6 @@ def _small_panels(record: Mapping) -> dict[str, list[tuple[np.ndarray, np.ndarra
         "gradient norm": [_series(record, "grad_norm", "history")],
     }
     return {title: curves for title, curves in panels.items() if any(len(x) for x, _ in curves)}
-
-
-def _draw_small_panel(ax: Axes, title: str, curves: Sequence, clipped_at: float | None) -> None:
-    for (steps, values), (colour, marker, line) in zip(curves, cycle(style.SERIES)):
-        marker = marker if title == ACCURACY else None
-        ax.plot(steps, values, color=colour, ls=line, lw=1.4, marker=marker, ms=4)
-    ax.set_title(title)
-    ax.set_xlabel("optimizer step", fontsize=style.SMALL)
-    ax.set_xlim(left=0)
-    ax.locator_params(axis="x", nbins=4)
-    ax.grid(axis="y")
-    ax.yaxis.set_major_formatter("{x:g}")
-    if title == ACCURACY:
-        ax.set_ylim(0, 1.03)
-        ax.yaxis.set_major_formatter(style.percent)
-    if title == "gradient norm" and clipped_at and clipped_at <= 2 * ax.get_ylim()[1]:
-        ax.axhline(clipped_at, color=style.VERMILLION, ls="--", lw=1.2)
-        ax.text(0.98, clipped_at, f"clipped at {clipped_at:g}", ha="right", va="bottom",
-                fontsize=style.SMALL, transform=ax.get_yaxis_transform())  # fmt: skip
 
 
 def _describe_training(record: Mapping, baselines: Mapping[str, float], rows: str) -> list[str]:

@@ -10,7 +10,7 @@ from seqlm.evaluation.estimates import as_estimate, as_share
 from seqlm.evaluation.ngrams import baseline_name
 from seqlm.evaluation.significance import baseline_verdict
 from seqlm.evaluation.tables import code_span, escape_markdown, run_table
-from seqlm.plots.style import DPI
+from seqlm.plots.style import as_png
 from seqlm.plots.training import LOSSES, OF_CODES, plot_training_process
 from seqlm.utils import fill_template, format_duration, write_text
 
@@ -135,7 +135,7 @@ def write_report(directory: Path, record: Mapping, values: Mapping) -> None:
     nats = {name: baseline["code"]["nll"]["value"] for name, baseline in baselines.items()}
     figure, picture = plot_training_process(record, nats), Path(directory) / f"{PROCESS}.png"
     with atomic_path(picture) as aside:
-        figure.savefig(aside, dpi=DPI, metadata={"Software": None})
+        aside.write_bytes(as_png(figure))
     write_text(picture.with_suffix(".txt"), figure.alt + "\n")
     text = fill_template(
         "training/report.md",

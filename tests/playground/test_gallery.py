@@ -15,7 +15,7 @@ from seqlm.config import SampleConfig
 from seqlm.data.arrow import read_table
 from seqlm.data.tokens import code_token, drawing_prompt
 from seqlm.playground.controls import SamplingControls
-from seqlm.playground.gallery import GalleryPanel, gallery_jsonl, gallery_png
+from seqlm.playground.gallery import GalleryPanel, gallery_jsonl
 from seqlm.playground.player import Player
 from seqlm.plots.style import DPI, LARGEST_TILE
 
@@ -115,11 +115,16 @@ def test_the_rows_of_a_gallery_follow_the_data_contract(player, vocab, tmp_path)
 
 
 def test_the_png_of_a_gallery_shows_the_images(player):
-    images = player.book.decode(player.draw([0, 1, 2], SampleConfig()))
-    shown = imread(io.BytesIO(gallery_png(images, ["0", "1", "2"])))
-    assert shown.shape[1] > 300 and shown[..., :3].min() < 0.2
-    blank = imread(io.BytesIO(gallery_png(np.zeros_like(images), ["0", "1", "2"])))
-    assert shown.shape == blank.shape
+    panel, codes = GalleryPanel(player, SamplingControls()), player.draw([0, 1, 2], SampleConfig())
+
+    def offered(codes: np.ndarray) -> np.ndarray:
+        panel.offer_downloads(codes, [0, 1, 2], [{}] * 3)
+        return imread(io.BytesIO(files_of(panel)["gallery.png"]))
+
+    (paper,) = player.book.encode(np.zeros((1, *player.book.image_shape)))
+    shown, blank = offered(codes), offered(np.array([paper] * 3))
+    assert shown.shape == blank.shape and shown.shape[1] > 300 and shown[..., :3].min() < 0.2
+    images = player.book.decode(codes) - player.book.decode(paper[None])
     # The two differ by ink, as much as the images have.
     ink = (blank - shown)[..., :3].mean(-1).sum() / (LARGEST_TILE * DPI) ** 2
     assert ink == pytest.approx(images.mean((1, 2)).sum(), rel=0.15)

@@ -1,9 +1,6 @@
 """Figures of generated images: sampling settings, and distances to the training images."""
 
-import numpy as np
-from figure_samples import DISTANCES, SWEEPS, drawn, words
-
-from seqlm.plots.sampling import plot_nearest_distances
+from figure_samples import SWEEPS, drawn, words
 
 
 def test_each_setting_has_a_column_and_each_measure_a_row():
@@ -28,15 +25,9 @@ def test_each_measure_has_its_interval():
     assert "diversity 2.20 (2.17 to 2.23)." in figure.alt
 
 
-def test_near_copies_are_counted_with_their_interval():
+def test_every_distance_is_a_step_and_the_medians_are_in_words():
     figure = drawn("distances")
+    lines = [line for line in figure.axes[0].lines if "median" in line.get_label()]
+    assert [len(line.get_xdata()) - 1 for line in lines] == [200, 200, 101]
     assert "near copies: up to 0.45" in words(figure)
-    share = (DISTANCES["plain"] <= 0.45).mean()
-    assert f"near copies {share:.1%} (" in words(figure)
-    assert "default, n = 200: median" in figure.alt and "near copies 0.0% (" in figure.alt
-
-
-def test_a_distance_on_the_line_is_a_near_copy_whatever_rounding_does():
-    for distance in (0.3, 0.1 + 0.2):
-        figure = plot_nearest_distances({"real": np.array([distance, 0.5])}, "Copies", near=0.3)
-        assert "near copies 50.0%" in words(figure)
+    assert "real test images, n = 101: median 0.90 (" in figure.alt
