@@ -18,7 +18,7 @@ from seqlm.config import ModelConfig
 from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits
 from seqlm.data.tokens import KIND_CODE, default_vocab, token_kinds
-from seqlm.evaluation.estimates import UNKNOWN, Estimate, as_estimate, median
+from seqlm.evaluation.estimates import UNKNOWN, Estimate, as_estimate
 from seqlm.lab.traps import Trap
 from seqlm.models.tracing import Trace
 from seqlm.plots import style
@@ -40,14 +40,13 @@ from seqlm.plots.training import plot_training_process
 # --- figures that notebooks draw in cells of their own --------------------------------------------
 
 
-NAMES = {"np": np, "style": style, "median": median}  # of earlier cells
+NAMES = {"np": np, "style": style}  # of earlier cells
 plot_curves = cells_of("label_efficiency", ("11-16", "11-17", "11-18"), **NAMES)["plot_curves"]
 fine_tuning = cells_of("fine_tuning", ("09-34", "09-35", "09-36"), **NAMES)
 plot_courses, plot_forgetting = fine_tuning["plot_courses"], fine_tuning["plot_forgetting"]
 explored = cells_of("explore_data", ("01-11", "01-60"), patch=2, **NAMES)
 plot_codebook, plot_encoding = explored["plot_codebook"], explored["plot_encoding"]
 plot_confusion = cells_of("classify_sequences", ("04-30",), **NAMES)["plot_confusion"]
-plot_distances = cells_of("sample", ("06-60",), **NAMES)["plot_distances"]
 fooled = cells_of("how_to_be_fooled", ("08-41", "08-47", "08-68"), **NAMES)
 plot_gap, plot_traps = fooled["plot_gap"], fooled["plot_traps"]
 plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot_growth"]
@@ -152,11 +151,6 @@ SWEEPS = {
 }
 REAL = {"classified_as_asked": share(0.97), "diversity": number(2.2, "mean distance", 360)}
 RNG = np.random.default_rng(5)
-DISTANCES = {
-    "default": RNG.uniform(0.5, 1.5, 200),
-    "plain": RNG.uniform(0.2, 1.5, 200),
-    "real test images": np.linspace(0.4, 1.4, 101),
-}
 
 # --- traps and a source of known entropy ----------------------------------------------------------
 
@@ -281,8 +275,6 @@ FIGURES = {
     "diversity, one setting": lambda: plot_diversity(
         {"temperature": sweep([1, 2])}, REAL, "Sampling settings"
     ),
-    "distances": lambda: plot_distances(DISTANCES, 0.45),
-    "distances, three images": lambda: plot_distances({"images": np.zeros(3)}, 0.1),
     "summary": lambda: plot_summary(*map(values, SUMMED_UP)),
     "summary, slide": lambda: plot_summary(*map(values, SUMMED_UP), slide=True),
     "summary, evaluated only": lambda: plot_summary(

@@ -1,4 +1,4 @@
-"""Figures of generated images: sampling settings, and distances to the training images."""
+"""The figure of sampling settings."""
 
 from figure_samples import SWEEPS, drawn, words
 
@@ -23,11 +23,3 @@ def test_each_measure_has_its_interval():
     assert "real\n2.20" in words(figure)
     assert "classified as asked 95.0%" in figure.alt and "at 0.5" in figure.alt
     assert "diversity 2.20 (2.17 to 2.23)." in figure.alt
-
-
-def test_every_distance_is_a_step_and_the_medians_are_in_words():
-    figure = drawn("distances")
-    lines = [line for line in figure.axes[0].lines if "median" in line.get_label()]
-    assert [len(line.get_xdata()) - 1 for line in lines] == [200, 200, 101]
-    assert "near copies: up to 0.45" in words(figure)
-    assert "real test images, n = 101: median 0.90 (" in figure.alt
