@@ -215,7 +215,9 @@ def attention(n_layer: int, n_head: int, side: int) -> tuple:
 
 FEW, MANY, FINE = attention(2, 3, 4), attention(12, 12, 4), attention(4, 4, 14)
 
-SUMMED_UP = ("train_causal_lm", "classify_sequences", "evaluate", "sample")
+SUMMED_UP = {
+    name: values(name) for name in ("train_causal_lm", "classify_sequences", "evaluate", "sample")
+}
 
 # --- the registry ---------------------------------------------------------------------------------
 
@@ -275,10 +277,10 @@ FIGURES = {
     "diversity, one setting": lambda: plot_diversity(
         {"temperature": sweep([1, 2])}, REAL, "Sampling settings"
     ),
-    "summary": lambda: plot_summary(*map(values, SUMMED_UP)),
-    "summary, slide": lambda: plot_summary(*map(values, SUMMED_UP), slide=True),
+    "summary": lambda: plot_summary(SUMMED_UP),
+    "summary, slide": lambda: plot_summary(SUMMED_UP, slide=True),
     "summary, evaluated only": lambda: plot_summary(
-        values("train_causal_lm"), None, values("evaluate"), None
+        {name: SUMMED_UP[name] for name in ("train_causal_lm", "evaluate")}
     ),
     "label efficiency": lambda: plot_curves(CURVES, "Few labels"),
     "label efficiency, one method": lambda: plot_curves(

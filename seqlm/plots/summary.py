@@ -15,19 +15,12 @@ SLIDE = (12.0, 6.75)  # inches
 
 
 @styled
-def plot_summary(
-    trained: Mapping | None,
-    classified: Mapping | None,
-    evaluated: Mapping | None,
-    sampled: Mapping | None,
-    slide: bool = False,
-) -> Figure:
-    """A run on one page, from what train_causal_lm, classify_sequences, evaluate, sample saved.
+def plot_summary(values: Mapping[str, Mapping], slide: bool = False) -> Figure:
+    """A run on one page. `values` maps a metrics file to its values, as for `results_table`.
 
     As a `slide` it is 16 by 9: two panels side by side, and two more below.
     """
-    panels = _panels(classified, evaluated, sampled)
-    facts = _facts(trained, evaluated, sampled)
+    panels, facts = _panels(values), _facts(values)
     heights = [0.85 + 0.3 * len(estimates) for _, estimates, *_ in panels]
     heights += [0.35 + 0.24 * len(facts)] * bool(facts)
     columns = 2 if slide else 1
@@ -53,22 +46,20 @@ def plot_summary(
     return finish(figure, *sentences)
 
 
-def _panels(
-    classified: Mapping | None, evaluated: Mapping | None, sampled: Mapping | None
-) -> list[tuple]:
+def _panels(values: Mapping[str, Mapping]) -> list[tuple]:
     """Title, estimates, names of those that stand out, and the label of each panel's axis."""
     panels = []
-    if evaluated:
+    if evaluated := values.get("evaluate"):
         losses = {"GPT": evaluated["read"], **evaluated["baselines"]}
         nats = {name: loss["code"]["nll"] for name, loss in losses.items()}
         label = "nats per code, lower is better"
         panels.append(("NLL of the next code, with baselines", nats, ["GPT"], label))
-    if classified:
+    if classified := values.get("classify_sequences"):
         methods = {**classified["methods"], **classified["baselines"]}
         shares = {name: metrics["accuracy"] for name, metrics in methods.items()}
         title = "Classification, with baselines"
         panels.append((title, shares, list(classified["methods"]), "accuracy"))
-    if sampled:
+    if sampled := values.get("sample"):
         shares = {f"generated: {name}": c["accuracy"] for name, c in sampled["drawn"].items()}
         highlighted = list(shares)[:1]
         real = {"test": "real images", "reconstructed": "real images, encoded and decoded"}
@@ -78,19 +69,19 @@ def _panels(
     return panels
 
 
-def _facts(trained: Mapping | None, evaluated: Mapping | None, sampled: Mapping | None) -> dict:
+def _facts(values: Mapping[str, Mapping]) -> dict[str, str]:
     facts = {}
-    if trained:
+    if trained := values.get("train_causal_lm"):
         facts["model size"] = f"{trained['parameters_count']:,} parameters"
         time = f"{trained['steps']:,} steps, {format_duration(trained['seconds'])}"
         facts["training"] = f"{time}, in {trained['precision']['chosen']}"
-    if evaluated:
+    if evaluated := values.get("evaluate"):
         code, best = evaluated["read"]["code"], baseline_name(evaluated["best_baseline"])
         gain = as_share(evaluated["below_best_baseline"])
         facts[f"below the best baseline ({best})"] = gain.format(with_n=True)
         facts["perplexity per code"] = as_estimate(code["perplexity"]).format(with_n=True)
         facts["bits per image"] = as_estimate(code["bits_per_image"]).format(with_n=True)
-    for name, completed in list(((sampled or {}).get("completed") or {}).items())[:1]:
+    for name, completed in list(values.get("sample", {}).get("completed", {}).items())[:1]:
         share = as_estimate(completed["classified_as_asked"]).format(with_n=True)
         facts[f"completed, {name}"] = f"{share} classified as asked"
     return facts
