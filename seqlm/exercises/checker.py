@@ -1,18 +1,19 @@
-"""What all checkers share: print one friendly line about an answer, never a traceback."""
+"""What all checkers share: each is a list of cases with the known mistakes, and prints one line."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
 from functools import wraps
 
 import numpy as np
 
-Answer = Callable[..., object]
+# What a learner's function is called with, the right answer, and for each known mistake its line
+# and what a function with that mistake returns; None where these arguments do not show it.
+Case = tuple[tuple, object, Mapping[str, object]]
+Cases = Iterator[Case]
+Rng = np.random.Generator
 
-# What numpy, math and plain Python raise for a value of another kind.
-_MISFITS = (TypeError, ValueError, IndexError, AttributeError, ArithmeticError, RuntimeError)
-
-
-class Right(str):
-    """The line about a right answer; any other string names a mistake."""
+BLANK = "… Nothing to check yet: replace the ... with your answer and run this again."
+BUG = "… The bug is still there: "  # begins the line about a function as the notebook shows it
 
 
 class _Missing(Exception):
@@ -20,102 +21,115 @@ class _Missing(Exception):
 
 
 class _Stopped(Exception):
-    """The learner's function raised an exception, whose message ends the check."""
+    """The learner's function cannot be checked; the message says why."""
 
 
-def checker(wanted: str, *, of_function: bool = True):
-    """Decorate a check, which takes an answer and returns a line: `Right`, or the mistake.
+def exercise(right: str):
+    """Decorate a generator of cases: it becomes the check of a learner's function.
 
-    The decorated check prints the line and returns whether the answer is right. An answer that is
-    missing (``...``) is no mistake. An answer of another kind than `wanted`, or a function that
-    raises, gets a line as well.
+    The check prints one line, never a traceback, and returns whether every answer is right; then
+    the line is `right`. About a mistake that nobody thought of, it is the first paragraph of the
+    docstring. `seed` is that of the random numbers in the cases.
     """
 
-    def decorate(check: Callable[..., str]) -> Callable[..., bool]:
-        @wraps(check)
-        def checked(answer: object, *more, **named) -> bool:
-            latest = [answer]  # what the check looks at, for the line about a misfit
-
-            def function(*arguments) -> object:
-                try:
-                    latest[0] = answer(*arguments)
-                except Exception as error:  # whatever a learner's code may raise
-                    if "ellipsis" in str(error):  # it computed with a blank
-                        raise _Missing from error
-                    line = f"Your function stopped with {type(error).__name__}: {error}"
-                    raise _Stopped(line) from error
-                if latest[0] is None:
-                    raise _Stopped("Your function returns nothing: it needs a `return`.")
-                if latest[0] is ...:
-                    raise _Missing
-                return latest[0]
-
+    def decorate(cases: Callable[[Rng], Cases]) -> Callable[..., bool]:
+        @wraps(cases)
+        def check(function: object, seed: int = 0) -> bool:
             try:
-                if answer is ... or answer is None:
-                    raise _Missing
-                if of_function and not callable(answer):
-                    line = f"That is {_described(answer)}, where a function is wanted."
-                else:
-                    line = check(function if of_function else answer, *more, **named)
+                line = None
+                with np.errstate(all="ignore"):  # where exp overflows, a line of ours says it
+                    for case in cases(np.random.default_rng(seed)):
+                        line = line or _mistake(function, case, cases.__doc__.split("\n")[0])
             except _Missing:
-                print(
-                    "… Nothing to check yet: replace the ... with your answer and run this again."
-                )
-                return False
+                line = BLANK
             except _Stopped as stopped:
                 line = str(stopped)
-            except _MISFITS:
-                line = f"That is {_described(latest[0])}, where {wanted} is wanted."
-            print(("✓ Right. " if isinstance(line, Right) else "✗ Not yet. ") + line)
-            return isinstance(line, Right)
+            begin = "✓ Right. " if line is None else "" if line[0] == "…" else "✗ Not yet. "
+            print(begin + (line or right))
+            return line is None
 
-        return checked
+        check.cases = cases
+        return check
 
     return decorate
 
 
+def _mistake(function: object, case: Case, otherwise: str) -> str | None:
+    """The line about the answer of `function` in one case; None when it is right."""
+    arguments, want, mistakes = case
+    own = deepcopy(arguments)
+    answer = _call(function, own)
+    # Lists and arrays only: an optimizer may change a tensor.
+    before, after = (
+        repr([a for a in some if not hasattr(a, "detach")]) for some in (arguments, own)
+    )
+    if before != after:
+        return "Your function changed what it was called with; make a copy first."
+    try:
+        if _equal(answer, want):
+            return None
+        for line, value in mistakes.items():
+            if value is not None and _equal(answer, value):
+                return line
+        if np.shape(answer) == np.shape(want):
+            return f"Wanted is {otherwise}{_example(arguments, want, answer)}"
+    except (TypeError, ValueError):  # numpy's words for a value of another kind
+        pass
+    return f"That is {_described(answer)}, where {_described(want)} is wanted."
+
+
+def _call(function: object, arguments: tuple) -> object:
+    if function is ...:
+        raise _Missing
+    if not callable(function):
+        raise _Stopped(f"That is {_described(function)}, where a function is wanted.")
+    try:
+        answer = function(*arguments)
+    except Exception as error:  # whatever a learner's code may raise
+        if "ellipsis" in str(error):  # it computed with a blank
+            raise _Missing from error
+        line = f"Your function stopped with {type(error).__name__}: {error}"
+        raise _Stopped(line) from error
+    if answer is None:
+        raise _Stopped("Your function returns nothing: it needs a `return`.")
+    if answer is ...:
+        raise _Missing
+    return answer.detach().numpy() if hasattr(answer, "detach") else answer
+
+
+def _equal(answer: object, value: object) -> bool:
+    """Are both the same, numbers to five digits? TypeError for an answer of another kind."""
+    if isinstance(value, list) and isinstance(value[0], str):
+        if isinstance(answer, str) or not all(isinstance(token, str) for token in answer):
+            raise TypeError
+        return list(answer) == value
+    value = value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
+    array = np.asarray(answer)
+    if array.dtype.kind not in ("b" if value.dtype.kind == "b" else "iuf"):
+        raise TypeError
+    if array.shape != value.shape or array.dtype.kind == "b":
+        return np.array_equal(array, value)
+    array = np.where(array < -1e6, -np.inf, array)  # -1e9 hides a token as well as -inf does
+    return np.allclose(array, value, rtol=1e-5, equal_nan=True)
+
+
+def _example(arguments: tuple, want: object, answer: object) -> str:
+    """One number, or one list of tokens or ids, beside the right one."""
+    if isinstance(want, list):
+        return f" For {arguments[0]} it is {want}, not {list(answer)}."
+    is_number = np.ndim(want) == 0 and np.asarray(want).dtype.kind in "iuf"
+    return f" Here it is {float(want):.6g}, not {float(answer):.6g}." if is_number else ""
+
+
 def _described(answer: object) -> str:
     """The kind of an answer, and its size where it has one: "a list of 2"."""
+    if answer is None or isinstance(answer, bool | np.bool_):
+        return str(answer)
+    if isinstance(answer, int | float | np.number) or getattr(answer, "shape", None) == ():
+        return "one number"
     kind = {"ndarray": "array", "str": "string"}.get(type(answer).__name__, type(answer).__name__)
     name = f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"
     shape = getattr(answer, "shape", None)
     if isinstance(shape, tuple) and shape:
         return f"{name} of shape {tuple(shape)}"
     return f"{name} of {len(answer)}" if isinstance(answer, list | tuple) else name
-
-
-def numbers(answer: object, shape: tuple[int, ...]) -> np.ndarray:
-    """`answer` as an array of this shape; TypeError when it holds anything but numbers."""
-    array = np.asarray(answer)
-    if array.dtype.kind not in "iuf" or array.shape != shape:
-        raise TypeError
-    return array
-
-
-def number(answer: object) -> float:
-    """`answer` as one number; TypeError when it is none."""
-    return numbers(answer, ()).item()
-
-
-def yes_or_no(answer: object) -> bool:
-    """`answer` as True or False; TypeError when it is neither."""
-    if not isinstance(answer, bool | np.bool_):
-        raise TypeError
-    return bool(answer)
-
-
-def tokens(answer: object) -> list[str]:
-    """`answer` as a list of tokens; TypeError for a bare string, or anything but strings."""
-    listed = list(answer)
-    if isinstance(answer, str) or not all(isinstance(token, str) for token in listed):
-        raise TypeError
-    return listed
-
-
-def mistake(answer: object, wrong: Mapping[str, object], rel_tol: float = 1e-6) -> str | None:
-    """The line about the first known mistake that gives `answer`, a number or an array."""
-    for line, value in wrong.items():
-        same = np.shape(value) == np.shape(answer)
-        if same and np.allclose(answer, value, rtol=rel_tol, equal_nan=True):
-            return line
-    return None

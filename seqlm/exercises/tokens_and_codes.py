@@ -1,120 +1,147 @@
-"""Checkers of the exercises on tokens: codebook, labels, a classifier's input, embeddings."""
+"""Checkers of the exercises on tokens: codebook, splits, labels, embeddings."""
 
 import numpy as np
 
-from seqlm.exercises.checker import Answer, Right, checker, mistake, number, numbers, tokens
-
-READ = ["<IMG>", "<Z_007>", "<Z_004>", "</IMG>", "<CLS>", "<CLS_3>", "<EOS>"]
-DRAW = ["<CLS>", "<CLS_0>", "<IMG>", "<Z_007>", "</IMG>", "<EOS>"]
+from seqlm.exercises.checker import BUG, Cases, Rng, exercise
 
 
-@checker("the number of one centre")
-def check_nearest_patch(function: Answer) -> str:
-    """`function(patch, centers)` returns the number of the nearest centre."""
-    centers = np.array([[0, 0, 0, 0], [1, 1, 1, 1], [0.6, 0.5, 0.6, 0.5], [0, 1, 0, 1]])
-    patch = np.array([0.5, 0.5, 0.6, 0.5])
-    answer = number(function(patch.copy(), centers.copy()))
-    distances = ((centers - patch) ** 2).sum(1)
-    if answer == 2:
-        if number(function(np.array([0.1, 0.0, 0.0, 0.1]), centers.copy())) != 0:
-            return "But a nearly empty patch gets the wrong number."
-        return Right("The smallest squared distance names the patch.")
-    wrong = {
-        "The largest dot product prefers centres full of ink; use the distance.": 1,
-        "That is the farthest centre: argmax where argmin is wanted.": distances.argmax(),
-        "Codes are counted from 0, so the third centre is number 2.": 3,
-        "That is the distance itself; its index is wanted (argmin, not min).": distances.min(),
-    }
-    line = mistake(answer, wrong)
-    return line or f"For the patch {patch} the nearest centre is number 2, not {answer}."
+@exercise("The smallest squared distance names the patch.")
+def check_nearest_patch(rng: Rng) -> Cases:
+    """`function(patch, centers)`, (D,), (K, D): whose sum of squared differences is smallest?"""
+    for near in (2, 3):  # of empty paper, full ink and three greys
+        centers = np.array([np.zeros(4), np.ones(4), *rng.uniform(0.55, 0.9, (3, 4))])
+        patch = centers[near] + rng.uniform(-0.001, 0.001, 4)
+        distances = ((centers - patch) ** 2).sum(1)
+        wrong = {
+            "The largest dot product prefers centres full of ink; use the distance.": 1,
+            "That is the farthest centre: argmax where argmin is wanted.": 0,
+            "Codes are counted from 0: the third centre is number 2.": near + 1,
+            "That is the distance; its place is wanted (argmin, not min).": distances.min(),
+        }
+        yield (patch, centers), near, wrong
 
 
-@checker("a list of nine whole numbers")
-def check_labels(function: Answer, ignored: int = -100) -> str:
-    """`function(input_ids, pad_id)` returns the labels of one padded row."""
-    row = [2, 45, 6, 3, 4, 509, 5, 0, 0]
-    input_ids = list(row)
-    answer = numbers(function(input_ids, 0), (len(row),)).tolist()
-    if input_ids != row:
-        return "Your function changed input_ids itself; make a copy for the labels."
-    want = [*row[:7], ignored, ignored]
-    if answer == want:
-        return Right("The model shifts by one place itself, and padding is not counted.")
-    if answer == row:
-        return f"Padding is still in the labels; it must be {ignored} there."
-    if answer[:6] == row[1:7]:
-        return (
+@exercise("All rows of an image are on one side.")
+def check_split(rng: Rng) -> Cases:
+    """`function(sources, order, n_test)`: is a row's image among the first n_test of `order`?
+
+    Find the bug. `sources` holds the image of each row, `order` all images, shuffled.
+    """
+    for n_images, copies in ((5, 2), (7, 3)):
+        sources = rng.permutation(np.repeat(np.arange(n_images), copies)).tolist()
+        order, n = [n_images - 2, 0, *range(1, n_images - 2), n_images - 1], 2
+        rows = np.arange(len(sources))
+        wrong = {
+            BUG + "some images have rows in train and in test.": np.isin(rows, order[:n]),
+            "That is train: True must mean test.": ~np.isin(sources, order[:n]),
+            "Not drawn at random: the shuffled `order` is not used.": np.isin(sources, range(n)),
+            "Those are the last n_test images of `order`.": np.isin(sources, order[-n:]),
+            "Nothing is in test.": rows < 0,
+        }
+        yield (sources, order, n), np.isin(sources, order[:n]), wrong
+
+
+def _labels(input_ids: list[int], *ignored: int) -> list[int]:
+    return [-100 if token in ignored else token for token in input_ids]
+
+
+@exercise("The model shifts by one place itself, and padding is not counted.")
+def check_labels(rng: Rng) -> Cases:
+    """`function(input_ids, pad_id)`: padding becomes -100, all else stays where it is."""
+    for n_codes, pad, n_pad in ((2, 0, 2), (4, 520, 3)):
+        codes, label = rng.integers(6, 506, n_codes).tolist(), int(rng.integers(506, 516))
+        row = [2, *codes, 3, 4, label, 5, *[pad] * n_pad]
+        want = _labels(row, pad)
+        wrong = {
+            "<PAD> may have any id, not only 0: compare with pad_id.": row if pad else None,
+            "Padding is still in the labels; it must be -100 there.": row,
             "Shifted by hand: GPT2LMHeadModel shifts too, so it would learn to predict the token "
-            "after the next. Do not shift the labels."
-        )
-    if answer == [*row[:7], 0, 0]:
-        return f"0 is a token like any other; what is not to count is {ignored}."
-    if answer[5] == ignored:
-        return "The class is masked as well, so it could never be learned."
-    return f"For {row} the labels are {want}, not {answer}."
+            "after the next. Do not shift the labels.": [*want[1:], -100],
+            "Shifted by hand, with the padding: do not shift, and mask it.": [*row[1:], pad],
+            "0 is a token like any other; what is not to count is -100.": np.maximum(want, 0),
+            "The class is masked as well, so it could never be learned.": _labels(row, pad, label),
+            "<EOS> is masked as well: the model would never stop.": _labels(row, pad, 5),
+            "Rows differ in length: compare with pad_id.": [*row[:7], *[-100] * (len(row) - 7)],
+            "Rows differ in length: the labels are as many as the ids.": [*row[:7], -100, -100],
+        }
+        yield (row, pad), want, wrong
 
 
-@checker("a list of tokens")
-def check_classifier_input(function: Answer) -> str:
-    """`function(tokens)` returns what a classifier may see of a row in the read layout."""
-    answer = tokens(function(list(READ)))
-    if any(token.startswith("<CLS_") for token in answer):
-        return "The class is still in the input: the model would merely copy it."
-    if answer == READ[:5]:
-        longer = ["<IMG>", *["<Z_001>"] * 9, *READ[3:]]
-        if tokens(function(list(longer))) != longer[:-2]:
-            return "But it is wrong for an image of nine codes."
-        return Right("It ends at <CLS>, where the model predicts; the class comes after it.")
-    if answer == READ[:4]:
-        return "<CLS> is missing: it is the token at which the class is predicted."
-    if answer[-1:] == ["<EOS>"]:
-        return "<EOS> comes after the class; the model predicts before that."
-    return f"Of {' '.join(READ)} the classifier may see all up to <CLS>."
+@exercise("Padding is known by its place, so <EOS> counts whatever id padding has.")
+def check_end_counts(rng: Rng) -> Cases:
+    """`function(row, length, pad_id)`: the labels of `row`, padded by its length, not by an id.
+
+    Find the bug. The checker's <PAD> has the id of <EOS>.
+    """
+    for length in (7, 9):
+        row, rest = [2, *rng.integers(6, 506, 3).tolist(), 5], [-100] * (length - 5)
+        no_end = "with <PAD> = <EOS> no label is <EOS>; nothing teaches the model to stop."
+        wrong = {
+            BUG + no_end: [*row[:-1], -100, *rest],
+            "Now padding counts: its labels must be -100.": row + [5] * len(rest),
+            "One padding counts as well: only the row's own <EOS> does.": [*row, 5, *rest[1:]],
+            "The labels must be as long as the padded row.": row,
+            "Do not shift: the model does it itself.": [*row[1:], -100, *rest],
+        }
+        yield (row, length, 5), row + rest, wrong
 
 
-@checker("a list of tokens")
-def check_class_removed(function: Answer) -> str:
-    """`function(tokens)` returns a row without its class, in either layout."""
-    read, draw = tokens(function(list(READ))), tokens(function(list(DRAW)))
-    if "<CLS_3>" in read:
-        return "The class is still there: <CLS_3> names it."
-    if "<CLS_0>" in draw:
-        return "In the draw layout the class stands in front, and is still there."
-    if "<CLS>" not in read or "<CLS>" not in draw:
-        return "<CLS> names no class; it marks the place of the class. Keep it."
-    if read == [t for t in READ if t != "<CLS_3>"] and draw == [t for t in DRAW if t != "<CLS_0>"]:
-        return Right("No token names the digit, and all others are as they were.")
-    return f"Of {' '.join(READ)} everything but <CLS_3> stays, in its order."
+def _rows(rng: Rng) -> list[list[str]]:
+    """Two rows in the read layout, with two codes and with six."""
+    drawn = [[f"<Z_{code:03}>" for code in rng.integers(0, 500, n)] for n in (2, 6)]
+    name = f"<CLS_{rng.integers(10)}>"
+    return [["<IMG>", *codes, "</IMG>", "<CLS>", name, "<EOS>"] for codes in drawn]
 
 
-@checker("an array of numbers")
-def check_larger_embedding(function: Answer) -> str:
-    """`function(weight, n_new)` returns the embedding with rows for new tokens."""
-    weight = np.random.default_rng(9).normal(1.0, 1.0, (5, 3))
-    copy = weight.copy()
-    answer = np.asarray(function(copy, 2))
-    if not np.array_equal(copy, weight):
-        return "The old matrix itself was changed; make a new one."
-    if answer.ndim != 2 or answer.dtype.kind != "f":
-        raise TypeError
-    if answer.shape == (7, 3) and np.allclose(answer[2:], weight):
-        return "The new rows stand in front, so every old token has another id now."
-    if answer.shape == (5, 5):
-        return "Tokens are rows: you have made each vector longer, not the vocabulary."
-    if answer.shape != (7, 3):
-        return f"5 tokens and 2 new ones make 7 rows of 3, not {answer.shape}."
-    if not np.allclose(answer[:5], weight):
-        return "The old rows are no longer what they were: what was learned is lost."
-    new = answer[5:]
-    if np.allclose(new, weight.mean(axis=0)):
-        return Right("Every old id means what it meant; a new token's logit is the others' mean.")
-    wrong = {
-        "A row of zeros gets the logit 0, whatever the others have: where theirs are all negative "
-        "it is the likeliest of all.": np.zeros((2, 3)),
-        "That is one number for all; the mean is taken token by token (axis 0).": np.full(
-            (2, 3), weight.mean()
-        ),
-        "A copy of one token takes half of that token's probability.": weight[[-1, -1]],
-    }
-    line = mistake(new, wrong)
-    return line or "The new rows should be the mean of the old ones; random rows can have any."
+@exercise("It ends at <CLS>, where the model predicts; the class comes after it.")
+def check_classifier_input(rng: Rng) -> Cases:
+    """`function(tokens)`: of a row in the read layout, all up to <CLS>."""
+    for row in _rows(rng):
+        wrong = {
+            "The class is still in the input: the model would merely copy it.": row,
+            "Without <EOS> the class is still there, and would be copied.": row[:-1],
+            "<CLS> is missing: it is the token at which the class is predicted.": row[:-3],
+            "<EOS> comes after the class; the model predicts before that.": [*row[:-2], "<EOS>"],
+            "But not every image has two codes: look for <CLS>.": row[:5],
+        }
+        yield (row,), row[:-2], wrong
+
+
+def _without(tokens: list[str], *prefixes: str) -> list[str]:
+    return [token for token in tokens if not token.startswith(prefixes)]
+
+
+@exercise("No token names the digit, and all others are as they were.")
+def check_class_removed(rng: Rng) -> Cases:
+    """`function(tokens)`: everything but <CLS_k>, in its order, in either layout."""
+    read, other = _rows(rng)
+    for row in (read, ["<CLS>", other[-2], *other[:-3], "<EOS>"]):
+        drawn = row if row[0] == "<CLS>" else None
+        wrong = {
+            "In the draw layout the class stands in front, and is still there.": drawn,
+            "The class is still there: <CLS_k> names it.": row,
+            "<CLS> names no class; it marks its place. Keep it.": _without(row, "<CLS"),
+            "<EOS> is gone as well; only the class is to go.": _without(row, "<CLS_", "<EOS>"),
+            "All from the class on is gone; <EOS> stays.": row[:-2],
+        }
+        yield (row,), _without(row, "<CLS_"), wrong
+
+
+@exercise("Every old id means what it meant; a new token's logit is the others' mean.")
+def check_larger_embedding(rng: Rng) -> Cases:
+    """`function(weight, n_new)`: the old rows (V, D), then n_new rows with their mean."""
+    for size, n in (((5, 3), 2), ((7, 4), 3)):
+        weight = rng.normal(1.0, 1.0, size)
+        new = np.tile(weight.mean(0), (n, 1))
+        flat = np.full_like(new, weight.mean())
+        wider = np.hstack([weight, np.tile(weight.mean(1)[:, None], n)])
+        wrong = {
+            "The new rows stand in front, so every old token has another id now.": [*new, *weight],
+            "Tokens are rows: you have made each vector longer, not the vocabulary.": wider,
+            "Nothing was added: each new token needs a row.": weight,
+            "A row of zeros gets the logit 0, whatever the others have: where theirs are all "
+            "negative it is the likeliest of all.": [*weight, *(0 * new)],
+            "That is one number for all; take the mean over tokens (axis 0).": [*weight, *flat],
+            "A copy takes half of that token's probability.": [*weight, *weight[[-1] * n]],
+        }
+        yield (weight, n), np.vstack([weight, new]), wrong
