@@ -48,13 +48,12 @@ def _labels(input_ids: list[int], *ignored: int) -> list[int]:
 @exercise("The model shifts by one place itself, and padding is not counted.")
 def check_labels(rng: Rng) -> Cases:
     """`function(input_ids, pad_id)`: padding becomes -100, all else stays where it is."""
-    for n_codes, pad, n_pad in ((2, 0, 2), (4, 520, 3)):
+    for n_codes, pad, n_pad in ((2, 520, 2), (4, 0, 3)):
         codes, label = rng.integers(6, 506, n_codes).tolist(), int(rng.integers(506, 516))
         row = [2, *codes, 3, 4, label, 5, *[pad] * n_pad]
         want = _labels(row, pad)
         wrong = {
-            "<PAD> may have any id, not only 0: compare with pad_id.": row if pad else None,
-            "Padding is still in the labels; it must be -100 there.": row,
+            f"Padding is still in the labels: pad_id is {pad} here, and becomes -100.": row,
             "Shifted by hand: GPT2LMHeadModel shifts too, so it would learn to predict the token "
             "after the next. Do not shift the labels.": [*want[1:], -100],
             "Shifted by hand, with the padding: do not shift, and mask it.": [*row[1:], pad],
@@ -122,7 +121,7 @@ def check_class_removed(rng: Rng) -> Cases:
             "The class is still there: <CLS_k> names it.": row,
             "<CLS> names no class; it marks its place. Keep it.": _without(row, "<CLS"),
             "<EOS> is gone as well; only the class is to go.": _without(row, "<CLS_", "<EOS>"),
-            "All from the class on is gone; <EOS> stays.": row[:-2],
+            "The class has no fixed place: its name begins with <CLS_.": [*row[:-2], row[-1]],
         }
         yield (row,), _without(row, "<CLS_"), wrong
 
