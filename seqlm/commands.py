@@ -278,7 +278,19 @@ def report(
         print(printable(f"wrote {path}"))
 
 
+def progress(notebooks_path: Path | None = None) -> None:
+    """Show which exercises of the course are done, as the saved notebooks have it.
+
+    Args:
+        notebooks_path: folder of the notebooks; None: the project's own.
+    """
+    from seqlm.exercises.progress import show_progress
+
+    show_progress(notebooks_path)
+
+
 ORDER = (build, check, train, classify, sizes, evaluate, finetune, infer, export, serve, report)
+ORDER += (progress,)
 COMMANDS = {command.__name__: command for command in ORDER}
 # Defaults of single commands; fine-tuning uses a lower rate and fewer epochs.
 DEFAULTS = {

@@ -16,10 +16,6 @@ BLANK = "… Nothing to check yet: replace the ... with your answer and run this
 BUG = "… The bug is still there: "  # begins the line about a function as the notebook shows it
 
 
-class _Missing(Exception):
-    """There is no answer yet."""
-
-
 class _Stopped(Exception):
     """The learner's function cannot be checked; the message says why."""
 
@@ -40,8 +36,6 @@ def exercise(right: str):
                 with np.errstate(all="ignore"):  # where exp overflows, a line of ours says it
                     for case in cases(np.random.default_rng(seed)):
                         line = line or _mistake(function, case, cases.__doc__.split("\n")[0])
-            except _Missing:
-                line = BLANK
             except _Stopped as stopped:
                 line = str(stopped)
             begin = "✓ Right. " if line is None else "" if line[0] == "…" else "✗ Not yet. "
@@ -59,11 +53,8 @@ def _mistake(function: object, case: Case, otherwise: str) -> str | None:
     arguments, want, mistakes = case
     own = deepcopy(arguments)
     answer = _call(function, own)
-    # Lists and arrays only: an optimizer may change a tensor.
-    before, after = (
-        repr([a for a in some if not hasattr(a, "detach")]) for some in (arguments, own)
-    )
-    if before != after:
+    texts = [repr([a for a in some if not hasattr(a, "detach")]) for some in (arguments, own)]
+    if texts[0] != texts[1]:  # lists and arrays only: an optimizer may change a tensor
         return "Your function changed what it was called with; make a copy first."
     try:
         if _equal(answer, want):
@@ -75,39 +66,36 @@ def _mistake(function: object, case: Case, otherwise: str) -> str | None:
             return f"Wanted is {otherwise}{_example(arguments, want, answer)}"
     except (TypeError, ValueError):  # numpy's words for a value of another kind
         pass
-    return f"That is {_described(answer)}, where {_described(want)} is wanted."
+    wanted = "True or False" if isinstance(want, bool) else _described(want)
+    return f"That is {_described(answer)}, where {wanted} is wanted."
 
 
 def _call(function: object, arguments: tuple) -> object:
     if function is ...:
-        raise _Missing
+        raise _Stopped(BLANK)
     if not callable(function):
         raise _Stopped(f"That is {_described(function)}, where a function is wanted.")
     try:
         answer = function(*arguments)
     except Exception as error:  # whatever a learner's code may raise
         if "ellipsis" in str(error):  # it computed with a blank
-            raise _Missing from error
+            raise _Stopped(BLANK) from error
         line = f"Your function stopped with {type(error).__name__}: {error}"
         raise _Stopped(line) from error
     if answer is None:
         raise _Stopped("Your function returns nothing: it needs a `return`.")
     if answer is ...:
-        raise _Missing
+        raise _Stopped(BLANK)
     return answer.detach().numpy() if hasattr(answer, "detach") else answer
 
 
 def _equal(answer: object, value: object) -> bool:
     """Are both the same, numbers to five digits? TypeError for an answer of another kind."""
-    if isinstance(value, list) and isinstance(value[0], str):
-        if isinstance(answer, str) or not all(isinstance(token, str) for token in answer):
-            raise TypeError
-        return list(answer) == value
     value = value.detach().numpy() if hasattr(value, "detach") else np.asarray(value)
-    array = np.asarray(answer)
-    if array.dtype.kind not in ("b" if value.dtype.kind == "b" else "iuf"):
+    array, kind = np.asarray(answer), value.dtype.kind
+    if array.dtype.kind not in (kind if kind in "bU" else "iuf"):
         raise TypeError
-    if array.shape != value.shape or array.dtype.kind == "b":
+    if array.shape != value.shape or kind in "bU":
         return np.array_equal(array, value)
     array = np.where(array < -1e6, -np.inf, array)  # -1e9 hides a token as well as -inf does
     return np.allclose(array, value, rtol=1e-5, equal_nan=True)

@@ -87,17 +87,13 @@ def check_next_token_loss(rng: Rng) -> Cases:
             "T tokens have only T - 1 predictions: divide by T - 1.": each.sum() / (n + 1),
             "A log-probability is negative; the loss is minus that.": -each.mean(),
             "Those are logits; take log_softmax first.": -logits[here, ids[1:]].mean(),
-            "That is a mean of probabilities; take logarithms first.": each.neg().exp().mean(),
         }
         yield (logits, ids), each.mean(), wrong
 
 
 @exercise("Clear, backward, one small step downhill.")
 def check_training_step(rng: Rng) -> Cases:
-    """`function(weight, loss_of, rate)`: weight - rate * gradient, after one backward().
-
-    `weight` (D,) still holds the gradient of the step before in `weight.grad`.
-    """
+    """`function(weight, loss_of, rate)`, (D,): weight - rate * gradient; weight.grad is older."""
     for width, rate in ((4, 0.1), (9, 0.03)):
         weight, old, lowest = (_normal(rng, width) for _ in range(3))
         before, gradient = weight.clone(), 2 * (weight - lowest)
@@ -123,10 +119,7 @@ def _continued(model: Callable, ids: torch.Tensor, n_new: int, seen=slice(None),
 
 @exercise("Each new token depends on all before it, the new ones too.")
 def check_completion(rng: Rng) -> Cases:
-    """`function(model, ids, n_new)` appends the likeliest next token to `ids` (T,), n_new times.
-
-    Find the bug. `model(ids)` gives logits (T, V).
-    """
+    """`function(model, ids, n_new)`, (T,): appends the likeliest next token, n_new times."""
     for length, n_new in ((4, 8), (6, 9)):
         table, ids = _normal(rng, 50, 50), torch.from_numpy(rng.integers(0, 50, length))
         model = lambda ids, table=table: table[ids.cumsum(0) % 50]  # noqa: E731
@@ -138,7 +131,5 @@ def check_completion(rng: Rng) -> Cases:
             "Those are the logits after the first token; use the last, [-1].": first,
             "The new tokens are never shown to the model: it must see them, too.": prompt,
             "The prompt belongs to the answer as well: old ids, then new.": new[length:],
-            "One token is missing: append n_new.": new[:-1],
-            "That is one token more than n_new.": _continued(model, ids, n_new + 1),
         }
         yield (model, ids, n_new), new, wrong

@@ -44,7 +44,6 @@ def check_perplexity(rng: Rng) -> Cases:
             "exp of each token and then the mean; take the mean first.": np.exp(losses).mean(),
             "That is the mean NLL; perplexity is exp of it.": mean,
             "2 to the power of nats: with natural logarithms it is exp.": 2**mean,
-            "The sum is not divided by the number of tokens.": np.exp(losses.sum()),
         }
         yield (batches,), np.exp(mean), wrong
 
@@ -90,17 +89,13 @@ def check_bootstrap(rng: Rng) -> Cases:
             "That leaves 5 % on each side; 95 % leave 2.5 %.": np.quantile(means, (0.05, 0.95)),
             "Those are all means: take their 2.5 % and 97.5 % quantiles.": means,
             "Divided by √R it shrinks when you merely draw more often.": means.mean() + error,
-            "The smallest and the largest: that grows with every draw.": [means.min(), means.max()],
         }
         yield (nll, image, picks), np.quantile(means, ends), wrong
 
 
 @exercise("Val chooses, test measures, once.")
 def check_selection(rng: Rng) -> Cases:
-    """`function(on_val, on_test)`: the accuracy on test of the method that was best on val.
-
-    Find the bug. Both are (methods, images): which answers of each method are correct.
-    """
+    """`function(on_val, on_test)`, (methods, images): the accuracy on test of the best on val."""
     for images in (40, 60):
         val, test = np.array([[20, 26, 25, 21, 19], [30, 31, 34, 32, 36]])[:, rng.permutation(5)]
         at = np.arange(images)
@@ -128,7 +123,6 @@ def check_sign_test(rng: Rng) -> Cases:
             "That is one side only: a difference the other way counts as well.": tail,
             "The outcome itself belongs to the tail: count 0 to k, with k.": 2 * (tail - outcome),
             "That is the probability of just this outcome; add the more extreme ones.": outcome,
-            "That is 1 - p.": 1 - p,
             "That is the normal approximation; add up the exact probabilities.": approximate,
         }
         yield (a, b), p, wrong

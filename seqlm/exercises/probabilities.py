@@ -41,8 +41,8 @@ def check_temperature(rng: Rng) -> Cases:
         yield (logits, temperature), softmax(scaled), wrong
 
 
-def _nucleus(p: np.ndarray, top_p: float, *, more: int = 0, rarest: bool = False) -> np.ndarray:
-    order = np.argsort(p if rarest else -p)
+def _nucleus(p: np.ndarray, top_p: float, more: int = 0) -> np.ndarray:
+    order = np.argsort(-p)
     before = np.cumsum(p[order]) - p[order]
     return np.where(np.isin(np.arange(len(p)), order[: (before < top_p).sum() + more]), p, 0)
 
@@ -55,7 +55,7 @@ def check_nucleus(rng: Rng) -> Cases:
         p /= p.sum()
         top_p = 1.0 if size == 4 else np.sort(p)[-2:].sum() - 0.01  # two tokens, or all
         kept, short = _nucleus(p, top_p), _nucleus(p, top_p, more=-1)
-        longer, rare = _nucleus(p, top_p, more=1), _nucleus(p, top_p, rarest=True)
+        longer = _nucleus(p, top_p, more=1)
         wrong = {
             "Too few: the token that takes the sum past top_p belongs in.": short / short.sum(),
             "Too many: stop when the kept tokens hold top_p.": longer / longer.sum(),
@@ -63,8 +63,6 @@ def check_nucleus(rng: Rng) -> Cases:
             "Nothing is dropped: keep the likeliest until they hold top_p.": p,
             "The right tokens, but they must sum to 1: divide by their sum.": kept,
             "All keep their places; what is out gets probability 0.": p[kept > 0] / kept.sum(),
-            "Those are the rarest: sort with the likeliest first.": rare / rare.sum(),
-            "Among the kept tokens the proportions must stay.": (kept > 0) / (kept > 0).sum(),
         }
         yield (p, top_p), kept / kept.sum(), wrong
 
@@ -80,7 +78,6 @@ def check_guidance(rng: Rng) -> Cases:
             "That mixes probabilities; guidance mixes their logarithms.": free + w * (p - free),
             "They must sum to 1: divide by their sum.": np.exp(logs),
             "Those are logarithms still: take exp, then divide by the sum.": logs,
-            "Those are logarithms still: take exp.": np.log(softmax(logs)),
             "The two are exchanged: the conditional one has the weight w.": softmax(exchanged),
             "Move away from the unconditional one: its weight is 1 - w.": softmax(added),
         }
@@ -100,7 +97,6 @@ def check_bayes(rng: Rng) -> Cases:
             "Those are logarithms still: take exp.": np.log(softmax(logs)),
             "They do not sum to 1 yet: divide by their sum.": np.exp(logs - logs.max()),
             "The products do not sum to 1: divide by their sum.": np.exp(logs),
-            "A share of logarithms is no probability: take exp first.": logs / logs.sum(),
             "exp(-3000) is 0 for a float, and that is 0/0: subtract the largest first.": naive,
         }
         yield (log_p, prior), softmax(logs), wrong

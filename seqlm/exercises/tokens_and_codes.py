@@ -23,10 +23,7 @@ def check_nearest_patch(rng: Rng) -> Cases:
 
 @exercise("All rows of an image are on one side.")
 def check_split(rng: Rng) -> Cases:
-    """`function(sources, order, n_test)`: is a row's image among the first n_test of `order`?
-
-    Find the bug. `sources` holds the image of each row, `order` all images, shuffled.
-    """
+    """`function(sources, order, n_test)`: is a row's image among the first n_test of `order`?"""
     for n_images, copies in ((5, 2), (7, 3)):
         sources = rng.permutation(np.repeat(np.arange(n_images), copies)).tolist()
         order, n = [n_images - 2, 0, *range(1, n_images - 2), n_images - 1], 2
@@ -60,7 +57,6 @@ def check_labels(rng: Rng) -> Cases:
             "0 is a token like any other; what is not to count is -100.": np.maximum(want, 0),
             "The class is masked as well, so it could never be learned.": _labels(row, pad, label),
             "<EOS> is masked as well: the model would never stop.": _labels(row, pad, 5),
-            "Rows differ in length: compare with pad_id.": [*row[:7], *[-100] * (len(row) - 7)],
             "Rows differ in length: the labels are as many as the ids.": [*row[:7], -100, -100],
         }
         yield (row, pad), want, wrong
@@ -68,11 +64,8 @@ def check_labels(rng: Rng) -> Cases:
 
 @exercise("Padding is known by its place, so <EOS> counts whatever id padding has.")
 def check_end_counts(rng: Rng) -> Cases:
-    """`function(row, length, pad_id)`: the labels of `row`, padded by its length, not by an id.
-
-    Find the bug. The checker's <PAD> has the id of <EOS>.
-    """
-    for length in (7, 9):
+    """`function(row, length, pad_id)`: the labels of `row`, padded by its length, not by an id."""
+    for length in (7, 9):  # and <PAD> has the id of <EOS>, 5
         row, rest = [2, *rng.integers(6, 506, 3).tolist(), 5], [-100] * (length - 5)
         no_end = "with <PAD> = <EOS> no label is <EOS>; nothing teaches the model to stop."
         wrong = {
