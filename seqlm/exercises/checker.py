@@ -64,7 +64,7 @@ def _mistake(function: object, case: Case, otherwise: str) -> str | None:
                 return line
         if np.shape(answer) == np.shape(want):
             return f"Wanted is {otherwise}{_example(arguments, want, answer)}"
-    except (TypeError, ValueError):  # numpy's words for a value of another kind
+    except (TypeError, ValueError, RuntimeError):  # numpy, torch: a value of another kind
         pass
     wanted = "True or False" if isinstance(want, bool) else _described(want)
     return f"That is {_described(answer)}, where {wanted} is wanted."
@@ -86,7 +86,7 @@ def _call(function: object, arguments: tuple) -> object:
         raise _Stopped("Your function returns nothing: it needs a `return`.")
     if answer is ...:
         raise _Stopped(BLANK)
-    return answer.detach().numpy() if hasattr(answer, "detach") else answer
+    return answer.detach() if hasattr(answer, "detach") else answer
 
 
 def _equal(answer: object, value: object) -> bool:
@@ -104,7 +104,7 @@ def _equal(answer: object, value: object) -> bool:
 def _example(arguments: tuple, want: object, answer: object) -> str:
     """One number, or one list of tokens or ids, beside the right one."""
     if isinstance(want, list):
-        return f" For {arguments[0]} it is {want}, not {list(answer)}."
+        return f" For {arguments[0]} it is {want}, not {np.asarray(answer).tolist()}."
     is_number = np.ndim(want) == 0 and np.asarray(want).dtype.kind in "iuf"
     return f" Here it is {float(want):.6g}, not {float(answer):.6g}." if is_number else ""
 

@@ -117,6 +117,8 @@ def test_a_result_in_place_of_the_function_gets_a_line(check, answer, words, cap
         (["2", None], "a list of 2"),
         (np.ones((2, 1, 2)), "an array of shape (2, 1, 2)"),
         (np.ndarray, "a type"),
+        (torch.ones(2, 1, dtype=torch.bfloat16), "a Tensor of shape (2, 1)"),
+        ([torch.ones(1, requires_grad=True)], "a list of 1"),
     ],
 )
 def test_an_answer_of_another_kind_gets_one_line(check, answer, words, capsys):
