@@ -36,7 +36,7 @@ install: $(STAMP) ## make .venv with all that the project needs
 report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|mnist|original|gpu)
 	$(BIN)/seqlm report --profile $(PROFILE)
 
-laboratory: $(STAMP) ## the same and the long experiments (about 15 minutes more)
+laboratory: $(STAMP) ## the same and the long experiments (about 18 minutes more)
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
 bench: $(STAMP) ## measure the speed of training, sampling and reading; results in bench/results

@@ -266,7 +266,7 @@ def report(
         profile: smoke (a quick check), laptop (README's numbers), mnist (images of 28x28),
             original (the first hyperparameters), gpu.
         force: run every notebook, even if nothing changed.
-        laboratory: also run the long notebooks: fine-tuning, competing models, few labels, growth.
+        laboratory: also run the long notebooks, those in notebooks/laboratory.
     """
     from seqlm.pipeline import run_pipeline
     from seqlm.report import export_report

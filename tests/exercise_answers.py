@@ -12,6 +12,7 @@ from seqlm.exercises.gpt_by_hand import (
     check_block,
     check_completion,
     check_head,
+    check_head_replaced,
     check_mask,
     check_next_token_loss,
     check_training_step,
@@ -114,6 +115,46 @@ def never_shown(model, ids, n_new):
     return torch.cat([ids, model(ids)[-1].argmax().repeat(n_new)])
 
 
+def columns(head, n_head, width):
+    d = width // n_head
+    return slice(head * d, (head + 1) * d)
+
+
+def replaced(mixed, mean, head, n_head):
+    mixed = mixed.clone()
+    return replaced_in_place(mixed, mean, head, n_head)
+
+
+def replaced_in_place(mixed, mean, head, n_head):
+    own = columns(head, n_head, mixed.shape[1])
+    mixed[:, own] = mean[:, own]
+    return mixed
+
+
+def replaced_and_rejoined(mixed, mean, head, n_head):
+    parts = [*mixed.chunk(n_head, dim=1)]
+    parts[head] = mean.chunk(n_head, dim=1)[head]
+    return torch.cat(parts, dim=1)
+
+
+def interleaved(mixed, mean, head, n_head):
+    mixed = mixed.clone()
+    mixed[:, head::n_head] = mean[:, head::n_head]
+    return mixed
+
+
+def tokens_replaced(mixed, mean, head, n_head):
+    mixed, own = mixed.clone(), columns(head, n_head, mixed.shape[1])
+    mixed[own] = mean[own]
+    return mixed
+
+
+def one_column(mixed, mean, head, n_head):
+    mixed = mixed.clone()
+    mixed[:, head] = mean[:, head]
+    return mixed
+
+
 RIGHT = [
     (check_mask, hide),
     (check_mask, lambda s: s + torch.full(s.shape, -1e9).triu(1)),  # as many libraries do
@@ -125,8 +166,20 @@ RIGHT = [
     (check_training_step, step),
     (check_training_step, step_in_place),
     (check_completion, complete),
+    (check_head_replaced, replaced),
+    (check_head_replaced, replaced_in_place),
+    (check_head_replaced, replaced_and_rejoined),
 ]
 WRONG = [
+    (check_head_replaced, lambda x, m, h, n: x, "Nothing is replaced"),
+    (check_head_replaced, lambda x, m, h, n: m, "All heads are replaced"),
+    (check_head_replaced, lambda x, m, h, n: replaced(x, 0 * m, h, n), "zero, not the mean"),
+    (check_head_replaced, lambda x, m, h, n: replaced(x, m, h - 1, n), "counted from 0"),
+    (check_head_replaced, interleaved, "stand side by side"),
+    (check_head_replaced, tokens_replaced, "a head owns columns"),
+    (check_head_replaced, one_column, "One column is replaced"),
+    (check_head_replaced, lambda x, m, h, n: replaced(x, -m, h, n), "come from mean"),
+    (check_head_replaced, lambda x, m, h, n: x.mean(), "where a Tensor of shape (11, 12)"),
     (check_mask, lambda s: s, "Nothing is hidden"),
     (check_mask, lambda s: hide(s.T).T, "hides the past"),
     (check_mask, lambda s: hide(s, 0), "diagonal is hidden"),

@@ -50,6 +50,10 @@ plot_confusion = cells_of("classify_sequences", ("04-30",), **NAMES)["plot_confu
 fooled = cells_of("how_to_be_fooled", ("08-41", "08-47", "08-68"), **NAMES)
 plot_gap, plot_traps = fooled["plot_gap"], fooled["plot_traps"]
 plot_growth = cells_of("scale_up", ("13-23", "13-12"), repeats=6, **NAMES)["plot_growth"]
+DRAWN = ("draw-lens", "draw-gaps", "plot-lens", "draw-maps", "plot-positions", "draw-costs",
+         "plot-codes", "draw-pairs", "draw-rise", "draw-numbers", "names", "plot-places",
+         "plot-heads")  # fmt: skip
+look_inside = cells_of("look_inside", [f"look-{name}" for name in DRAWN], **NAMES)
 
 # --- images and the codebook ---------------------------------------------------------------------
 
@@ -128,6 +132,19 @@ def curve(first: float, sizes=("1", "2", "5", "10", "20", "50", "all")) -> dict:
 
 
 CURVES = {SCRATCH: curve(0.3), STARTED: curve(0.5), "RBF-SVM on pixels": curve(0.45)}
+
+# --- inside a model -------------------------------------------------------------------------------
+
+
+def gap(value: float, n: int = 360):
+    """What an intervention costs, as an Estimate."""
+    return as_estimate(number(value, "nats per token", n))
+
+
+KNOWN = [as_estimate(share(value, 180)) for value in (0.1, 0.1, 0.4, 0.9, 0.97)]
+ALIKE = np.cos(np.subtract.outer(np.arange(16), np.arange(16)))
+REACHED = [(u, v) for u in range(4) for v in range(3, -4, -1) if u or v >= 0]
+HEADS = np.array([gap(0.01 * k - 0.02, 180) for k in range(48)]).reshape(6, 8)
 
 # --- sampling -------------------------------------------------------------------------------------
 
@@ -293,6 +310,23 @@ FIGURES = {
         {name: GROWTH["width"] for name in ("rows", "length", "width", "depth")}, "Growth"
     ),
     "growth, one": lambda: plot_growth(GROWTH, "Growth"),
+    "logit lens": lambda: look_inside["plot_lens"](
+        KNOWN, np.linspace(0, 1, 5), [gap(0.1 * k) for k in range(4)], "Lens"
+    ),
+    "position vectors": lambda: look_inside["plot_positions"](
+        ALIKE, (4, 4), {"most similar": gap(0.1), "all the same": gap(1.3)}, "Position vectors"
+    ),
+    "token vectors": lambda: look_inside["plot_codes"](
+        np.linspace(0, 3, 600), np.cos(np.linspace(0, 3, 600)),
+        {rank: gap(np.log1p(rank)) for rank in (1, 3, 10, 30, 100, 300)}, gap(0.5), "Vectors",
+    ),
+    "attention by place": lambda: look_inside["plot_places"](
+        {place: 20.0 / (1 + sum(map(abs, place))) for place in REACHED},
+        {place: gap(0.02 * sum(place), 180) for place in REACHED}, (4, 4), "Places",
+    ),
+    "heads": lambda: look_inside["plot_heads"](
+        {"nats per code more": HEADS, "nats for the class more": HEADS.T[::-1].T}, "Heads"
+    ),
     "code by code": lambda: plot_code_by_code(BOOK, TRACE, "A picture"),
     "code by code, 196 codes": lambda: plot_code_by_code(LARGE_BOOK, LARGE_TRACE, "A large one"),
     "code by code, 4 codes": lambda: plot_code_by_code(TINY_BOOK, TINY_TRACE, "A tiny one"),

@@ -54,6 +54,7 @@ LABORATORY = {
         "curves": {name: {"1": {"mean": share(0.5, 180)}} for name in ("fine-tuned", "SVM")}
     },
     "scale_up": {"curves": {"width": {"sizes": [64, 512], "exponent": number(1.9, "")}}},
+    "look_inside": {"table": "| What is changed |\n|---|\n| hide: &lt;IMG> |"},
 }
 TABLE = "| 指标 | Model |||n|\n|---|---|--:|--:|--:|\n" + "| 准确率 | **ours** | 1% | ? | 7 |\n" * 8
 
@@ -129,8 +130,8 @@ def test_the_headline_numbers_come_from_the_metrics_files(whole):
 def test_every_notebook_has_its_part_and_its_table(whole):
     text = whole[1]
     headings = ("## Summary", "## Results", "## Training", "## Reported and correct metrics",
-                "## Fine-tuning", "## Competing models", "## Few labels", "## Limits",
-                "## All other figures", "## Run it again")  # fmt: skip
+                "## Fine-tuning", "## Competing models", "## Few labels", "## Look inside",
+                "## Limits", "## All other figures", "## Run it again")  # fmt: skip
     places = [text.index(heading) for heading in headings]
     assert places == sorted(places)
     assert "Not measured:" not in text
@@ -141,6 +142,7 @@ def test_every_notebook_has_its_part_and_its_table(whole):
     assert "| bits per image | xz | 95.90 |" in text
     assert "| 1 | 50.0% (" in text
     assert "| width | 64 to 512 | 1.90 (" in text
+    assert "| hide: &lt;IMG> |" in text
 
 
 def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
@@ -148,7 +150,7 @@ def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
     assert "does not beat the best baseline" in text and "The model beats" not in text
     assert "numbers mean nothing" in text
     assert "Not measured here: 01_explore_data.ipynb, 02_build_tokenizer.ipynb, 03_gpt" in text
-    assert text.count("Not measured: run `make laboratory`") == 4
+    assert text.count("Not measured: run `make laboratory`") == 5
 
 
 def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):
@@ -168,7 +170,7 @@ def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") for image in pictures)
     assert {cell.get("scope") for cell in tags.all("th")} == {"col"}
     regions = [division for division in tags.all("div") if division.get("role") == "region"]
-    assert len(regions) == len(tags.all("table")) == 8
+    assert len(regions) == len(tags.all("table")) == 9
     assert all(region["aria-label"] and region["tabindex"] == "0" for region in regions)
     assert "ws.show_saved" not in page, "code is left out"
 

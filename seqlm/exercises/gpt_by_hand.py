@@ -133,3 +133,21 @@ def check_completion(rng: Rng) -> Cases:
             "The prompt belongs to the answer as well: old ids, then new.": new[length:],
         }
         yield (model, ids, n_new), new, wrong
+
+
+@exercise("All other heads stay as they were.")
+def check_head_replaced(rng: Rng) -> Cases:
+    """`function(mixed, mean, head, n_head)`: columns head * d to (head + 1) * d come from mean."""
+    for n_head, d, head in ((3, 4, 1), (4, 3, 2)):
+        mixed, mean = _normal(rng, 11, n_head * d), _normal(rng, 11, n_head * d)
+        column, row = torch.arange(n_head * d), torch.arange(11)[:, None]
+        wrong = {
+            "Nothing is replaced.": mixed,
+            "All heads are replaced; the others stay as they are.": mean,
+            "That is zero, not the mean.": mixed.where(column // d != head, 0),
+            "Heads are counted from 0.": mixed.where(column // d != head - 1, mean),
+            "A head's numbers stand side by side.": mixed.where(column % n_head != head, mean),
+            "Those are rows, so tokens; a head owns columns.": mixed.where(row // d != head, mean),
+            "One column is replaced; a head owns d of them.": mixed.where(column != head, mean),
+        }
+        yield (mixed, mean, head, n_head), mixed.where(column // d != head, mean), wrong
