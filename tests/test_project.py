@@ -36,7 +36,7 @@ IMPORT_NAMES = {
     "ipython": "IPython",
 }
 # Our own modules, as tests import them.
-OURS = {"seqlm", "tests", "training", "conftest", "figure_samples", "samples", "playable"}
+OURS = {"seqlm", "tests", "training", *(path.stem for path in (ROOT / "tests").glob("*.py"))}
 
 needs_make = pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 
