@@ -488,15 +488,21 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch, capsy
 
 @pytest.mark.slow
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_never_was(
-    built, trained, tmp_path, monkeypatch
+    built, tmp_path, monkeypatch
 ):
-    """Three real stops; `make torture` makes a hundred."""
+    """Three real stops; `make torture` makes a hundred. Long enough for a busy machine to stop it."""
     monkeypatch.syspath_prepend(ROOT / "bench")
     torture = importlib.import_module("torture")
-    log, out = tmp_path / "log", tmp_path / "out"
-    stops = [("kill -9", "step 2 · val"), ("full disk", "parameters,"), ("SIGINT", "step 4 · val")]
+    log, out, whole = tmp_path / "log", tmp_path / "out", tmp_path / "whole"
+    steps = ["--max_steps", "300", "--evals", "10"]
+    assert main(train_words(built, whole, *steps)) == 0
+    stops = [
+        ("kill -9", "step 60 · val"),
+        ("full disk", "parameters,"),
+        ("SIGINT", "step 90 · val"),
+    ]
     for kind, line in stops:
-        run = torture.Forked(train_words(built, out), log)
+        run = torture.Forked(train_words(built, out, *steps), log)
         while line not in log.read_text() and run.poll() is None:
             time.sleep(0.005)
         if kind == torture.FULL:
@@ -507,9 +513,9 @@ def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_never_was(
             code = run.wait(60)
         said = log.read_text()
         assert code in torture.ALLOWED[kind] and "Traceback" not in said, (kind, code, said)
-    run = torture.Forked(train_words(built, out), log)
+    run = torture.Forked(train_words(built, out, *steps), log)
     assert run.wait(60) == 0 and "picking up the interrupted run at step" in log.read_text()
-    assert torture.left_by("train", out) == torture.left_by("train", trained)
+    assert torture.left_by("train", out) == torture.left_by("train", whole)
 
 
 def test_the_same_seed_gives_the_same_bytes(built, trained, tmp_path):
