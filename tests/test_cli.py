@@ -490,7 +490,7 @@ def test_ctrl_c_while_libraries_load_ends_without_a_traceback(monkeypatch, capsy
 def test_a_run_that_is_stopped_again_and_again_ends_as_one_that_never_was(
     built, tmp_path, monkeypatch
 ):
-    """Three real stops; `make torture` makes a hundred. Long enough for a busy machine to stop it."""
+    """Three real stops; `make torture` makes a hundred. Long enough for a busy machine."""
     monkeypatch.syspath_prepend(ROOT / "bench")
     torture = importlib.import_module("torture")
     log, out, whole = tmp_path / "log", tmp_path / "out", tmp_path / "whole"
