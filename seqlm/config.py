@@ -12,7 +12,7 @@ from pydantic import Field, Strict
 from seqlm.checked import checked_dataclass
 from seqlm.errors import ConfigError
 
-PROFILES = ("smoke", "laptop", "mnist", "original", "gpu")
+PROFILES = ("smoke", "nano", "laptop", "mnist", "original", "gpu")
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 Strategy = Literal["sample", "greedy", "beam"]
 Runtime = Literal["torch", "onnx"]

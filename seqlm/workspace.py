@@ -13,11 +13,16 @@ from jupyter_client.kernelspec import KernelSpecManager
 
 from seqlm import utils
 from seqlm.atomic import atomic_path
-from seqlm.config import PROFILES
+from seqlm.config import PROFILES, DataConfig
+from seqlm.data.build import CODEBOOK, build_dataset, is_built
+from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.tables import escape_markdown
 from seqlm.plots.style import DPI, as_png
 
+# Trained models that come with a checkout, of 8x8 and of 28x28 pixels: the profile "nano".
+NANO8, NANO28 = (utils.PACKAGE.parent / "models" / name for name in ("nano8", "nano28"))
+TRAINING = {"explore_data", "build_tokenizer", "train_causal_lm"}  # what that profile needs not run
 KERNEL = "python3"  # the name of the kernel that runs the notebooks
 PARTS = ("course", "laboratory", "report")  # in the order they run
 
@@ -142,7 +147,12 @@ class Workspace:
     @property
     def best_model(self) -> Path:
         """The trained language model."""
-        return self.outputs / "best_model"
+        return NANO8 if self.profile == "nano" else self.outputs / "best_model"
+
+    @property
+    def drawing_model(self) -> Path:
+        """The language model of the playground, where nothing need be measured on its data."""
+        return NANO28 if self.profile == "nano" else self.best_model
 
     @property
     def figures(self) -> Path:
@@ -159,8 +169,23 @@ class Workspace:
         return self.outputs / "metrics" / f"{name}.json"
 
     def check_inputs(self, name: str) -> None:
-        """Raise DataError, naming the notebook to run first, unless all that `name` needs ran."""
-        self.check_ran(*read_notebooks()[name].needs)
+        """Raise DataError, naming the notebook to run first, unless all that `name` needs ran.
+
+        With the profile nano nothing was trained, and its model's data are built when not there.
+        """
+        needs = read_notebooks()[name].needs
+        if self.profile == "nano":
+            self._build_nano_data()
+            needs = [needed for needed in needs if needed not in TRAINING]
+        self.check_ran(*needs)
+
+    def _build_nano_data(self) -> None:
+        """The digits of scikit-learn, in the codes of the model that was trained on them."""
+        config = DataConfig(**utils.read_json(NANO8 / "metrics.json")["data"])
+        book = PatchCodebook.load(NANO8 / CODEBOOK)
+        if not is_built(config, self.data, book=book):
+            print(f"building the data of models/{NANO8.name}, about ten seconds …")
+            build_dataset(config, self.data, book=book)
 
     def check_ran(self, *names: str) -> None:
         """Raise DataError, naming the notebook to run, unless these notebooks have been run."""

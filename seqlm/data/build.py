@@ -1,5 +1,6 @@
 """Build the data set: images become token rows, a vocabulary and a codebook."""
 
+import zlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -35,32 +36,39 @@ class Pictures:
 
 
 def build_dataset(
-    config: DataConfig, directory: Path, home: Path = Path("data"), overwrite: bool = False
+    config: DataConfig,
+    directory: Path,
+    home: Path = Path("data"),
+    overwrite: bool = False,
+    book: PatchCodebook | None = None,
 ) -> dict:
     """Write all files of a data set to `directory`; returns what data.json holds.
 
     `home` is the folder with mnist/ and cache/ (`load_images`). Raises ConfigError for a file of
     another's in the way, unless `overwrite` is set.
 
-    The codebook is fitted on training images alone, and only these are augmented. An image whose
-    codes equal those of a held-out one is left out.
+    The codebook is `book`, a trained model's, or fitted on training images alone, and only these
+    are augmented. An image whose codes equal those of a held-out one is left out.
     """
     about, manifest = directory / ABOUT, directory / MANIFEST
     # An older version wrote no manifest, and data.json last.
     older = about.is_file() and not manifest.exists() and "codes_an_image" in read_text(about)
     check_output(directory, FILES, overwrite or older)
     with locked(directory, [directory]):
-        return _build(config, directory, home)
+        return _build(config, directory, home, book)
 
 
-def _build(config: DataConfig, directory: Path, home: Path) -> dict:
+def _build(config: DataConfig, directory: Path, home: Path, book: PatchCodebook | None) -> dict:
     images, labels, n_test = load_images(config, home)
     indices = split_indices(labels, n_test=n_test)
     split = np.empty(len(labels), dtype="<U5")
     for name, members in indices.items():
         split[members] = name
 
-    book = PatchCodebook.fit(images[indices["train"]], config.n_codes, config.patch, config.seed)
+    made_with = _made_with(config, home, book)
+    book = book or PatchCodebook.fit(
+        images[indices["train"]], config.n_codes, config.patch, config.seed
+    )
     codes = book.encode(images)  # (N, P)
     # A copy at a time: of larger images all at once would fill the memory.
     augmented = augmented_images(images[indices["train"]], config, LEVELS[config.source])
@@ -80,7 +88,7 @@ def _build(config: DataConfig, directory: Path, home: Path) -> dict:
         np.savez_compressed(file, images=images, labels=labels, split=split)
     write_records(directory / SEQUENCES, records)
     about = {
-        **_made_with(config, home),
+        **made_with,
         "images": {name: len(members) for name, members in indices.items()},
         "sentences": len(records),
         "left_out_as_equal": dropped,
@@ -128,20 +136,27 @@ def load_pictures(directory: Path) -> Pictures:
     return Pictures(*load_arrays(Path(directory) / IMAGES, "images", "labels", "split"))
 
 
-def _made_with(config: DataConfig, home: Path) -> dict:
+def _made_with(config: DataConfig, home: Path, book: PatchCodebook | None) -> dict:
     path, files = config.images_path, image_files(config, home)
     return {
         "config": asdict(config) | {"images_path": str(path) if path else None},
         "files": sha256_of(files) if files else None,
+        "book": zlib.crc32(book.centers.tobytes()) if book else None,
         "code": code_fingerprint("seqlm.data.build"),
     }
 
 
-def is_built(config: DataConfig, directory: Path, home: Path = Path("data")) -> bool:
-    """Whether the data set in `directory` is complete, and made by this code with `config`."""
+def is_built(
+    config: DataConfig,
+    directory: Path,
+    home: Path = Path("data"),
+    book: PatchCodebook | None = None,
+) -> bool:
+    """Whether the data set in `directory` is complete, and made by this code as asked."""
     try:
         about = read_json(directory / ABOUT)
     except DataError:
         return False
     whole = all((directory / name).is_file() for name in FILES)
-    return whole and isinstance(about, dict) and _made_with(config, home).items() <= about.items()
+    made_with = _made_with(config, home, book)
+    return whole and isinstance(about, dict) and made_with.items() <= about.items()

@@ -278,6 +278,15 @@ def test_a_data_set_is_built_only_for_the_choices_it_was_made_with(built, tmp_pa
     assert not is_built(built.config, tmp_path / "nowhere")
 
 
+def test_the_codebook_of_a_trained_model_is_used_and_another_is_another_data_set(built, tmp_path):
+    config, book = replace(built.config, copies=0), built.book
+    turned = PatchCodebook(book.centers[::-1].copy(), book.image_shape, book.patch)
+    build_dataset(config, tmp_path, book=turned)
+    assert np.array_equal(PatchCodebook.load(tmp_path / CODEBOOK).centers, turned.centers)
+    assert is_built(config, tmp_path, book=turned)
+    assert not is_built(config, tmp_path, book=book) and not is_built(config, tmp_path)
+
+
 def test_other_image_files_are_another_data_set(tmp_path):
     home, made = tmp_path / "home", tmp_path / "made"
     write_idx(home / "mnist", 150)

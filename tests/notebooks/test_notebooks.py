@@ -124,7 +124,7 @@ def test_the_smoke_profile_publishes_nothing(smoke):
 
 SECONDS = {  # beyond the smoke profile's: what makes each notebook short
     "train_causal_lm": {"n_layer": 1, "num_epochs": 0.3},
-    "classify_sequences": {"n_layer": 1, "finetune_steps": 2, "scratch_steps": 2, "cnn_epochs": 1},
+    "classify_sequences": {"finetune_steps": 2, "scratch_steps": 2, "cnn_epochs": 1},
     "how_to_be_fooled": {"many": 2, "source_rows": 64},
 }
 
