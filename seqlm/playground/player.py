@@ -43,7 +43,7 @@ class Player:
 
     @classmethod
     def load(cls, directory: Path, data: Path | None = None) -> "Player":
-        """The model in `directory`, and the test images of the data set in `data`.
+        """The model in `directory`, and test images: those beside it, else of the data in `data`.
 
         Raises DataError when there is no such model, no codebook lies beside it, the codebook has
         more codes than the model's vocabulary, or its images are too long for the model or of
@@ -66,6 +66,7 @@ class Player:
                 f"most {most}; train one with n_positions of {length} or more"
             )
         images, labels = np.zeros((0, *book.image_shape), np.float32), np.zeros(0, np.int64)
+        data = directory if (directory / IMAGES).is_file() else data
         if data is not None and (data / IMAGES).is_file():
             images, labels = load_pictures(data).of("test")
             if images.shape[1:] != book.image_shape:

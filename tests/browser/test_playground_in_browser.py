@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pytest
 from playable import playable
@@ -545,32 +544,11 @@ def test_the_application_has_a_name_and_asks_no_other_host(telephone):
 # --- no model yet ---------------------------------------------------------------------------------
 
 
-def test_without_a_model_one_can_be_trained_and_then_the_panels_fill(voila, opened, tmp_path):
-    notebook = nbformat.read(NOTEBOOK, as_version=4)
-    (parameters,) = (c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    parameters.source, n = re.subn(r"max_seconds = \d+", "max_seconds = 2", parameters.source)
-    assert n == 1
-    # The real data set is built, only without ten augmented copies of every image.
-    parameters.source += "\nfrom seqlm.playground import app\napp.DATA = app.DataConfig(copies=1)"
-    nbformat.write(notebook, tmp_path / "playground.ipynb")
-    address = voila(
-        tmp_path / "playground.ipynb", "--template=seqlm", SEQLM_HOME=str(tmp_path / "home")
-    )
+def test_without_a_trained_model_the_one_of_28x28_pixels_fills_the_panels(voila, opened, tmp_path):
+    address = voila(NOTEBOOK, "--template=seqlm", SEQLM_HOME=str(tmp_path / "home"))
     with opened(address, **SCREEN) as seen:
         visitor = Visitor(seen.page)
-        visitor.sees(re.compile("There is no trained model yet"))
-        visitor.sees("This panel needs a model; see above.", 5)
-        train, stop = visitor.button("Train a two-minute model"), visitor.button("Stop")
-        expect(stop).to_be_disabled()
-        train.click()
-        expect(train).to_be_disabled()
-        visitor.sees(re.compile("building the data set"))
-        stop.click()
-        visitor.sees("stopped; the button continues from the last checkpoint")
-        expect(stop).to_be_disabled()
-        train.click()
-        visitor.sees(re.compile("Model: outputs/playground/best_model"))
-        visitor.sees(re.compile("`make report` trains a better one"))
+        visitor.sees(re.compile("It comes with seqlm; `make report` trains one of your own"))
         expect(visitor.button("Draw the gallery")).to_be_visible()
         visitor.sees(re.compile(r"^Drawing of a 7, seed 42;"))
         visitor.press("seed", "Home")

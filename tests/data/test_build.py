@@ -25,6 +25,7 @@ from seqlm.data.build import (
     is_built,
     load_pictures,
 )
+from seqlm.data.codebook import PatchCodebook
 from seqlm.data.images import load_digits, split_indices
 from seqlm.data.splits import leaks, split_records
 from seqlm.data.tokens import (
