@@ -24,7 +24,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory bench bench-user test test-fast test-avx2 torture lint lab app page clean
+.PHONY: help install report laboratory chinese bench bench-user test test-fast test-avx2 torture lint lab app page clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
@@ -38,6 +38,9 @@ report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke
 
 laboratory: $(STAMP) ## the same and the long experiments (about 18 minutes more)
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
+
+chinese: $(STAMP) ## write the notebooks in Chinese to notebooks/zh-CN
+	$(BIN)/python notebooks/locale/translate.py build
 
 bench: $(STAMP) ## measure the speed of training, sampling and reading; results in bench/results
 	$(BIN)/python bench/run.py
@@ -79,7 +82,7 @@ page: $(STAMP) ## write the trained model as one HTML file that can be mailed (P
 		--data_path data/$(PROFILE)/sequences.jsonl --output_file outputs/$(PROFILE)/page.html
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
-	rm -rf $(VENV) outputs build seqlm.egg-info .pytest_cache .ruff_cache
+	rm -rf $(VENV) outputs build notebooks/zh-CN seqlm.egg-info .pytest_cache .ruff_cache
 	rm -rf $(addprefix data/,$(filter-out sample mnist,$(PROFILES)))
 	find data -path 'data/mnist/*' ! -name '*ubyte*' -prune -exec rm -rf {} +
 	find . -name .git -prune -o -type d \( -name __pycache__ -o -name .ipynb_checkpoints \) \

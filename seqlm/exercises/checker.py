@@ -1,10 +1,14 @@
 """What all checkers share: each is a list of cases with the known mistakes, and prints one line."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from functools import wraps
 
 import numpy as np
+
+from seqlm.utils import read_json
+from seqlm.workspace import notebooks_folder
 
 # What a learner's function is called with, the right answer, and for each known mistake its line
 # and what a function with that mistake returns; None where these arguments do not show it.
@@ -14,6 +18,20 @@ Rng = np.random.Generator
 
 BLANK = "… Nothing to check yet: replace the ... with your answer and run this again."
 BUG = "… The bug is still there: "  # begins the line about a function as the notebook shows it
+MESSAGES: list[tuple[str, str]] = []  # pattern, translation; empty where a notebook is English
+
+
+def use_language(folder: str) -> None:
+    """Say from now on what notebooks/<folder>/messages.json makes of the lines of exercises."""
+    MESSAGES[:] = read_json(notebooks_folder() / folder / "messages.json")
+
+
+def translated(text: str) -> str:
+    """`text` in the language in use; so is what stands in its places for values."""
+    for pattern, words in MESSAGES:
+        if match := re.fullmatch(pattern, text, re.DOTALL):
+            return words.format(*map(translated, match.groups()))
+    return text
 
 
 class _Stopped(Exception):
@@ -39,7 +57,7 @@ def exercise(right: str):
             except _Stopped as stopped:
                 line = str(stopped)
             begin = "✓ Right. " if line is None else "" if line[0] == "…" else "✗ Not yet. "
-            print(begin + (line or right))
+            print(translated(begin) + translated(line or right))
             return line is None
 
         check.cases = cases
@@ -63,7 +81,8 @@ def _mistake(function: object, case: Case, otherwise: str) -> str | None:
             if value is not None and _equal(answer, value):
                 return line
         if np.shape(answer) == np.shape(want):
-            return f"Wanted is {otherwise}{_example(arguments, want, answer)}"
+            example = translated(_example(arguments, want, answer))
+            return translated(f"Wanted is {otherwise}") + example
     except (TypeError, ValueError, RuntimeError):  # numpy, torch: a value of another kind
         pass
     wanted = "True or False" if isinstance(want, bool) else _described(want)

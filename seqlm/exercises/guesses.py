@@ -2,6 +2,8 @@
 
 from numbers import Real
 
+from seqlm.exercises.checker import translated
+
 
 def answer_guess(guess: object, measured: float | str, unit: str = "") -> None:
     """Print what was measured beside the learner's guess; ... is no guess yet.
@@ -9,14 +11,17 @@ def answer_guess(guess: object, measured: float | str, unit: str = "") -> None:
     A word must be the same. A number is right within a tenth of what was measured.
     """
     is_word = isinstance(measured, str)
-    shown = f"It is {measured if is_word else format(measured, '.4g')} {unit}".rstrip() + "."
+    value = measured if is_word else format(measured, ".4g")
+    shown = translated(f"It is {f'{value} {unit}'.rstrip()}.")
     if guess is ...:
-        print(f"… {shown} Next time, first replace the ... with your guess.")
+        line = f"… {shown} Next time, first replace the ... with your guess."
     elif not isinstance(guess, str if is_word else Real):
-        print(f"… {shown} Your guess is not {'a word in quotes' if is_word else 'a number'}.")
+        line = f"… {shown} Your guess is not {'a word in quotes' if is_word else 'a number'}."
     elif is_word:
-        print("✓" if guess.strip().lower() == measured.lower() else "✗", shown)
+        line = f"{'✓' if guess.strip().lower() == measured.lower() else '✗'} {shown}"
+    elif abs(guess - measured) <= abs(measured) / 10:
+        line = f"✓ You guessed {guess:g}: right. {shown}"
     else:
-        near = abs(guess - measured) <= abs(measured) / 10
-        verdict = "right" if near else "too high" if guess > measured else "too low"
-        print(f"{'✓' if near else '✗'} You guessed {guess:g}: {verdict}. {shown}")
+        verdict = "too high" if guess > measured else "too low"
+        line = f"✗ You guessed {guess:g}: {verdict}. {shown}"
+    print(translated(line))

@@ -11,7 +11,9 @@ from seqlm.errors import DataError, printable
 from seqlm.utils import read_json
 from seqlm.workspace import notebooks_folder
 
-HEADING = re.compile(r"^## Exercise[ \d]*: (.+) \(\w+, (\d+) minutes\)$", re.M)
+HEADING = re.compile(
+    r"^## (?:Exercise|练习)[ \d]*[:：] ?(.+?) ?[(（]\w+[,，] ?(\d+) ?(?:minutes|分钟)[)）]$", re.M
+)
 CALL = re.compile(r"(?<![.\w])check_\w+\(")
 
 
