@@ -413,6 +413,10 @@ FIELD = re.compile(r"(?<!\{)\{(?!\{)[^{}]*(?:\{[^{}]*\}[^{}]*)*\}")
 def lost_in_translation(english: str, chinese: str) -> list[str]:
     """What the two do not have alike: code, formulas, links, placeholders, numbers, emphasis."""
     problems = []
+    if not broken_emphasis(english) and (part := broken_emphasis(chinese)):
+        problems.append(f"Markdown shows the * in {part!r}: put a space outside of it")
+    if english.count("**") != chinese.count("**"):
+        problems.append("the number of ** differs")
     for what, pattern in {
         "placeholders": FIELD,
         "code": CODE,
@@ -428,9 +432,23 @@ def lost_in_translation(english: str, chinese: str) -> list[str]:
             if these:
                 problems.append(f"the translation {where}: {what} {', '.join(these.elements())}")
         english, chinese = pattern.sub(" ", english), pattern.sub(" ", chinese)
-    if english.count("**") != chinese.count("**"):
-        problems.append("the number of ** differs")
     return problems
+
+
+def broken_emphasis(text: str) -> str | None:
+    """The first * or ** that Markdown would show as it is, with what stands around it.
+
+    Beside a letter, and Chinese has no spaces, none may open before punctuation or close after it.
+    """
+    text = CODE.sub(lambda match: f"`{'x' * (len(match[0]) - 2)}`", text)
+    is_open = {"*": False, "**": False}
+    for match in re.finditer(r"\*\*|(?<![\s*])\*(?!\*)|(?<!\*)\*(?![\s*])", text):
+        before, after = text[: match.start()][-1:], text[match.end() :][:1]
+        inner, outer = (before, after) if is_open[match[0]] else (after, before)
+        is_open[match[0]] = not is_open[match[0]]
+        if not inner.strip() or (not re.match(r"\w", inner) and re.match(r"\w", outer)):
+            return text[max(0, match.start() - 5) : match.end() + 5]
+    return text if any(is_open.values()) else None
 
 
 # --- building
@@ -508,10 +526,10 @@ def checker_patterns(known: dict[str, str]) -> list[list[str]]:
     rows = []
     for english, chinese in known.items():
         fields = list(dict.fromkeys(FIELD.findall(english)))
-        pattern = r"(\s*)"
-        for text in re.split(f"({FIELD.pattern})", english):
-            known_group = text in fields
-            pattern += "(.*?)" if known_group else re.escape(text)
+        parts = re.split(f"({FIELD.pattern})", english)
+        pattern = r"(\s*)" + "".join(
+            "(.*?)" if text in fields else re.escape(text) for text in parts
+        )
         pattern += r"(\s.*|)" if english.endswith(":") else r"(\s*)"
         number = {text: index + 1 for index, text in enumerate(fields)}
         words = FIELD.sub(lambda match, number=number: f"{{{number[match[0]]}}}", chinese)
