@@ -4,8 +4,8 @@ import ast
 import json
 import os
 import re
-import sys
 from collections import Counter
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 
 import pytest
@@ -14,8 +14,9 @@ from seqlm.exercises import checker
 from seqlm.exercises.guesses import answer_guess
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks" / "locale"))
-import translate  # noqa: E402
+SPEC = spec_from_file_location("translate", ROOT / "notebooks" / "locale" / "translate.py")
+translate = module_from_spec(SPEC)
+SPEC.loader.exec_module(translate)
 
 MESSAGES = translate.read_messages()
 KNOWN = translate.read_translations()
