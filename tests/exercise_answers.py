@@ -18,6 +18,7 @@ from seqlm.exercises.gpt_by_hand import (
     check_training_step,
 )
 from seqlm.exercises.measuring import (
+    check_bits_per_byte,
     check_bootstrap,
     check_perplexity,
     check_selection,
@@ -528,8 +529,26 @@ RIGHT += [
     (check_selection, lambda val, test: test[val.sum(1).argmax()].mean()),
     (check_sign_test, exact),
     (check_training_operations, lambda n, d: 6 * n * d),
+    (check_bits_per_byte, lambda nll, pieces: nll.sum() / math.log(2) / len(b"".join(pieces))),
 ]
 WRONG += [
+    (check_bits_per_byte, lambda nll, pieces: nll.sum() / len(b"".join(pieces)), "1 / ln 2 bits"),
+    (
+        check_bits_per_byte,
+        lambda nll, pieces: nll.sum() * math.log(2) / len(b"".join(pieces)),
+        "divide by ln 2",
+    ),
+    (check_bits_per_byte, lambda nll, pieces: nll.mean() / math.log(2), "per token"),
+    (
+        check_bits_per_byte,
+        lambda nll, pieces: np.mean(nll / math.log(2) / [len(p) for p in pieces]),
+        "mean of ratios",
+    ),
+    (
+        check_bits_per_byte,
+        lambda nll, pieces: nll.sum() / math.log(2) / len(b"".join(pieces).decode()),
+        "counts characters",
+    ),
     (check_perplexity, lambda b: np.exp(all_losses(b).mean()), "Padding is counted"),
     (check_perplexity, batch_means, "mean of batch means"),
     (check_perplexity, row_means, "mean of row means"),

@@ -55,6 +55,7 @@ LABORATORY = {
     },
     "scale_up": {"curves": {"width": {"sizes": [64, 512], "exponent": number(1.9, "")}}},
     "look_inside": {"table": "| What is changed |\n|---|\n| hide: &lt;IMG> |"},
+    "text": {"bits_per_byte": {"xz": number(1.8, "bits per byte")}},
 }
 TABLE = "| 指标 | Model |||n|\n|---|---|--:|--:|--:|\n" + "| 准确率 | **ours** | 1% | ? | 7 |\n" * 8
 

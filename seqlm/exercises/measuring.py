@@ -48,6 +48,24 @@ def check_perplexity(rng: Rng) -> Cases:
         yield (batches,), np.exp(mean), wrong
 
 
+@exercise("All nats, in bits, over all bytes.")
+def check_bits_per_byte(rng: Rng) -> Cases:
+    """`function(nll, pieces)`, (N,) and N bytes objects: all nats, in bits, over all bytes."""
+    for text in ("def naïve ( ) :", "“é” is two bytes"):
+        pieces = [piece.encode() for piece in text.split()]
+        bits = rng.uniform(2, 8, len(pieces))
+        lengths, nll = np.array([len(piece) for piece in pieces]), bits * np.log(2)
+        ratios = bits / lengths
+        wrong = {
+            "Those are nats; a nat is 1 / ln 2 bits.": nll.sum() / lengths.sum(),
+            "A bit is ln 2 nats: divide by ln 2.": nll.sum() * np.log(2) / lengths.sum(),
+            "That is per token; divide by the bytes of all tokens.": bits.mean(),
+            "That is a mean of ratios: add up all bits and all bytes first.": ratios.mean(),
+            "That counts characters; é has two bytes.": bits.sum() / len("".join(text.split())),
+        }
+        yield (nll, pieces), bits.sum() / lengths.sum(), wrong
+
+
 @exercise("The correct evaluation passes; padding, batch means and row means are caught.")
 def check_wrong_evaluations(rng: Rng) -> Cases:
     """`function(evaluate)` returns whether `evaluate(batches)` is the mean over counted tokens."""
