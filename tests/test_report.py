@@ -151,7 +151,7 @@ def test_what_was_not_measured_is_named_and_a_poor_model_not_praised(least):
     assert "does not beat the best baseline" in text and "The model beats" not in text
     assert "numbers mean nothing" in text
     assert "Not measured here: 01_explore_data.ipynb, 02_build_tokenizer.ipynb, 03_gpt" in text
-    assert text.count("Not measured: run `make laboratory`") == 5
+    assert text.count("Not measured: run `make laboratory`") == 6
 
 
 def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):
@@ -171,7 +171,7 @@ def test_the_page_opens_offline_and_is_readable_by_screen_readers(whole):
     assert all(image["src"].startswith("data:image/png;base64,iVBOR") for image in pictures)
     assert {cell.get("scope") for cell in tags.all("th")} == {"col"}
     regions = [division for division in tags.all("div") if division.get("role") == "region"]
-    assert len(regions) == len(tags.all("table")) == 9
+    assert len(regions) == len(tags.all("table")) == 10
     assert all(region["aria-label"] and region["tabindex"] == "0" for region in regions)
     assert "ws.show_saved" not in page, "code is left out"
 
