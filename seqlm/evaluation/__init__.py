@@ -9,7 +9,7 @@ top-k accuracy     tokens of rank < k / M        share           images  BCa    
 accuracy, recall   right / N                     share           images  Wilson    proportion
 macro F1           2PR/(P + R), mean of classes  F1              images  BCa       macro_f1
 class NLL          -1/N sum of ln p(true class)  nats per image  images  BCa       class_nll
-calibration error  sum n_b/N |right_b - sure_b|  share           images  basic     calibration_error
+calibration error  sum n_b/N*|right_b - sure_b|  share           images  basic     calibration_error
 reliability        right_b = right in bin / n_b  share           in bin  Wilson    reliability
 BLEU               BP exp(mean ln P_1..4)        BLEU            rows    BCa       bleu
 ROUGE-1, -2, -L    2PR/(P + R), mean over rows   F1              rows    BCa       rouge

@@ -95,7 +95,7 @@ def class_nll(probabilities: np.ndarray, labels: np.ndarray) -> Estimate:
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> Estimate:
     """Expected calibration error: how far confidence and accuracy of the top guess differ.
 
-    sum over bins of n_b / N * |accuracy_b - mean confidence_b|, the bins of equal width.
+    sum over bins of n_b/N*|accuracy_b - mean confidence_b|, the bins of equal width.
     `probabilities` (N, C), `labels` (N,). Source: C. Guo et al., On Calibration of Modern Neural
     Networks, ICML 2017.
 

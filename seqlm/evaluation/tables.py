@@ -24,7 +24,7 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence], align: str =
 
 
 def escape_markdown(text: str) -> str:
-    """`text` so that Markdown shows it as it is (in a table, `markdown_table` escapes the |)."""
+    """`text` so that Markdown shows it as it is (in a table, `markdown_table` escapes the `|`)."""
     return re.sub(r"([\\`*_\[\]<>&~$])", r"\\\1", printable(text))
 
 

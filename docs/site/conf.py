@@ -1,0 +1,38 @@
+"""How Sphinx builds the pages that build.py has gathered; no page loads anything from outside."""
+
+project = "seqlm"
+author = "seqlm contributors"
+project_copyright = author
+
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
+root_doc = "index"
+html_theme = "furo"
+html_title = "seqlm"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_js_files = [("site.js", {"defer": "defer"})]
+html_copy_source = False  # a notebook's pictures are in its page already
+pygments_style = "a11y-high-contrast-light"
+pygments_dark_style = "a11y-high-contrast-dark"
+
+# Notebooks are read as the report left them. Their outputs are pictures, tables and text; for
+# widgets, which there are none of, myst-nb would load scripts from a public host.
+nb_execution_mode = "off"
+nb_ipywidgets_js = {}
+nb_render_markdown_format = "gfm"
+
+myst_enable_extensions = ["html_image"]
+myst_heading_anchors = 3
+default_role = "code"  # docstrings write `name` for code
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+
+
+def set_language(app, pagename, templatename, context, doctree) -> None:
+    """Screen readers and fonts need to know which pages are Chinese."""
+    if pagename.endswith("zh-CN"):
+        context["language"] = "zh-CN"
+
+
+def setup(app) -> None:
+    app.connect("html-page-context", set_language)
