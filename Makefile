@@ -9,6 +9,7 @@ PROFILE ?= laptop
 CONSTRAINTS = constraints.txt
 VENV = .venv
 STAMP = $(VENV)/.installed
+SITE_STAMP = $(VENV)/.site-installed
 BIN = $(VENV)/bin
 
 # The first of these that starts, is 3.11 or newer, and can make a virtual environment.
@@ -24,7 +25,8 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory chinese bench bench-user test test-fast test-avx2 torture lint lab app page clean
+.PHONY: help install report laboratory chinese bench bench-user test test-fast test-avx2 torture lint lab app page site \
+	clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
@@ -81,6 +83,9 @@ page: $(STAMP) ## write the trained model as one HTML file that can be mailed (P
 	$(BIN)/seqlm export --format html --precision int8 --model_path outputs/$(PROFILE)/best_model \
 		--data_path data/$(PROFILE)/sequences.jsonl --output_file outputs/$(PROFILE)/page.html
 
+site: $(SITE_STAMP) ## build a website of the executed notebooks and all pages in build/site (PROFILE=…)
+	$(BIN)/python docs/site/build.py --profile $(PROFILE)
+
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data
 	rm -rf $(VENV) outputs build notebooks/zh-CN seqlm.egg-info .pytest_cache .ruff_cache
 	rm -rf $(addprefix data/,$(filter-out sample mnist,$(PROFILES)))
@@ -96,3 +101,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	$(BIN)/python -c '' 2>/dev/null || "$$python" -m venv --clear $(VENV)
 	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[test,serve,export,finetune,app]"
 	@touch $(STAMP)
+
+# What only `make site` needs, so that no other target waits for it.
+$(SITE_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --disable-pip-version-check -c $(CONSTRAINTS) -e ".[site]"
+	@touch $(SITE_STAMP)

@@ -63,7 +63,9 @@ def gather(root: Path, profile: str, repository: str = "") -> tuple[dict, list[s
     pages |= reference(root, pages["seqlm/README.md"])
     pages["index.md"] = first_page(pages["index.md"], ws, notebooks, repository)
     for name, page in pages.items():
-        pages[name] = edited(page, lambda text, at=name: with_links(text, at, pages, root, repository))
+        pages[name] = edited(
+            page, lambda text, at=name: with_links(text, at, pages, root, repository)
+        )
     return pages, [f"{name}: {remark}" for name, remark in remarks.items() if remark]
 
 

@@ -8,10 +8,12 @@ extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ex
 root_doc = "index"
 html_theme = "furo"
 html_title = "seqlm"
+templates_path = ["templates"]
 html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_js_files = [("site.js", {"defer": "defer"})]
 html_copy_source = False  # a notebook's pictures are in its page already
+html_show_search_summary = False  # it would fetch each page that it names: impossible from the disk
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
@@ -28,11 +30,15 @@ autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 
 
-def set_language(app, pagename, templatename, context, doctree) -> None:
-    """Screen readers and fonts need to know which pages are Chinese."""
+def for_screen_readers(app, pagename, templatename, context, doctree) -> None:
+    """Which pages are Chinese; and of which level the headings of the navigation are."""
     if pagename.endswith("zh-CN"):
         context["language"] = "zh-CN"
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
 
 
 def setup(app) -> None:
-    app.connect("html-page-context", set_language)
+    app.connect("html-page-context", for_screen_readers, priority=900)  # after the theme's own

@@ -8,3 +8,7 @@ function makeReachable() {
 
 makeReachable();
 addEventListener("resize", makeReachable);
+
+// Both columns beside the text are landmarks: a screen reader asks for their names.
+document.querySelector(".sidebar-drawer")?.setAttribute("aria-label", "All pages");
+document.querySelector(".toc-drawer")?.setAttribute("aria-label", "On this page");
