@@ -61,7 +61,7 @@ def gather(root: Path, profile: str, repository: str = "") -> tuple[dict, list[s
             " first"
         )
     pages |= reference(root, pages["seqlm/README.md"])
-    pages["index.md"] = first_page(pages["index.md"], ws, notebooks, repository)
+    pages["index.md"] = first_page(pages["index.md"], ws, notebooks)
     for name, page in pages.items():
         pages[name] = edited(
             page, lambda text, at=name: with_links(text, at, pages, root, repository)
@@ -82,15 +82,15 @@ def executed(ws: Workspace, notebook: Notebook) -> tuple[nbformat.NotebookNode, 
         source.cells.insert(1, nbformat.v4.new_markdown_cell(note))
         return source, NOT_RUN
     page = nbformat.read(path, as_version=4)
-    page.cells = [c for c in page.cells if "injected-parameters" not in c.metadata.get("tags", [])]
-    changed = [c.source for c in page.cells] != [c.source for c in source.cells]
-    for output in (o for cell in page.cells for o in cell.get("outputs", [])):
-        if "text/html" in output.get("data", {}):  # the same figure, for a page beside its file
-            output.data.pop("text/markdown", None)
-    if notebook.part == "report":  # it is read for its results
-        for cell in page.cells:
+    ours = [c for c in page.cells if "injected-parameters" not in c.metadata.get("tags", [])]
+    for cell in page.cells:
+        if notebook.part == "report":  # it is read for its results
             cell.metadata.tags = [*cell.metadata.get("tags", []), "remove-input"]
-    return page, CHANGED if changed else ""
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):  # Markdown has the same figure, as a file
+                output.data.pop("text/markdown", None)
+    same = [cell.source for cell in ours] == [cell.source for cell in source.cells]
+    return page, "" if same else CHANGED
 
 
 def reference(root: Path, package_map: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ def automodule(name: str) -> str:
     return f"\n```{{eval-rst}}\n.. automodule:: {name}\n   :members:\n```\n"
 
 
-def first_page(readme: str, ws: Workspace, notebooks: dict[str, Notebook], repository: str) -> str:
+def first_page(readme: str, ws: Workspace, notebooks: dict[str, Notebook]) -> str:
     """README, what the site adds to it, and the contents of the site."""
     parts = {"course": [], "laboratory": []}
     for name, notebook in notebooks.items():
@@ -125,15 +125,9 @@ def first_page(readme: str, ws: Workspace, notebooks: dict[str, Notebook], repos
             '<a href="page.html">Open the trained model</a>: one HTML file that draws and reads'
             " digits, and that you can save and mail."
         )
-    if repository:
-        note.append(f"[Run the course in Colab](https://{_colab(repository)}), in a browser.")
     opening, heading, rest = readme.partition("\n## ")
     text = f"{opening}\n\n```{{admonition}} On this site\n{' '.join(note)}\n```\n{heading}{rest}"
     return text + contents.substitute({part: "\n".join(names) for part, names in parts.items()})
-
-
-def _colab(repository: str) -> str:
-    return f"colab.research.google.com/github/{repository}/blob/main/{COLAB}"
 
 
 def page_of_the_model(ws: Workspace) -> Path:
@@ -154,17 +148,21 @@ def edited(page, change: Callable[[str], str]):
 
 def with_links(text: str, page: str, pages: dict, root: Path, repository: str) -> str:
     """`text` of the page at `page`, each link leading to where its target is on the site."""
-    lies_at = {new: old for old, new in MOVED.items() if old != "figures/report.md"}.get(page, page)
 
     def link(match: re.Match) -> str:
         words, target, anchor = match[1], match[2], match[3] or ""
         if not target or re.match(r"\w+:", target):
             return match[0]
-        path = posixpath.normpath(posixpath.join(posixpath.dirname(lies_at), target))
+        path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
         path = MOVED.get(path, path)
+        if path == COLAB and repository:
+            address = f"https://colab.research.google.com/github/{repository}/blob/main/{COLAB}"
+            return f"[{words}]({address})"
+        there = posixpath.relpath(path, posixpath.dirname(page) or ".")
         if path in pages:
-            there = posixpath.relpath(path, posixpath.dirname(page) or ".")
             return f"[{words}]({there}{anchor})"
+        if path == COLAB:
+            return f"[{words}](path:{there})"
         if path.startswith("seqlm/") and path.endswith(".py"):
             module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
             return f"[{words}](#{module})"
@@ -176,9 +174,9 @@ def with_links(text: str, page: str, pages: dict, root: Path, repository: str) -
     return LINK.sub(link, text)
 
 
-def pictures(pages: dict, root: Path) -> dict[str, Path]:
-    """Where on the site a picture must lie -> its file in the project."""
-    files = {}
+def other_files(pages: dict, root: Path) -> dict[str, Path]:
+    """Pictures, and the notebook for Colab: where on the site each must lie -> its file."""
+    files = {COLAB: root / COLAB}
     for name, page in pages.items():
         texts = [page] if isinstance(page, str) else [c.source for c in page.cells]
         for names in PICTURE.findall("\n".join(texts)):
@@ -199,7 +197,7 @@ def build(root: Path, profile: str, repository: str = "") -> Path:
     for name, page in pages.items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         write_text(source / name, page if isinstance(page, str) else nbformat.writes(page))
-    for name, file in pictures(pages, root).items():
+    for name, file in other_files(pages, root).items():
         (source / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(file, source / name)
     from sphinx.cmd.build import main as sphinx

@@ -6,6 +6,7 @@ project_copyright = author
 
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.viewcode"]
 root_doc = "index"
+exclude_patterns = ["docs/colab.ipynb"]  # a file to take along, no page
 html_theme = "furo"
 html_title = "seqlm"
 templates_path = ["templates"]
