@@ -1,0 +1,39 @@
+"""A project whose first notebook alone was run, and the program that builds its website."""
+
+import importlib.util
+from pathlib import Path
+from types import ModuleType
+
+import nbformat
+
+ROOT = Path(__file__).parents[1]
+FIRST = "01_explore_data.ipynb"
+READ = ("README.md", "README.zh-CN.md", "Makefile", "bench", "data", "docs", "figures", "notebooks",
+        "seqlm", "tests")  # fmt: skip
+
+
+def load_build() -> ModuleType:
+    """docs/site/build.py, which is no part of a package."""
+    spec = importlib.util.spec_from_file_location("build_site", ROOT / "docs/site/build.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def site_tree(folder: Path) -> Path:
+    """In `folder`: links to what the website is built from, and FIRST as a report leaves it."""
+    for name in READ:
+        (folder / name).symlink_to(ROOT / name)
+    notebook = nbformat.read(ROOT / "notebooks" / FIRST, as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    code[1].outputs = [nbformat.v4.new_output("stream", text="one line\n" + "<Z_017> " * 100)]
+    dot = "R0lGODdhAQABAIAAAP8AAAAAACwAAAAAAQABAAACAkQBADs="
+    figure = f'<img alt="A red dot" src="data:image/gif;base64,{dot}">'
+    shown = {"text/html": figure, "text/markdown": "![A red dot](figures/dot.png)"}
+    code[2].outputs = [nbformat.v4.new_output("display_data", data=shown)]
+    table = {"text/markdown": "| model | NLL |\n|---|--:|\n| **GPT** | 2.88 |\n"}
+    code[3].outputs = [nbformat.v4.new_output("display_data", data=table)]
+    executed = folder / "outputs/smoke/notebooks" / FIRST
+    executed.parent.mkdir(parents=True)
+    nbformat.write(notebook, executed)
+    return folder
