@@ -68,8 +68,7 @@ def test_the_search_and_the_models_page_work_from_the_disk(opened, site) -> None
 
 
 @pytest.mark.skipif(not AXE.is_file(), reason="axe-core is not installed; see package.json")
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize(("scheme", "width"), [("light", "wide"), ("dark", "narrow")])
 def test_axe_finds_nothing_serious(opened, site, scheme, width) -> None:
     view = {"viewport": {"width": WIDTHS[width], "height": 800}, "color_scheme": scheme}
     with opened((site / "index.html").as_uri(), offline=True, **view) as seen:
