@@ -27,6 +27,7 @@ nb_render_markdown_format = "gfm"
 myst_enable_extensions = ["html_image"]
 myst_heading_anchors = 3
 default_role = "code"  # docstrings write `name` for code
+napoleon_use_ivar = True  # fields of dataclasses as one list
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"
 
