@@ -8,8 +8,8 @@ import nbformat
 
 ROOT = Path(__file__).parents[1]
 FIRST = "01_explore_data.ipynb"
-READ = ("README.md", "README.zh-CN.md", "Makefile", "bench", "data", "docs", "figures", "notebooks",
-        "seqlm", "tests")  # fmt: skip
+READ = ("README.md", "README.zh-CN.md", "Makefile", "bench", "data", "docs", "figures", "models",
+        "notebooks", "seqlm", "tests")  # fmt: skip
 
 
 def load_build() -> ModuleType:

@@ -32,7 +32,8 @@ def test_every_notebook_and_page_is_in_the_contents_once(tree: Path) -> None:
     pages, _ = site.gather(tree, "smoke")
     blocks = re.findall(r"```\{toctree\}\n(.*?)```", pages["index.md"], re.DOTALL)
     lines = [line for block in blocks for line in block.splitlines() if not line.startswith(":")]
-    listed = [re.sub(r"\.(md|ipynb)$", "", line) for line in lines if line]
+    names = [re.sub(r".*<(.*)>", r"\1", line) for line in lines if line]  # title <name>, or name
+    listed = [re.sub(r"\.(md|ipynb)$", "", name) for name in names]
     assert len(listed) == len(set(listed))
     assert set(listed) | {"index"} == {re.sub(r"\.(md|ipynb)$", "", name) for name in pages}
     named = {path.relative_to(ROOT).with_suffix("").as_posix() for path in ROOT.glob("docs/*.md")}

@@ -34,6 +34,7 @@ PAGES = (
 MOVED = {"README.md": "index.md", "figures/report.md": "notebooks/report.ipynb"}
 COLAB = "docs/colab.ipynb"
 
+FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s#]*)(#[^)\s]*)?\)")
 PICTURE = re.compile(r"!\[[^\]]*\]\(([^)\s]+)\)|<(?:img|source)[^>]* src(?:set)?=\"([^\"]+)\"")
@@ -46,8 +47,10 @@ def gather(root: Path, profile: str, repository: str = "") -> tuple[dict, list[s
     text. Raises DataError when no notebook of the profile has been executed.
     """
     ws = Workspace(profile, root)
-    docs = (path.relative_to(root).as_posix() for path in sorted(root.glob("docs/*.md")))
-    pages = {MOVED.get(name, name): read_text(root / name) for name in [*PAGES, *docs]}
+    found = [*sorted(root.glob("docs/*.md")), *sorted(root.glob("models/*/README.md"))]
+    names = [*PAGES, *(path.relative_to(root).as_posix() for path in found)]
+    # A model card begins with lines for the Hub, which are no text.
+    pages = {MOVED.get(n, n): FRONT_MATTER.sub("", read_text(root / n)) for n in names}
     notebooks = {
         notebook.path.relative_to(root).as_posix(): notebook
         for notebook in read_notebooks(root / "notebooks").values()
