@@ -59,7 +59,11 @@ MARKS = {"report": r"(?m)^\w+: (?:running|done)"}
 STEPS = r"(?m)^step [\d,]+ · val|^measuring"
 # The report's laptop profile, which publishes figures and fills in READMEs, on little data.
 NOTEBOOKS = {"explore_data", "build_tokenizer", "train_causal_lm", "evaluate", "report"}
-TIMED_FIGURES = {"training_process.png"}  # an axis is in seconds
+# An axis is in seconds, or a line says how long training took.
+TIMED_FIGURES = {
+    f"{name}.png"
+    for name in ("training_process", "performance_summary", "performance_summary_slide")
+}
 OURS = {"README.md", "README.zh-CN.md"}
 THEIRS = ("figures/mine.png", "outputs/laptop/figures/a.png", "outputs/laptop/metrics/a.txt")
 

@@ -221,7 +221,10 @@ def _run(ws: Workspace, notebook: Notebook, parameters: dict, current: str) -> f
 def _remove_paths(executed: Path) -> None:
     """Executed notebooks are shown to others, who need not know where they were run."""
     if executed.is_file():
-        notebook = nbformat.read(executed, as_version=4)
+        try:
+            notebook = nbformat.read(executed, as_version=4)
+        except nbformat.reader.NotJSONError:  # cut off, by a full disk: that error says more
+            return
         for name in ("input_path", "output_path"):
             notebook.metadata.get("papermill", {}).pop(name, None)
         write_text(executed, nbformat.writes(notebook))

@@ -1,7 +1,9 @@
 """The pipeline's own rules: what is refused before anything runs, and what counts as changed."""
 
 import ast
+import errno
 import importlib
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -147,6 +149,16 @@ def test_one_report_at_a_time_and_it_sweeps_what_a_killed_one_left(tmp_path, mon
     assert not litter.exists()
     with locked(ws.outputs):  # as a notebook that trains does
         pipeline.run_pipeline(ws, log=lambda line: None)
+
+
+def test_a_notebook_that_a_full_disk_cut_off_does_not_hide_that(tmp_path, monkeypatch):
+    def fill(source, executed, *_, **__):
+        write_text(Path(executed), '{"cells": [')
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(pipeline.papermill, "execute_notebook", fill)
+    with pytest.raises(OSError, match="No space left"):
+        pipeline.run_pipeline(Workspace("smoke", tmp_path), log=lambda line: None)
 
 
 def test_a_fingerprint_changes_with_cells_parameters_inputs_and_code(tmp_path, monkeypatch):
