@@ -25,8 +25,7 @@ NOTEBOOKS = $(wildcard notebooks/*.ipynb notebooks/laboratory/*.ipynb)
 PROFILES = $(basename $(notdir $(wildcard notebooks/profiles/*.yaml)))
 
 .DEFAULT_GOAL := help
-.PHONY: help install report laboratory chinese bench bench-user test test-fast test-avx2 torture lint lab app page site \
-	clean
+.PHONY: help install report laboratory chinese bench bench-user test test-fast test-avx2 torture lint lab app page site clean
 
 help: ## list these targets
 	@echo "seqlm: a small GPT-2 that classifies and generates handwritten digits."
