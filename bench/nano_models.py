@@ -207,7 +207,8 @@ def publish(folder: Path, metrics: Mapping, corpus: Corpus, pictures: Pictures) 
             original = np.array([row.meta["copy"] == 0 for row in rows])
             learned = np.unique(rows.column("codes")[original])
             images, labels = pictures.of("test")
-            some = np.concatenate([np.flatnonzero(labels == k)[:N_SHOWN] for k in range(10)])
+            of_each = [np.flatnonzero(labels == k)[:N_SHOWN] for k in range(10)]
+            some = np.stack(of_each, axis=1).ravel()  # 0, 1, 2 … 9, and again
             split = np.full(len(some), "test")
             shown = {"images": images[some], "labels": labels[some], "split": split}
             np.savez_compressed(aside / IMAGES, **shown)
