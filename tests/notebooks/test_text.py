@@ -94,7 +94,8 @@ def test_rows_hold_every_page_whole_and_seqlm_reads_them(tmp_path):
     names = by_hand(text, vocab_size=40)
     names |= {"split": split, "texts": texts, "folder": tmp_path / "new", "n_positions": 20,
               "IMG": IMG, "IMG_END": IMG_END, "EOS": EOS, "write_json": write_json}  # fmt: skip
-    cells_of("text", ["text-16"], **names)
+    names |= {"copies": 2, "skipped": 0.3, "seed": SEED}
+    names = cells_of("text", ["text-16", "text-cut", "text-copy"], **names)
     joined = {name: "" for name in texts}
     for line in (tmp_path / "new" / "rows.jsonl").read_text("utf-8").splitlines():
         row = json.loads(line)
@@ -102,11 +103,17 @@ def test_rows_hold_every_page_whole_and_seqlm_reads_them(tmp_path):
         assert (first, end, stop) == (IMG, IMG_END, EOS) and 0 < len(pieces) <= 17
         assert row["meta"]["source_id"] in split[row["meta"]["split"]]
         joined[row["meta"]["source_id"]] += "".join(pieces)
-    assert joined == {name: names["signs"](page) for name, page in texts.items()}
+    spelled = {name: names["signs"](page) for name, page in texts.items()}
+    assert joined == {name: sign * (3 if "train" in name else 1) for name, sign in spelled.items()}
     files = DataFiles(tmp_path / "new" / "rows.jsonl", tmp_path / "new" / "vocab.json")
     corpus = load_corpus(files)
     assert len(corpus.vocab) == 40 and corpus.longest == 20
     assert len(set(corpus.sources("test"))) == 4
+    train = corpus.rows("train")
+    own = {tuple(row) for row in train[: names["plain"]]}
+    copied = [row for row in train[names["plain"] :] if tuple(row) not in own]
+    assert len(copied) > 0.8 * (len(train) - names["plain"]) > 0, "a copy is cut in another way"
+    assert all(len(row) == 20 for row in train[:3]), "the plain rows are full"
 
 
 def test_a_compressor_that_saves_nothing_needs_eight_bits_per_byte():
