@@ -84,7 +84,8 @@ def test_by_hand_and_by_the_library_agree_on_any_text(seed):
         assert spelled == names["signs"](page) and len(spelled) == len(page.encode())
 
 
-def test_rows_hold_every_page_whole_and_seqlm_reads_them(tmp_path):
+@pytest.mark.parametrize("skipped", [0.0, 0.3])
+def test_rows_hold_every_page_whole_and_seqlm_reads_them(tmp_path, skipped):
     rng = np.random.default_rng(SEED)
     text = {part: random_pages(rng, 4) for part in ("train", "val", "test")}
     split = {part: [f"{part} {k}" for k in range(4)] for part in text}
@@ -94,7 +95,7 @@ def test_rows_hold_every_page_whole_and_seqlm_reads_them(tmp_path):
     names = by_hand(text, vocab_size=40)
     names |= {"split": split, "texts": texts, "folder": tmp_path / "new", "n_positions": 20,
               "IMG": IMG, "IMG_END": IMG_END, "EOS": EOS, "write_json": write_json}  # fmt: skip
-    names |= {"copies": 2, "skipped": 0.3, "seed": SEED}
+    names |= {"copies": 2, "skipped": skipped, "seed": SEED}
     names = cells_of("text", ["text-16", "text-cut", "text-copy"], **names)
     joined = {name: "" for name in texts}
     for line in (tmp_path / "new" / "rows.jsonl").read_text("utf-8").splitlines():
@@ -109,11 +110,25 @@ def test_rows_hold_every_page_whole_and_seqlm_reads_them(tmp_path):
     corpus = load_corpus(files)
     assert len(corpus.vocab) == 40 and corpus.longest == 20
     assert len(set(corpus.sources("test"))) == 4
-    train = corpus.rows("train")
-    own = {tuple(row) for row in train[: names["plain"]]}
-    copied = [row for row in train[names["plain"] :] if tuple(row) not in own]
-    assert len(copied) > 0.8 * (len(train) - names["plain"]) > 0, "a copy is cut in another way"
-    assert all(len(row) == 20 for row in train[:3]), "the plain rows are full"
+    train = [tuple(row) for row in corpus.rows("train")]
+    own, copied = train[: names["plain"]], train[names["plain"] :]
+    assert len(set(copied) - set(own)) > 0.8 * len(copied) > 0, "copies begin elsewhere"
+    lengths = [sum(len(row) - 3 for row in part) for part in (2 * own, copied)]
+    assert lengths[1] > 1.1 * lengths[0] if skipped else lengths[1] == lengths[0]
+
+
+def test_a_copy_skips_merges_and_still_spells_the_word():
+    rng = np.random.default_rng(SEED)
+    text = {"train": random_pages(rng), "test": random_pages(rng)}
+    names = by_hand(text, vocab_size=60) | {"seed": SEED}
+    word = max(names["words_of"](text["test"][0]), key=len)
+    cuts = {}
+    for skipped in (0.0, 0.5, 1.0):
+        cut = cells_of("text", ["text-cut"], **names | {"skipped": skipped})["cut_differently"]
+        cuts[skipped] = [cut(word) for _ in range(20)]
+        assert {"".join(pieces) for pieces in cuts[skipped]} == {names["signs"](word)}
+    assert set(cuts[0.0]) == {names["tokens_of_word"](word)}
+    assert set(cuts[1.0]) == {tuple(names["signs"](word))} and len(set(cuts[0.5])) > 5
 
 
 def test_a_compressor_that_saves_nothing_needs_eight_bits_per_byte():
