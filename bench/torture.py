@@ -182,6 +182,7 @@ class Forked:
 
 def run_forked(words: list[str], log: Path) -> None:
     """The command line, with its output in `log`."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's & ignores it
     sys.stdout = sys.stderr = log.open("w", buffering=1)
     from seqlm.__main__ import main
 
@@ -575,6 +576,7 @@ def main() -> int:
     parser.add_argument("--only", nargs="+", choices=STOPS, default=[*STOPS])
     parser.add_argument("--write", action="store_true", help=f"put the table into {PAGE.name}")
     options = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # as in run_forked; inherited
     stops = {name: max(1, round(STOPS[name] * options.share)) for name in options.only}
     print(f"{sum(stops.values())} stops: {stops}", flush=True)
     began = time.monotonic()
