@@ -37,7 +37,7 @@ install: $(STAMP) ## make .venv with all that the project needs
 report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke|laptop|mnist|original|gpu)
 	$(BIN)/seqlm report --profile $(PROFILE)
 
-laboratory: $(STAMP) ## the same and the long experiments (about 18 minutes more)
+laboratory: $(STAMP) ## the same and the long experiments (about 23 minutes more)
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
 chinese: $(STAMP) ## write the notebooks in Chinese to notebooks/zh-CN
