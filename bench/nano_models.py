@@ -39,7 +39,7 @@ from seqlm.data.build import (
 from seqlm.data.codebook import PatchCodebook, psnr
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.errors import SeqlmError
-from seqlm.evaluation.estimates import Estimate, proportion
+from seqlm.evaluation.estimates import as_estimate, proportion
 from seqlm.evaluation.scores import class_probabilities
 from seqlm.evaluation.tables import markdown_table
 from seqlm.lab.image_quality import real_vs_generated_auc, train_digit_classifier
@@ -251,7 +251,7 @@ def images_table(metrics: Mapping) -> str:
         ("real-vs-generated AUC, default settings", drawn["default"]["auc"]),
         ("real-vs-generated AUC, temperature 1", drawn["plain"]["auc"]),
     ]
-    estimates = [(words, Estimate(**numbers)) for words, numbers in lines]
+    estimates = [(words, as_estimate(numbers)) for words, numbers in lines]
     cells = [(words, e.format_value(), e.format_interval(), f"{e.n:,}") for words, e in estimates]
     return markdown_table(("On test images", "Value", "95 % interval", "n"), cells, "lrrr")
 

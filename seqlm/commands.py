@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from seqlm import config
-from seqlm.errors import ConfigError, printable
+from seqlm.errors import ConfigError, needs_extra, printable
 
 BEST_MODEL = Path("outputs/best_model")
 
@@ -245,13 +245,8 @@ def export(
 
 def serve(settings: config.ServeConfig) -> None:
     """Serve a trained model over HTTP, to many clients at once."""
-    try:
+    with needs_extra("serve"):
         from seqlm.deploy.server import serve_model
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"serving needs the package {error.name}, which is not installed; install seqlm with "
-            'its extra: pip install -e ".[serve]"'
-        ) from error
     serve_model(settings)
 
 

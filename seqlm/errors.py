@@ -42,6 +42,18 @@ def printable(text: object) -> str:
 
 
 @contextmanager
+def needs_extra(extra: str) -> Iterator[None]:
+    """Imports of what only this extra of seqlm installs; ConfigError names what is missing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"the package {error.name} is not installed; install seqlm with its extra: "
+            f'pip install -e ".[{extra}]"'
+        ) from error
+
+
+@contextmanager
 def error_prefix(prefix: object) -> Iterator[None]:
     """Put `prefix` before the message of a DataError that does not start with it."""
     try:

@@ -14,15 +14,12 @@ from jupyter_client.kernelspec import KernelSpecManager
 from seqlm import utils
 from seqlm.atomic import atomic_path
 from seqlm.config import PROFILES, DataConfig
-from seqlm.data.build import CODEBOOK, build_dataset, is_built
-from seqlm.data.codebook import PatchCodebook
 from seqlm.errors import ConfigError, DataError
 from seqlm.evaluation.tables import escape_markdown
 from seqlm.plots.style import DPI, as_png
 
 # Trained models that come with a checkout, of 8x8 and of 28x28 pixels: the profile "nano".
 NANO8, NANO28 = (utils.PACKAGE.parent / "models" / name for name in ("nano8", "nano28"))
-TRAINING = {"explore_data", "build_tokenizer", "train_causal_lm"}  # what that profile needs not run
 KERNEL = "python3"  # the name of the kernel that runs the notebooks
 PARTS = ("course", "laboratory", "report")  # in the order they run
 
@@ -173,14 +170,20 @@ class Workspace:
 
         With the profile nano nothing was trained, and its model's data are built when not there.
         """
-        needs = read_notebooks()[name].needs
+        notebooks = read_notebooks()
+        needs = notebooks[name].needs
         if self.profile == "nano":
             self._build_nano_data()
-            needs = [needed for needed in needs if needed not in TRAINING]
+            training = {"train_causal_lm", *notebooks["train_causal_lm"].needs}
+            needs = [needed for needed in needs if needed not in training]
         self.check_ran(*needs)
 
     def _build_nano_data(self) -> None:
         """The digits of scikit-learn, in the codes of the model that was trained on them."""
+        # Here, since it loads scikit-learn, which no other profile needs at this point.
+        from seqlm.data.build import CODEBOOK, build_dataset, is_built
+        from seqlm.data.codebook import PatchCodebook
+
         config = DataConfig(**utils.read_json(NANO8 / "metrics.json")["data"])
         book = PatchCodebook.load(NANO8 / CODEBOOK)
         if not is_built(config, self.data, book=book):

@@ -7,7 +7,7 @@ torch's own exporter traces the graph, for any batch, length, and length of a ke
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.util import find_spec
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -22,14 +22,13 @@ from seqlm.data.tokenizer import load_tokenizer, save_tokenizer
 from seqlm.data.tokens import KIND_CODE, read_vocab
 from seqlm.deploy.onnx_model import (
     GRAPH,
-    INSTALL,
     OnnxModel,
     check_graph,
     load_onnx,
     quantise,
     write_graph,
 )
-from seqlm.errors import DataError, SeqlmError
+from seqlm.errors import DataError, SeqlmError, needs_extra
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
@@ -98,15 +97,15 @@ def export_model(
     its val rows is measured and stands in the card. `output_dir` appears whole or not at all, and
     replaces an earlier export, or with `overwrite` whatever is there.
 
-    Raises ConfigError for settings that cannot work, DataError when `directory` holds no model of
-    ours, and SeqlmError when a package is missing or the graph does not answer as torch does.
+    Raises ConfigError for settings that cannot work and a missing package, DataError when
+    `directory` holds no model of ours, SeqlmError when the graph does not answer as torch does.
     """
     directory, output_dir = Path(directory), Path(output_dir)
     cache = cache and not is_classifier(directory)
     check_output(output_dir.parent, [output_dir.name], overwrite, directory)
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        if find_spec(package) is None:
-            raise SeqlmError(f"{package} is not installed; get it with: {INSTALL}")
+    with needs_extra("export"):
+        for package in ("onnx", "onnxruntime", "onnxscript"):
+            import_module(package)
     tokenizer = load_tokenizer(directory)
     # The attention that is written out step by step can be traced.
     model = load_model(directory).float().cpu().eval()

@@ -15,13 +15,12 @@ import numpy as np
 import torch
 from transformers import DynamicCache, GPT2Config, PreTrainedModel
 
-from seqlm.errors import DataError, SeqlmError
+from seqlm.errors import DataError, SeqlmError, needs_extra
 from seqlm.models.gpt2 import check_model_directory, error_text, is_classifier
 
 GRAPH = "model.onnx"
 INPUT, LOGITS = "input_ids", "logits"
 PAST, PRESENT = "past", "present"
-INSTALL = 'pip install -e ".[export]"'
 MAX_FILE = 2**30  # bytes of weights; a single ONNX file cannot hold 2 GB
 
 
@@ -105,14 +104,12 @@ class OnnxModel:
 def load_onnx(directory: Path) -> OnnxModel:
     """The model that `seqlm export` wrote, with as many threads as torch.
 
-    Raises DataError when `directory` holds no whole export, SeqlmError without onnxruntime.
+    Raises DataError when `directory` holds no whole export, ConfigError without onnxruntime.
     """
     graph = Path(directory) / GRAPH
     config = check_model_directory(directory, GRAPH, "`seqlm export`")
-    try:
+    with needs_extra("export"):
         import onnxruntime
-    except ImportError as error:
-        raise SeqlmError(f"onnxruntime is not installed; get it with: {INSTALL}") from error
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = torch.get_num_threads()
     settings.log_severity_level = 3  # errors; they come as exceptions, too

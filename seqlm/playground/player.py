@@ -66,8 +66,8 @@ class Player:
                 f"most {most}; train one with n_positions of {length} or more"
             )
         images, labels = np.zeros((0, *book.image_shape), np.float32), np.zeros(0, np.int64)
-        data = directory if (directory / IMAGES).is_file() else data
-        if data is not None and (data / IMAGES).is_file():
+        folders = [folder for folder in (directory, data) if folder is not None]
+        if data := next((folder for folder in folders if (folder / IMAGES).is_file()), None):
             images, labels = load_pictures(data).of("test")
             if images.shape[1:] != book.image_shape:
                 sizes = ("x".join(map(str, s)) for s in (images.shape[1:], book.image_shape))

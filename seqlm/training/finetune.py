@@ -8,7 +8,7 @@ from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokens import read_vocab
-from seqlm.errors import ConfigError, DataError, printable
+from seqlm.errors import ConfigError, DataError, needs_extra, printable
 from seqlm.evaluation.tables import code_span, escape_markdown
 from seqlm.models import resize
 from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
@@ -154,13 +154,8 @@ def train_from(
 
 
 def _add_lora(model, options: FinetuneConfig, seed: int):
-    try:
+    with needs_extra("finetune"):
         from seqlm.models.lora import add_lora
-    except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"lora_rank: LoRA needs the package {error.name}, which is not installed; install "
-            'seqlm with its extra: pip install -e ".[finetune]"'
-        ) from error
     known = check_model_directory(options.model_path).vocab_size
     return add_lora(model, options.lora_rank, options.lora_alpha, known, options.model_path, seed)
 

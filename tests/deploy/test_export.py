@@ -358,7 +358,7 @@ def test_a_classifier_that_knows_no_padding_is_refused(classifier, tmp_path):
 @pytest.mark.parametrize("missing", ["onnx", "onnxscript", "onnxruntime"])
 def test_a_missing_package_is_named_with_how_to_get_it(lm, tmp_path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)
-    with pytest.raises(SeqlmError, match=rf"{missing} is not installed; get it with: pip install"):
+    with pytest.raises(SeqlmError, match=rf"{missing} is not installed; .* pip install -e"):
         export_model(lm, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 
