@@ -674,7 +674,7 @@ def test_without_litserve_the_error_says_how_to_install_it(monkeypatch, capsys):
         monkeypatch.delitem(sys.modules, name, raising=False)
     monkeypatch.setitem(sys.modules, "litserve", None)
     assert main(["serve"]) == 2
-    assert re.search(r"needs the package litserve.*\[serve\]", capsys.readouterr().err)
+    assert re.search(r"the package litserve.*\[serve\]", capsys.readouterr().err)
 
 
 def gone(server: Server) -> bool:
