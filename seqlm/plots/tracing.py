@@ -43,7 +43,7 @@ def _draw_map(
         tiles.ax.text(
             x + (across + 0.5) * cell, y + (down + 0.5) * cell,
             f"{value:.{decimals if cell > 0.29 else 0}f}", ha="center", va="center",
-            color="white" if value > 0.8 * values.max() else style.INK,
+            color="white" if value > 0.7 * values.max() else style.INK,
             fontsize=np.clip(18 * cell, style.SMALL, 12),
         )  # fmt: skip
 
