@@ -318,6 +318,7 @@ def test_the_laboratory_is_run_when_it_is_asked_for_and_only_then(asked, monkeyp
     monkeypatch.setattr("seqlm.pipeline.run_pipeline", lambda ws, **named: options.update(named))
     monkeypatch.setattr("seqlm.report.export_report", lambda ws: [])
     assert main(["report", "--profile", "smoke", *asked]) == 0
+    assert options.pop("folder") is None
     assert options == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
 
 
