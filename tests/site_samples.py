@@ -13,8 +13,12 @@ READ = ("README.md", "README.zh-CN.md", "Makefile", "bench", "data", "docs", "fi
 
 
 def load_build() -> ModuleType:
-    """docs/site/build.py, which is no part of a package."""
-    spec = importlib.util.spec_from_file_location("build_site", ROOT / "docs/site/build.py")
+    return load_program("docs/site/build.py")
+
+
+def load_program(name: str) -> ModuleType:
+    """A program that is no part of a package."""
+    spec = importlib.util.spec_from_file_location(Path(name).stem, ROOT / name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
