@@ -85,7 +85,7 @@ page: $(STAMP) ## write the trained model as one HTML file that can be mailed (P
 	$(BIN)/seqlm export --format html --precision int8 --model_path outputs/$(PROFILE)/best_model \
 		--data_path data/$(PROFILE)/sequences.jsonl --output_file outputs/$(PROFILE)/page.html
 
-site: $(SITE_STAMP) ## build a website of the executed notebooks and all pages in build/site (PROFILE=…)
+site: $(SITE_STAMP) chinese ## build a website of the executed notebooks and all pages in build/site (PROFILE=…)
 	$(BIN)/python docs/site/build.py --profile $(PROFILE)
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data

@@ -53,8 +53,8 @@ def run_pipeline(
     """
     workspace.check_kernel()
     notebooks = workspace.read_notebooks(folder)
-    if missing := [n.path.name for k, n in workspace.read_notebooks().items() if k not in notebooks]:
-        raise ConfigError(f"{folder}: it lacks {', '.join(missing)}; `make chinese` writes them all")
+    if missing := workspace.read_notebooks().keys() - notebooks:
+        raise ConfigError(f"{folder}: it lacks {', '.join(missing)}; run `make chinese`")
     profile = read_profile(ws, notebooks)
     fingerprints, done = {}, {}
     folders = [ws.data, ws.figures, ws.outputs / "notebooks", ws.outputs / "metrics"]
