@@ -40,8 +40,11 @@ report: $(STAMP) ## run the notebooks, rebuild figures and report (PROFILE=smoke
 laboratory: $(STAMP) ## the same and the long experiments (about 23 minutes more)
 	$(BIN)/seqlm report --profile $(PROFILE) --laboratory
 
-chinese: $(STAMP) ## write the notebooks in Chinese to notebooks/zh-CN
+# Their results have a folder of their own: no file of the English notebooks changes.
+chinese: $(STAMP) ## write the notebooks in Chinese to notebooks/zh-CN (RUN=report|laboratory: run them)
 	$(BIN)/python notebooks/locale/translate.py build
+	$(if $(RUN),SEQLM_HOME="$(CURDIR)/build/zh-CN" $(BIN)/seqlm report --profile $(PROFILE) \
+		--notebooks_path notebooks/zh-CN $(if $(filter laboratory,$(RUN)),--laboratory))
 
 bench: $(STAMP) ## measure the speed of training, sampling and reading; results in bench/results
 	$(BIN)/python bench/run.py
@@ -82,7 +85,7 @@ page: $(STAMP) ## write the trained model as one HTML file that can be mailed (P
 	$(BIN)/seqlm export --format html --precision int8 --model_path outputs/$(PROFILE)/best_model \
 		--data_path data/$(PROFILE)/sequences.jsonl --output_file outputs/$(PROFILE)/page.html
 
-site: $(SITE_STAMP) ## build a website of the executed notebooks and all pages in build/site (PROFILE=…)
+site: $(SITE_STAMP) chinese ## build a website of the executed notebooks and all pages in build/site (PROFILE=…)
 	$(BIN)/python docs/site/build.py --profile $(PROFILE)
 
 clean: ## remove .venv and all that was built, trained models too; keep figures/ and your own data

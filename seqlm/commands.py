@@ -254,6 +254,7 @@ def report(
     profile: Literal["smoke", "laptop", "mnist", "original", "gpu"] = "laptop",
     force: bool = False,
     laboratory: bool = False,
+    notebooks_path: Path | None = None,
 ) -> None:
     """Run the notebooks in order, rebuild every figure, and write the report.
 
@@ -262,13 +263,14 @@ def report(
             original (the first hyperparameters), gpu.
         force: run every notebook, even if nothing changed.
         laboratory: also run the long notebooks, those in notebooks/laboratory.
+        notebooks_path: folder of the same notebooks in other words; None: the project's own.
     """
     from seqlm.pipeline import run_pipeline
     from seqlm.report import export_report
     from seqlm.workspace import Workspace
 
     ws = Workspace(profile)
-    run_pipeline(ws, force=force, laboratory=laboratory)
+    run_pipeline(ws, folder=notebooks_path, force=force, laboratory=laboratory)
     for path in export_report(ws):
         print(printable(f"wrote {path}"))
 

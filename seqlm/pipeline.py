@@ -37,6 +37,7 @@ from seqlm.workspace import Notebook, Workspace
 def run_pipeline(
     ws: Workspace,
     *,
+    folder: Path | None = None,
     force: bool = False,
     laboratory: bool = False,
     log: Callable[[str], None] = print,
@@ -45,16 +46,17 @@ def run_pipeline(
 
     The laboratory runs only when `laboratory` is set; otherwise those of its results that are out
     of date are put aside. Executed notebooks stand in outputs/<profile>/notebooks/, a failed one
-    included.
+    included. `folder` holds the same notebooks in other words.
 
-    Raises ConfigError for a profile that names an unknown notebook or parameter (before anything
-    runs), PipelineError with the failing cell's error when a notebook fails.
+    Raises ConfigError for a profile that names an unknown notebook or parameter, and for a `folder`
+    that lacks one (before anything runs), PipelineError with the error of a cell that fails.
     """
     workspace.check_kernel()
-    notebooks = workspace.read_notebooks()
+    notebooks = workspace.read_notebooks(folder)
+    if missing := workspace.read_notebooks().keys() - notebooks:
+        raise ConfigError(f"{folder}: it lacks {', '.join(missing)}; run `make chinese`")
     profile = read_profile(ws, notebooks)
-    fingerprints: dict[str, str] = {}
-    done = {}
+    fingerprints, done = {}, {}
     folders = [ws.data, ws.figures, ws.outputs / "notebooks", ws.outputs / "metrics"]
     with locked(ws.outputs, folders, ".report.lock"):  # the notebooks lock what they write
         for name, notebook in notebooks.items():
@@ -68,8 +70,7 @@ def run_pipeline(
                 done[name] = "kept"
             elif wanted:
                 log(f"{name}: running …")
-                seconds = _run(ws, notebook, parameters, current)
-                log(f"{name}: done in {format_duration(seconds)}")
+                log(f"{name}: done in {format_duration(_run(ws, notebook, parameters, current))}")
                 done[name] = "ran"
             else:
                 _put_aside(ws, notebook, log)
@@ -150,9 +151,8 @@ def _read_stamp(ws: Workspace, notebook: Notebook) -> dict:
 
 
 def _made_files(ws: Workspace, notebook: Notebook) -> list[Path]:
-    folders = {"data": ws.data, "outputs": ws.outputs}
     parts = [name.split("/", 1) for name in notebook.makes]
-    return [folders[folder] / rest for folder, rest in parts]
+    return [ws.root / folder / ws.profile / rest for folder, rest in parts]
 
 
 def _is_fresh(ws: Workspace, notebook: Notebook, current: str) -> bool:
@@ -162,9 +162,8 @@ def _is_fresh(ws: Workspace, notebook: Notebook, current: str) -> bool:
     not the profile's.
     """
     made, stamp = _made_files(ws, notebook), _read_stamp(ws, notebook)
-    if stamp.get("fingerprint") != current or not all(path.is_file() for path in made):
-        return False
-    return stamp.get("made") == sha256_of(made)
+    same = stamp.get("fingerprint") == current and all(path.is_file() for path in made)
+    return same and stamp.get("made") == sha256_of(made)
 
 
 def _put_aside(ws: Workspace, notebook: Notebook, log: Callable[[str], None]) -> None:

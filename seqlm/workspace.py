@@ -234,9 +234,8 @@ class Workspace:
 
         picture = base64.b64encode(self.save_figure(figure, name)).decode()
         alt = html.escape(figure.alt, quote=True)
-        display(
-            HTML(f'<img alt="{alt}" style="max-width:100%" src="data:image/png;base64,{picture}">')
-        )
+        source = f"data:image/png;base64,{picture}"
+        display(HTML(f'<img alt="{alt}" style="max-width:100%" src="{source}">'))
 
     def show_saved(self, name: str) -> None:
         """Show a saved figure in the report: embedded in its HTML, linked in its Markdown."""

@@ -317,7 +317,10 @@ def test_the_laboratory_is_run_when_it_is_asked_for_and_only_then(asked, monkeyp
     options = {}
     monkeypatch.setattr("seqlm.pipeline.run_pipeline", lambda ws, **named: options.update(named))
     monkeypatch.setattr("seqlm.report.export_report", lambda ws: [])
-    assert main(["report", "--profile", "smoke", *asked]) == 0
+    folder = Path("notebooks/zh-CN") if asked else None
+    named = ["--notebooks_path", str(folder)] if folder else []
+    assert main(["report", "--profile", "smoke", *asked, *named]) == 0
+    assert options.pop("folder") == folder
     assert options == {"force": "--force" in asked, "laboratory": "--laboratory" in asked}
 
 

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -94,6 +95,41 @@ def test_notebooks_have_their_results_and_say_when_they_have_none(tree: Path) ->
         site.gather(tree, "smoke")
 
 
+def test_each_notebook_links_to_its_page_in_the_other_language(tree: Path) -> None:
+    pages, remarks = site.gather(tree, "smoke")
+    english = [path.relative_to(ROOT) for path in ROOT.glob("notebooks/**/*.ipynb")]
+    english = [p.as_posix() for p in english if "zh-CN" not in p.parts and p.parts[1][0] != "."]
+    assert len(english) == 16
+    for name in english:
+        other = f"notebooks/zh-CN/{name.removeprefix('notebooks/')}"
+        for one, its, words in ((name, other, "中文"), (other, name, "English")):
+            line = pages[one].cells[0].source.splitlines()[2]
+            target = line.removeprefix(f"[{words}](").removesuffix(")")
+            assert site.posixpath.normpath(f"{Path(one).parent.as_posix()}/{target}") == its
+    assert "(README.zh-CN.md)" in pages["index.md"] and "(index.md)" in pages["README.zh-CN.md"]
+
+
+def test_a_chinese_page_leads_on_to_chinese_pages_and_has_its_own_results(tree: Path) -> None:
+    pages, remarks = site.gather(tree, "smoke")
+    assert "[看数据](notebooks/zh-CN/01_explore_data.ipynb)" in pages["README.zh-CN.md"]
+    assert "](notebooks/zh-CN" not in pages["index.md"]
+    first = f"notebooks/zh-CN/{FIRST}"
+    outputs = [output for cell in pages[first].cells for output in cell.get("outputs", [])]
+    assert [output.text for output in outputs] == ["印出的一行\n"]
+    assert not [remark for remark in remarks if remark.startswith(first)]
+    second = "notebooks/zh-CN/02_build_tokenizer.ipynb"
+    assert f"{second}: {site.NOT_RUN}" in remarks
+    assert pages[second].cells[1].source == site.NOTE_CHINESE
+    assert set(targets(pages[second])) > {"../02_build_tokenizer.ipynb", "03_gpt_by_hand.ipynb"}
+
+
+def test_the_site_can_be_built_without_the_chinese_notebooks(tree: Path) -> None:
+    shutil.rmtree(tree / "notebooks/zh-CN")
+    pages, _ = site.gather(tree, "smoke")
+    assert not [name for name in pages if name.startswith("notebooks/zh-CN")]
+    assert "[看数据](notebooks/01_explore_data.ipynb)" in pages["README.zh-CN.md"]
+
+
 def test_the_first_page_links_to_the_mailed_page_when_it_was_made(tree: Path) -> None:
     link = '<a href="page.html">'
     assert link not in site.gather(tree, "smoke")[0]["index.md"]
@@ -120,7 +156,8 @@ def test_the_workflow_publishes_what_make_site_builds() -> None:
     text = (ROOT / ".github/workflows/site.yml").read_text(encoding="utf-8")
     jobs = yaml.safe_load(text)["jobs"]
     runs = [step.get("run") for step in jobs["build"]["steps"]]
-    assert runs.index("make laboratory") < runs.index("make page") < runs.index("make site")
+    steps = ["make laboratory", "make chinese RUN=report", "make page", "make site"]
+    assert [run for run in runs if run in steps] == steps
     assert jobs["build"]["steps"][-1]["with"]["path"] == "build/site"
     assert jobs["publish"]["needs"] == "build"
     assert jobs["publish"]["permissions"] == {"pages": "write", "id-token": "write"}

@@ -4,7 +4,8 @@
 
 Nothing is executed and nothing is loaded from the network. First all pages are gathered in
 build/site-source, each where it lies in the project, so that the links between them hold; links to
-files that are no page are rewritten. Sphinx then writes build/site, which opens from the disk.
+files that are no page are rewritten. The notebooks in Chinese are those that `make chinese` wrote,
+with their results from build/zh-CN. Sphinx then writes build/site, which opens from the disk.
 """
 
 import argparse
@@ -33,6 +34,7 @@ PAGES = (
 # The site opens with README; its report is the notebook that wrote the other one.
 MOVED = {"README.md": "index.md", "figures/report.md": "notebooks/report.ipynb"}
 COLAB = "docs/colab.ipynb"
+CHINESE = "zh-CN"  # in the names of Chinese pages, and of no other
 
 FRONT_MATTER = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
 FENCE = re.compile(r"(^ *```.*?^ *```[^\n]*$)", re.MULTILINE | re.DOTALL)
@@ -51,18 +53,19 @@ def gather(root: Path, profile: str, repository: str = "") -> tuple[dict, list[s
     names = [*PAGES, *(path.relative_to(root).as_posix() for path in found)]
     # A model card begins with lines for the Hub, which are no text.
     pages = {MOVED.get(n, n): FRONT_MATTER.sub("", read_text(root / n)) for n in names}
-    notebooks = {
-        notebook.path.relative_to(root).as_posix(): notebook
-        for notebook in read_notebooks(root / "notebooks").values()
-    }
-    remarks = {}
-    for name, notebook in notebooks.items():
-        pages[name], remarks[name] = executed(ws, notebook)
-    if set(remarks.values()) == {NOT_RUN}:
-        raise DataError(
-            f"{ws.outputs / 'notebooks'}: no executed notebook; run `make report PROFILE={profile}`"
-            " first"
-        )
+    notebooks, remarks = {}, {}
+    for folder, home in (("notebooks", root), (f"notebooks/{CHINESE}", root / "build" / CHINESE)):
+        for notebook in read_notebooks(root / folder).values():
+            name = notebook.path.relative_to(root).as_posix()
+            notebooks[name] = notebook
+            pages[name], remarks[name] = executed(Workspace(profile, home), notebook)
+        if folder == "notebooks" and set(remarks.values()) == {NOT_RUN}:
+            raise DataError(
+                f"{ws.outputs / 'notebooks'}: no executed notebook; run `make report "
+                f"PROFILE={profile}` first"
+            )
+    for name in notebooks:
+        add_other_language(name, pages)
     pages |= reference(root, pages["seqlm/README.md"])
     pages["index.md"] = first_page(pages["index.md"], ws, notebooks)
     for name, page in pages.items():
@@ -74,6 +77,8 @@ def gather(root: Path, profile: str, repository: str = "") -> tuple[dict, list[s
 
 NOT_RUN = "it has not been run, so its page has no results"
 CHANGED = "it was changed after it was run; `make report` runs it again"
+NOTE = "*This notebook was not run for this site: the results of its cells are missing.*"
+NOTE_CHINESE = "*生成本网站时没有运行这本笔记本，所以没有各单元格的结果。*"
 
 
 def executed(ws: Workspace, notebook: Notebook) -> tuple[nbformat.NotebookNode, str]:
@@ -81,7 +86,7 @@ def executed(ws: Workspace, notebook: Notebook) -> tuple[nbformat.NotebookNode, 
     source = nbformat.read(notebook.path, as_version=4)
     path = ws.outputs / "notebooks" / notebook.path.name
     if not path.is_file():
-        note = "*This notebook was not run for this site: the results of its cells are missing.*"
+        note = NOTE_CHINESE if CHINESE in notebook.path.parts else NOTE
         source.cells.insert(1, nbformat.v4.new_markdown_cell(note))
         return source, NOT_RUN
     page = nbformat.read(path, as_version=4)
@@ -94,6 +99,24 @@ def executed(ws: Workspace, notebook: Notebook) -> tuple[nbformat.NotebookNode, 
                 output.data.pop("text/markdown", None)
     same = [cell.source for cell in ours] == [cell.source for cell in source.cells]
     return page, "" if same else CHANGED
+
+
+def in_chinese(name: str) -> str:
+    """Where the Chinese page would be of the page `name`."""
+    if name == "index.md":
+        return f"README.{CHINESE}.md"
+    return re.sub("^notebooks/(?!zh-CN/)", f"notebooks/{CHINESE}/", name)
+
+
+def add_other_language(name: str, pages: dict) -> None:
+    """Below the title of a notebook: the link to the same page in the other language."""
+    other, words = in_chinese(name), "中文"
+    if CHINESE in name:
+        other, words = name.replace(f"{CHINESE}/", ""), "English"
+    if other in pages:
+        title, _, rest = pages[name].cells[0].source.partition("\n")
+        link = f"[{words}]({posixpath.relpath(other, posixpath.dirname(name))})"
+        pages[name].cells[0].source = f"{title}\n\n{link}\n{rest}"
 
 
 def reference(root: Path, package_map: str) -> dict[str, str]:
@@ -118,9 +141,10 @@ def automodule(name: str) -> str:
 
 def first_page(readme: str, ws: Workspace, notebooks: dict[str, Notebook]) -> str:
     """README, what the site adds to it, and the contents of the site."""
-    parts = {"course": [], "laboratory": []}
+    parts = {"course": [], "laboratory": [], "chinese": []}
     for name, notebook in notebooks.items():
-        parts.setdefault(notebook.part, []).append(name)
+        part = "chinese" if CHINESE in name else notebook.part
+        parts.setdefault(part, []).append(name)
     contents = Template(read_text(HERE / "contents.md"))
     note = [f"Here you can read every notebook with its results (profile `{ws.profile}`)."]
     if page_of_the_model(ws).is_file():
@@ -158,6 +182,8 @@ def with_links(text: str, page: str, pages: dict, root: Path, repository: str) -
             return match[0]
         path = posixpath.normpath(posixpath.join(posixpath.dirname(page), target))
         path = MOVED.get(path, path)
+        if CHINESE in page and words != "English" and in_chinese(path) in pages:
+            path = in_chinese(path)
         if path == COLAB and repository:
             address = f"https://colab.research.google.com/github/{repository}/blob/main/{COLAB}"
             return f"[{words}]({address})"

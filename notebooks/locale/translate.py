@@ -314,7 +314,7 @@ def checker_messages() -> Iterator[tuple[str, str]]:
             if is_text or isinstance(node, ast.JoinedStr):
                 text = template_of(node).strip()
                 words = len(re.findall(r"[A-Za-z]+", NO_PROSE.sub(" ", text)))
-                if words > 1 and " " in text:  # less is a part of something else
+                if (words > 1 or text[:1] == "✓") and " " in text:  # less is a part of a line
                     yield text, f"{path.stem}, printed"
                 inner = [part for part in parts_of(node) if isinstance(part, ast.FormattedValue)]
                 todo[:0] = [part.value for part in inner]
@@ -530,7 +530,8 @@ def checker_patterns(known: dict[str, str]) -> list[list[str]]:
         pattern = r"(\s*)" + "".join(
             "(.*?)" if text in fields else re.escape(text) for text in parts
         )
-        pattern += r"(\s.*|)" if english.endswith(":") else r"(\s*)"
+        pattern += " ?" if chinese.endswith(("。", "：", "！", "？")) else ""  # wide enough
+        pattern += r"(.*)" if english.endswith(":") else r"(\s*)"
         number = {text: index + 1 for index, text in enumerate(fields)}
         words = FIELD.sub(lambda match, number=number: f"{{{number[match[0]]}}}", chinese)
         rows.append((bool(fields), -len(FIELD.sub("", english)), pattern, words, len(fields)))

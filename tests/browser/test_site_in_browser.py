@@ -1,5 +1,6 @@
 """The website from the disk and without a network: every page, the search, axe-core."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def pages(site: Path) -> list[Path]:
 def test_each_page_loads_nothing_from_outside_and_fits_the_window(opened, site, width) -> None:
     view = {"viewport": {"width": WIDTHS[width], "height": 800}, "offline": True}
     all_pages = pages(site)
-    assert len(all_pages) > 40
+    assert len(all_pages) > 60
     with opened(all_pages[0].as_uri(), **view) as seen:
         for path in all_pages:
             seen.page.goto(path.as_uri())
@@ -53,6 +54,34 @@ def test_a_notebook_shows_its_results_and_chinese_pages_say_so(opened, site) -> 
         assert wide.get_attribute("tabindex") == "0"  # it scrolls sideways: keys must reach it
         seen.page.goto((site / "README.zh-CN.html").as_uri())
         assert seen.page.locator("html").get_attribute("lang") == "zh-CN"
+        seen.page.goto((site / "notebooks/zh-CN/01_explore_data.html").as_uri())
+        assert seen.page.get_by_text("印出的一行").is_visible()
+
+
+@pytest.mark.parametrize("name", ["01_explore_data", "laboratory/look_inside", "report"])
+def test_a_page_leads_to_the_same_page_in_the_other_language_and_back(opened, site, name) -> None:
+    pair = [site / f"notebooks/{folder}{name}.html" for folder in ("", "zh-CN/")]
+    with opened(pair[0].as_uri(), offline=True) as seen:
+        for words, path, language in (("中文", pair[1], "zh-CN"), ("English", pair[0], "en")):
+            link = seen.page.locator("article").get_by_role("link", name=words, exact=True)
+            assert link.get_attribute("lang") == language  # it speaks the other language
+            link.click()
+            assert seen.page.url == path.as_uri()
+            assert seen.page.locator("html").get_attribute("lang") == language
+            title = seen.page.locator("h1").inner_text()
+            assert bool(re.search("[\u4e00-\u9fff]", title)) == (language == "zh-CN"), title
+    assert seen.errors == []
+
+
+@pytest.mark.parametrize("words", ["词元", "注意力头", "GPT 困惑度"])
+def test_the_search_finds_chinese_words_inside_of_sentences(opened, site, words) -> None:
+    with opened((site / "notebooks/zh-CN/01_explore_data.html").as_uri(), offline=True) as seen:
+        seen.page.locator("input[name=q]").fill(words)
+        seen.page.keyboard.press("Enter")
+        found = seen.page.locator('#search-results a[href*="notebooks/zh-CN/"]')
+        found.first.wait_for()
+        assert found.count() > 3
+    assert seen.errors == []
 
 
 def test_the_search_and_the_models_page_work_from_the_disk(opened, site) -> None:

@@ -224,8 +224,8 @@ def test_the_checkers_answer_in_the_language_of_the_notebook(monkeypatch, capsys
         "… The bug is still there:": "… 错误还在：",
     }
     monkeypatch.setattr(checker, "MESSAGES", translate.checker_patterns(known))
-    assert checker.translated("✓ Right. ") + checker.translated("Well.") == "✓ 对。 Well."
+    assert checker.translated("✓ Right. ") + checker.translated("Well.") == "✓ 对。Well."
     assert checker.translated(" Here it is 3, not 4.") == " 这里是 3，不是 4。"
-    assert checker.translated("… The bug is still there: too high") == "… 错误还在： 太大了"
+    assert checker.translated("… The bug is still there: too high") == "… 错误还在：太大了"
     answer_guess(0.9, 0.5, "行")
     assert capsys.readouterr().out == "✗ 你猜的是 0.9：太大了。结果是 0.5 行。\n"
