@@ -36,10 +36,13 @@ autodoc_typehints_format = "short"
 
 
 def for_screen_readers(app, pagename, templatename, context, doctree) -> None:
-    """The language of pages and links; and of which level the headings of the navigation are."""
+    """The language of pages and links; the navigation, with the level of its headings."""
     language = context["language"] = "zh-CN" if "zh-CN" in pagename else "en"
     tree = context.get("furo_navigation_tree", "")
     tree = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+    if language == "zh-CN":  # its own pages come first
+        sections = re.findall('<p class="caption".*?(?=<p class="caption"|</div>)', tree, re.DOTALL)
+        tree = tree.replace(sections[-1], "").replace(sections[0], sections[-1] + sections[0])
     context["furo_navigation_tree"] = with_languages(tree, language)
     context["body"] = with_languages(context.get("body", ""), language)
 
