@@ -41,8 +41,8 @@ def for_screen_readers(app, pagename, templatename, context, doctree) -> None:
     tree = context.get("furo_navigation_tree", "")
     tree = tree.replace('role="heading"', 'role="heading" aria-level="2"')
     if language == "zh-CN":  # its own pages come first
-        sections = re.findall('<p class="caption".*?(?=<p class="caption"|</div>)', tree, re.DOTALL)
-        tree = tree.replace(sections[-1], "").replace(sections[0], sections[-1] + sections[0])
+        rest, caption, chinese = tree.rpartition('<p class="caption"')
+        tree = caption + chinese + rest
     context["furo_navigation_tree"] = with_languages(tree, language)
     context["body"] = with_languages(context.get("body", ""), language)
 
