@@ -36,10 +36,13 @@ autodoc_typehints_format = "short"
 
 
 def for_screen_readers(app, pagename, templatename, context, doctree) -> None:
-    """The language of pages and links; and of which level the headings of the navigation are."""
+    """The language of pages and links; the navigation, with the level of its headings."""
     language = context["language"] = "zh-CN" if "zh-CN" in pagename else "en"
     tree = context.get("furo_navigation_tree", "")
     tree = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+    if language == "zh-CN":  # its own pages come first
+        rest, caption, chinese = tree.rpartition('<p class="caption"')
+        tree = caption + chinese + rest
     context["furo_navigation_tree"] = with_languages(tree, language)
     context["body"] = with_languages(context.get("body", ""), language)
 

@@ -69,7 +69,9 @@ def test_a_page_leads_to_the_same_page_in_the_other_language_and_back(opened, si
             assert seen.page.url == path.as_uri()
             assert seen.page.locator("html").get_attribute("lang") == language
             title = seen.page.locator("h1").inner_text()
-            assert bool(re.search("[\u4e00-\u9fff]", title)) == (language == "zh-CN"), title
+            first = seen.page.locator(".sidebar-tree .caption-text").first.text_content()
+            for text in (title, first):
+                assert bool(re.search("[\u4e00-\u9fff]", text)) == (language == "zh-CN"), text
     assert seen.errors == []
 
 
