@@ -169,6 +169,7 @@ def infer(
     label: int | None = None,
     n: int = 1,
     output: Path | None = None,
+    overwrite: bool = False,
     top: int = 10,
     data_path: str = "-",
     batch_size: int = 256,
@@ -185,6 +186,7 @@ def infer(
         label: generate: draw this class; short for the prompt "<CLS> <CLS_k> <IMG>".
         n: generate: number of sequences.
         output: generate: also write rows to this .jsonl file, or images to this .png file.
+        overwrite: generate: replace a file that is there already.
         top: interactive: number of next tokens to show.
         data_path: classify: a JSONL file of rows, or - for standard input.
         batch_size: classify: rows per batch.
@@ -196,7 +198,9 @@ def infer(
     if mode == "interactive":
         infer.interact(model_path, top, json, runtime)
     elif mode == "generate":
-        infer.generate_rows(model_path, prompt, label, n, sampling, output, json, runtime)
+        infer.generate_rows(
+            model_path, prompt, label, n, sampling, output, json, runtime, overwrite
+        )
     else:
         infer.classify_rows(model_path, data_path, batch_size, runtime, allow_unknown)
 

@@ -23,13 +23,14 @@ from seqlm.evaluation.label_noise import CrossCheck, cross_check
 from seqlm.evaluation.tables import code_span, escape_markdown, markdown_table
 from seqlm.lab import sizes
 from seqlm.models.gpt2 import check_length, gpt2_config
+from seqlm.ownership import check_output
 from seqlm.plots.data import plot_class_counts, plot_lengths
 from seqlm.plots.images import plot_code_frequencies, plot_images
 from seqlm.plots.style import as_png
 from seqlm.report import as_html
 from seqlm.training.measure import check_measurable, evaluation_split
 from seqlm.training.timing import count_steps, has_native_bf16
-from seqlm.utils import check_folder, format_duration, write_text
+from seqlm.utils import format_duration, write_text
 from seqlm.workspace import figure_html
 
 MOST_FLOPS = 1e11  # of a pass that is timed: about a second on two cores
@@ -44,12 +45,13 @@ def check_data(
 ) -> int:  # fmt: skip
     """Print all findings, or JSON; 1 when training would mislead, or refuse these files; else 0.
 
-    `page` is an HTML file to write. Raises DataError for files that cannot be read.
+    `page` is an HTML file to write; ConfigError where one is there already, unless
+    `config.overwrite` is set. Raises DataError for files that cannot be read.
     """
     if page is not None:
         if page.suffix != ".html":
             raise ConfigError(f"output_file: {page} is to be an HTML page; let it end in .html")
-        check_folder(page.parent)
+        check_output(page.parent, [page.name], config.overwrite)
     corpus, refused = _load(files, config.max_length)
     rows, side = all_rows(corpus)
     group, run = near_copies(rows, corpus.kinds), None

@@ -85,8 +85,8 @@ def check_output(
         raise ConfigError(f"output_dir: {folder} lies in a run's model; choose another folder")
     for path in (path for name in names if not overwrite for path in foreign(folder / name)):
         raise ConfigError(
-            f"output_dir: {path} was not written by seqlm, or was changed since, and would be "
-            "replaced; move it away, choose another folder, or pass --overwrite true"
+            f"{path} was not written by seqlm, or was changed since, and would be replaced; move "
+            "it away, choose another place, or pass --overwrite true"
         )
 
 

@@ -411,6 +411,16 @@ def test_a_page_of_another_ending_is_refused_and_nothing_is_replaced(check, tmp_
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 60
 
 
+def test_a_page_that_is_there_already_is_replaced_only_when_asked(check, tmp_path):
+    page = tmp_path / "mine.html"
+    page.write_text("mine")
+    code, sentence = check(good_rows(), "--output_file", str(page))
+    assert code == 2 and "mine.html was not written by seqlm" in sentence
+    assert page.read_text() == "mine"
+    assert check(good_rows(), "--output_file", str(page), "--overwrite")[0] != 2
+    assert "<html" in page.read_text()
+
+
 USER_DATA = Path(
     os.environ.get("SEQLM_USER_DATA", Path(__file__).parents[2] / "shared" / "user-data")
 )

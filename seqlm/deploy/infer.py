@@ -32,7 +32,7 @@ from seqlm.errors import ConfigError, DataError, DataWarning, error_prefix, prin
 from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import generate_sentences, next_token_table, token_ids
 from seqlm.models.gpt2 import is_classifier, load_model
-from seqlm.utils import check_folder
+from seqlm.ownership import check_output
 
 _SHADES = " ░▒▓█"
 BAR = 30
@@ -127,15 +127,19 @@ def generate_rows(
     output: Path | None = None,
     as_json: bool = False,
     runtime: Runtime = "torch",
+    overwrite: bool = False,
 ) -> None:
     """Print `n` continuations of `prompt`, or `n` drawings of `label`; at a terminal also images.
 
     `as_json` prints rows of the data contract. `output` also writes them to a file: rows to
     .jsonl, one grid of all images to .png. Raises ConfigError when both prompt and label or
-    neither are set, or for an output of another kind.
+    neither are set, for an output of another kind, and for one that is there already, unless
+    `overwrite` is set.
     """
-    if output is not None and output.suffix not in (".jsonl", ".png"):
-        raise ConfigError(f"output: {output} should end in .jsonl (rows) or .png (pictures)")
+    if output is not None:
+        if output.suffix not in (".jsonl", ".png"):
+            raise ConfigError(f"output: {output} should end in .jsonl (rows) or .png (pictures)")
+        check_output(output.parent, [output.name], overwrite)
     if (prompt is None) == (label is None):
         raise ConfigError("give either --prompt with tokens, or --label with a class to draw")
     if n < 1:
@@ -170,7 +174,6 @@ def _class_in(tokens: Sequence[str]) -> int | None:
 
 def _write_output(directory: Path, rows: list[Record], output: Path) -> None:
     """Rows as JSON lines, or their images as one grid."""
-    check_folder(output.parent)
     if output.suffix == ".jsonl":
         write_records(output, rows)
         return

@@ -223,6 +223,17 @@ def test_images_are_written_as_one_grid_where_there_is_a_codebook(tmp_path, caps
     assert not (tmp_path / "none.png").exists()
 
 
+@pytest.mark.parametrize("name", ["mine.jsonl", "mine.png"])
+def test_an_output_that_is_there_already_is_replaced_only_when_asked(directory, tmp_path, name):
+    mine = tmp_path / name
+    mine.write_text("mine")
+    told = ["infer", "--model_path", str(directory), "--mode", "generate", "--prompt", "<IMG>"]
+    told += ["--max_new_tokens", "2", "--output", str(mine)]
+    assert main(told) == 2 and mine.read_text() == "mine"
+    if mine.suffix == ".jsonl":  # this model has no codebook
+        assert main([*told, "--overwrite"]) == 0 and "<IMG>" in mine.read_text()
+
+
 def test_an_output_of_another_kind_is_refused_before_anything_is_loaded(tmp_path):
     with pytest.raises(ConfigError, match="should end in .jsonl"):
         generate_rows(tmp_path / "missing", None, 3, 1, SampleConfig(), tmp_path / "a.gif")
