@@ -235,7 +235,7 @@ def export(
     if data_path is not None:
         files = config.DataFiles(data_path, model_path / "vocab.json")
         corpus = load_corpus(files, trained_length(model_path))
-        corpus = keep_unseen(corpus, ["val"], read_learned(model_path), model_path)
+        corpus = keep_unseen(corpus, ["val"], read_learned(model_path), model_path, None)
     if format == "html":
         precision = "int8" if int8 else precision
         print(printable(export_page(model_path, output_file, precision, corpus, overwrite)))

@@ -69,31 +69,34 @@ def check_output(
     """Raise an error unless `names` may be written in `folder`; it makes nothing.
 
     ConfigError where one of them is not ours, unless `overwrite` is set, or where the model in
-    `start` lies in one of them, or `folder` in it; SeqlmError where the folder cannot be written.
+    `start` lies in one of them, or `folder` in a model; SeqlmError where it cannot be written.
     """
     check_folder(folder)
+    out = folder.resolve()
     if start is not None:
-        source, out = start.resolve(), folder.resolve()
+        source = start.resolve()
         replaced = {(out / name).resolve() for name in names}
         if source in (out, *out.parents) or replaced & {source, *source.parents}:
             raise ConfigError(
                 f"output_dir: {folder} contains the model to start from ({start}), or lies in it; "
                 "choose another folder"
             )
-    for path in (path for name in names if not overwrite for path in _foreign(folder / name)):
+    if any(path.name in MODELS and read_manifest(path)["run"] for path in (out, *out.parents)):
+        raise ConfigError(f"output_dir: {folder} lies in a run's model; choose another folder")
+    for path in (path for name in names if not overwrite for path in foreign(folder / name)):
         raise ConfigError(
             f"output_dir: {path} was not written by seqlm, or was changed since, and would be "
             "replaced; move it away, choose another folder, or pass --overwrite true"
         )
 
 
-def _foreign(path: Path) -> Iterator[Path]:
+def foreign(path: Path) -> Iterator[Path]:
     """The files at `path` that no manifest proves ours."""
     if path.is_dir():
         ours = (*_NEVER_FOREIGN, *read_manifest(path)["ours"])
         for inside in sorted(path.iterdir()):
             if not any(fnmatchcase(inside.name, name) for name in ours):
-                yield from _foreign(inside)
+                yield from foreign(inside)
     elif path.is_file() and is_changed(path):
         yield path
 

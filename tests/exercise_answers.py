@@ -396,6 +396,12 @@ def nucleus(p, top_p):
     return rescaled(kept(p, top_p))
 
 
+def rarest(p, top_p):
+    order = np.argsort(p)
+    before = np.cumsum(p[order]) - p[order]
+    return rescaled(np.where(np.isin(np.arange(len(p)), order[before < top_p]), p, 0))
+
+
 def at_least(p, least):
     return rescaled(np.where(p >= least, p, 0))
 
@@ -431,7 +437,8 @@ WRONG += [
     (check_temperature, lambda lo, t: tempered(lo, 1) / t, "only breaks their sum"),
     (check_temperature, lambda lo, t: lo / t, "logits still"),
     (check_temperature, lambda lo, t: np.exp(lo / t), "must sum to 1"),
-    (check_temperature, lambda lo, t: rescaled(np.exp(lo / t)), "too large for a float"),
+    (check_temperature, lambda lo, t: rescaled(np.exp(lo / t)), "of a large number overflows"),
+    (check_temperature, lambda lo, t: rescaled(np.exp(lo / t - lo.max())), "after dividing"),
     (check_temperature, lambda lo, t: np.exp((lo - lo.max()) / t), "must sum to 1"),
     (check_temperature, lambda lo, t: tempered(lo, t**2), "then take the softmax"),
     (check_nucleus, lambda p, top_p: rescaled(kept(p, top_p, before=False)), "Too few"),
@@ -441,6 +448,8 @@ WRONG += [
     (check_nucleus, lambda p, top_p: at_least(p, 0.3), "Too few"),
     (check_nucleus, lambda p, top_p: at_least(p, np.sort(p)[-2]), "together hold top_p"),
     (check_nucleus, lambda p, top_p: rescaled(p[kept(p, top_p) > 0]), "keep their places"),
+    (check_nucleus, rarest, "Those are the rarest"),
+    (check_nucleus, lambda p, top_p: -np.sort(-nucleus(p, top_p)), "its own place"),
     (check_nucleus, lambda p, top_p: rescaled(np.sign(kept(p, top_p))), "together hold top_p"),
     (check_nucleus, lambda p, top_p: 0.7, "one number, where an array of shape (5,)"),
     (check_guidance, lambda g, f, w: f + w * (g - f), "mixes probabilities"),
@@ -511,10 +520,19 @@ def image_means(nll, image, picks):
     return ends(means[picks].mean(1))
 
 
-def standard_error(nll, image, picks):
+def normal_interval(nll, image, picks, shrink=1.0):
     means = pick_means(nll, image, picks)
-    half = 1.96 * means.std() / math.sqrt(len(means))
+    half = 1.96 * means.std() / shrink
     return means.mean() - half, means.mean() + half
+
+
+def standard_error(nll, image, picks):
+    return normal_interval(nll, image, picks, math.sqrt(len(picks)))
+
+
+def trusted_in_torch(evaluate):
+    nll, real = map(torch.tensor, RAGGED)
+    return bool(evaluate([(nll, real)]) == 3 and evaluate(row_by_row((nll, real))) == 3)
 
 
 RIGHT += [
@@ -524,6 +542,7 @@ RIGHT += [
         check_wrong_evaluations,
         lambda e: e([RAGGED]) == 3 and np.isclose(e([RAGGED, row_by_row(RAGGED)[1]]), 18 / 5),
     ),
+    (check_wrong_evaluations, trusted_in_torch),
     (check_bootstrap, lambda *question: ends(pick_means(*question))),
     (check_bootstrap, tokens_joined),
     (check_selection, lambda val, test: test[val.sum(1).argmax()].mean()),
@@ -552,6 +571,11 @@ WRONG += [
     (check_perplexity, lambda b: np.exp(all_losses(b).mean()), "Padding is counted"),
     (check_perplexity, batch_means, "mean of batch means"),
     (check_perplexity, row_means, "mean of row means"),
+    (
+        check_perplexity,
+        lambda b: np.exp(kept_losses(b).sum() / len(all_losses(b))),
+        "A loss of 0 still counts",
+    ),
     (check_perplexity, lambda b: kept_losses(b).mean(), "mean NLL"),
     (check_perplexity, lambda b: 2 ** kept_losses(b).mean(), "power of nats"),
     (check_perplexity, lambda b: np.exp(kept_losses(b)).mean(), "take the mean first"),
@@ -577,6 +601,13 @@ WRONG += [
         "counts twice",
     ),
     (check_bootstrap, lambda *question: ends(pick_means(*question), 90), "leave 2.5 %"),
+    (
+        check_bootstrap,
+        lambda *question: np.percentile(pick_means(*question), (0.025, 0.975)),
+        "np.percentile wants percent",
+    ),
+    (check_bootstrap, lambda *question: ends(pick_means(*question))[::-1], "lower end comes first"),
+    (check_bootstrap, normal_interval, "takes the means as normal"),
     (check_bootstrap, pick_means, "Those are all means"),
     (check_bootstrap, standard_error, "when you merely draw more often"),
     (check_bootstrap, lambda *question: ends(pick_means(*question), 100), "the 95 % interval of"),

@@ -25,7 +25,7 @@ from seqlm.utils import json_name, read_json
 
 PAD, UNK, IMG, IMG_END, CLS, EOS = "<PAD>", "<UNK>", "<IMG>", "</IMG>", "<CLS>", "<EOS>"
 STRUCTURAL = (PAD, UNK, IMG, IMG_END, CLS, EOS)
-KIND_STRUCTURAL, KIND_CODE, KIND_CLASS = 0, 1, 2
+KIND_STRUCTURAL, KIND_CODE, KIND_CLASS, KIND_UNKNOWN = 0, 1, 2, 3
 
 _CLASS_TOKEN = re.compile(r"<CLS_(\d+)>")
 
@@ -117,10 +117,11 @@ def _vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
 
 
 def token_kinds(vocab: dict[str, int]) -> np.ndarray:
-    """What each id is: KIND_STRUCTURAL, KIND_CODE or KIND_CLASS. (V,) int8."""
+    """What each id is: one of the KIND_… above; <UNK> is KIND_UNKNOWN. (V,) int8."""
     kinds = np.full(len(vocab), KIND_STRUCTURAL, dtype=np.int8)  # (V,)
     kinds[[index for token, index in vocab.items() if is_code(token)]] = KIND_CODE
     kinds[class_ids(vocab)] = KIND_CLASS
+    kinds[vocab.get(UNK, [])] = KIND_UNKNOWN
     return kinds
 
 

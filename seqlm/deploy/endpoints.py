@@ -4,7 +4,9 @@ A worker answers many requests at once, and an error there would be the answer t
 each request is checked before it is queued, and an error goes to its sender alone.
 """
 
+import os
 import signal
+import sys
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from multiprocessing import parent_process, util
@@ -12,7 +14,7 @@ from pathlib import Path
 from queue import Empty, Queue
 from threading import Thread
 from types import SimpleNamespace
-from typing import Annotated
+from typing import Annotated, TextIO
 
 import litserve
 from fastapi.responses import StreamingResponse
@@ -45,6 +47,24 @@ def _end_with_parent() -> None:
 
 # Despite its name this reaches every process that imports this module, a spawned worker, too.
 util.register_after_fork(_end_with_parent, lambda end: Thread(target=end, daemon=True).start())
+
+
+class StderrOfServer:
+    """Standard error of a process of the server; it ignores what comes once the first has gone.
+
+    After kill -9 there is nobody left who could end the others in order, and each error of theirs
+    says only that the first has gone.
+    """
+
+    def __init__(self, stream: TextIO, server: int):
+        self._stream, self._server = stream, server
+
+    def write(self, text: str) -> int:
+        gone = self._server not in (os.getpid(), os.getppid())
+        return len(text) if gone else self._stream.write(text)
+
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)
 
 
 class _SleepingLoop(BatchedLoop):
@@ -86,13 +106,24 @@ class Endpoint(litserve.LitAPI):
         super().__init__(BATCH_REQUESTS, BATCH_WAIT, path, loop=_SleepingLoop())
         self.directory = directory
         self.config = check_model_directory(directory)
-        self.tokenizer = load_tokenizer(directory)
-        self.vocab = vocabulary_of(self.tokenizer)
+        self._read_tokenizer()
         self.gone = bytes(1)  # nobody; the server puts an array that it shares in its place
 
+    def _read_tokenizer(self) -> None:
+        self.tokenizer = load_tokenizer(self.directory)
+        self.vocab = vocabulary_of(self.tokenizer)
+
+    def __getstate__(self) -> dict:
+        # A pipe holds 64 KiB. With more for one worker LitServe would start the next only when this
+        # one has imported its libraries, and meanwhile could not be stopped.
+        return {**self.__dict__, "tokenizer": None, "vocab": None}
+
+    def __setstate__(self, state: dict) -> None:  # in a worker, before all else
+        self.__dict__ = state
+        sys.stderr = StderrOfServer(sys.stderr, self.server)
+        self._read_tokenizer()
+
     def setup(self, device: str) -> None:
-        # Ctrl-C reaches every process of a terminal; the first of them stops the others in order.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.model = load_model(self.directory, device)
 
     @property

@@ -32,7 +32,7 @@ from seqlm.errors import DataError, SeqlmError, needs_extra
 from seqlm.evaluation.estimates import Estimate, proportion
 from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.evaluation.significance import Comparison, mcnemar, paired_difference
-from seqlm.models.gpt2 import is_classifier, load_model
+from seqlm.models.gpt2 import finite, is_classifier, load_model
 from seqlm.ownership import check_output, locked
 from seqlm.utils import fill_template, write_text
 
@@ -174,8 +174,8 @@ def verify(model: PreTrainedModel, directory: Path) -> float:
 
 @torch.inference_mode()
 def torch_logits(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
-    """torch's own logits for ids (B, T)."""
-    return model(torch.from_numpy(ids), use_cache=False).logits.float().numpy()
+    """torch's own logits for ids (B, T); NotFiniteError where they are no numbers."""
+    return finite(model(torch.from_numpy(ids), use_cache=False).logits.float()).numpy()
 
 
 def _run_in_pieces(model: OnnxModel, ids: np.ndarray) -> np.ndarray:

@@ -1,15 +1,20 @@
 """`seqlm serve`: serve a trained model over HTTP, with LitServe."""
 
+import contextlib
 import logging
 import multiprocessing
 import os
 import re
 import signal
 import socket
+import sys
+import time
+from multiprocessing import resource_tracker
 from pathlib import Path
 
 import litserve
 from fastapi.exceptions import RequestValidationError
+from litserve.utils import WorkerSetupStatus
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -20,6 +25,7 @@ from seqlm.deploy.endpoints import (
     Endpoint,
     GenerateEndpoint,
     NextTokenEndpoint,
+    StderrOfServer,
     StreamEndpoint,
 )
 from seqlm.deploy.middleware import Departures, KeyCheck, StreamStart
@@ -33,6 +39,60 @@ MAX_BODY = 2**22  # bytes
 DEPARTURES = 2**16  # requests, the newest, of which the server knows whether the client has left
 LOOPBACK = "127.0.0.1"
 STREAM = "/generate/stream"
+
+
+class _Server(litserve.LitServer):
+    """LitServe that ends its workers in order also when it is stopped, or loses one, at the start.
+
+    LitServe does so only once it runs, so until then a stop waits.
+    """
+
+    running = stopping = False
+
+    def stop(self, number: int, _) -> None:
+        """Handle SIGINT or SIGTERM, which LitServe's other processes inherit."""
+        if multiprocessing.parent_process() is None:
+            # To LitServe a worker that ends is an error, even when it has just ended it.
+            logging.getLogger("litserve").setLevel(logging.CRITICAL)
+            self.stopping = True
+            if self.running:
+                raise KeyboardInterrupt
+        elif multiprocessing.current_process().name.startswith("LitServer"):
+            os._exit(128 + number)  # it answers HTTP, but not yet: no handlers of its own
+
+    def launch_inference_worker(self, lit_api: Endpoint) -> list[multiprocessing.Process]:
+        # Ctrl-C reaches every process of a terminal; the first of them stops the others in order.
+        resource_tracker.ensure_running()  # its start would end the block, which workers inherit
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            return super().launch_inference_worker(lit_api)
+        finally:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+
+    def verify_worker_status(self) -> None:
+        """Wait until a worker is ready, one is lost, or somebody stops the server."""
+        while not self.stopping and self._all_alive():
+            if WorkerSetupStatus.READY in self.workers_setup_status.values():
+                return
+            time.sleep(0.05)
+
+    def _start_server(
+        self, *args, **kwargs
+    ) -> dict:  # the first step that LitServe cleans up after
+        if self.stopping:
+            raise KeyboardInterrupt
+        if not self._all_alive():
+            raise EOFError
+        return super()._start_server(*args, **kwargs)
+
+    def _start_worker_monitoring(self, *args) -> None:  # the last step of its start
+        super()._start_worker_monitoring(*args)
+        self.running = True
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def _all_alive(self) -> bool:
+        return all(worker.is_alive() for worker in self.inference_workers)
 
 
 def endpoints(model_path: Path, classifier_path: Path | None = None) -> list[Endpoint]:
@@ -67,20 +127,20 @@ def endpoints(model_path: Path, classifier_path: Path | None = None) -> list[End
     return served
 
 
-def build_server(config: ServeConfig) -> litserve.LitServer:
+def build_server(config: ServeConfig) -> "_Server":
     """The server, not yet running. Raises SeqlmError for what would keep it from running."""
     _check_settings(config)
     served = endpoints(config.model_path, config.classifier_path)
     gone = multiprocessing.get_context("spawn").RawArray("b", DEPARTURES)
     for endpoint in served:
-        endpoint.gone = gone
+        endpoint.gone, endpoint.server = gone, os.getpid()
     key = os.environ.get(API_KEY)
     # The last one is asked first. Without a key a web page could reach this machine's own address
     # under a name of its own ("DNS rebinding"), so only local names are answered.
     guard = (KeyCheck, {"key": key})
     if not key:
         guard = (TrustedHostMiddleware, {"allowed_hosts": [LOOPBACK, "localhost"]})
-    server = litserve.LitServer(
+    server = _Server(
         served,
         accelerator=default_device(),
         workers_per_device=config.workers,
@@ -105,20 +165,22 @@ def build_server(config: ServeConfig) -> litserve.LitServer:
 def serve_model(config: ServeConfig) -> None:
     """Serve until stopped. Raises SeqlmError as `build_server` does, and when a worker is lost."""
     server = build_server(config)
-    _stop_in_order()
+    for number in (signal.SIGINT, signal.SIGTERM):  # `kill` does what Ctrl-C does
+        signal.signal(number, server.stop)
     host = f"[{config.host}]" if ":" in config.host else config.host
     address = f"http://{host}:{config.port}"
     model = printable(config.model_path)
     print(f"serving {model} at {address}, docs at {address}/docs", flush=True)
     print(f"{address}/health says ok once the workers are ready; Ctrl-C stops", flush=True)
     try:
-        server.run(
-            host=config.host,
-            port=config.port,
-            num_api_servers=1,
-            log_level="warning",
-            generate_client_file=False,
-        )
+        with contextlib.redirect_stderr(StderrOfServer(sys.stderr, os.getpid())):
+            server.run(
+                host=config.host,
+                port=config.port,
+                num_api_servers=1,
+                log_level="warning",
+                generate_client_file=False,
+            )
     except (EOFError, ConnectionError) as error:  # LitServe's own processes have gone
         raise SeqlmError(
             "a worker stopped unexpectedly, so the server stopped; if memory ran out, serve with "
@@ -148,17 +210,3 @@ def _check_settings(config: ServeConfig) -> None:
                 f"port: {config.port} of {config.host} is not available ({error.strerror}); choose "
                 "another"
             ) from error
-
-
-def _stop_in_order() -> None:
-    """Make `kill` stop the workers, too, as Ctrl-C does, both without a traceback."""
-    first = os.getpid()
-
-    def stop(*_) -> None:
-        if os.getpid() == first:  # LitServe's other processes inherit this; it ends them itself
-            # To LitServe a worker that ends is an error, even when it has just ended it.
-            logging.getLogger("litserve").setLevel(logging.CRITICAL)
-            raise KeyboardInterrupt
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)

@@ -6,7 +6,7 @@ image depend on each other.
 
 import numpy as np
 
-from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL
+from seqlm.data.tokens import KIND_CLASS, KIND_CODE, KIND_STRUCTURAL, KIND_UNKNOWN
 from seqlm.errors import DataError
 from seqlm.evaluation.estimates import Estimate, bootstrap, proportion
 from seqlm.evaluation.scores import RowSums, TokenScores
@@ -83,7 +83,7 @@ def measure_tokens(
         "code": [KIND_CODE],
         "class": [KIND_CLASS],
         "structural": [KIND_STRUCTURAL],
-        "all": [KIND_CODE, KIND_CLASS, KIND_STRUCTURAL],
+        "all": [KIND_CODE, KIND_CLASS, KIND_STRUCTURAL, KIND_UNKNOWN],
     }
     measured = {}
     for name, wanted in groups.items():

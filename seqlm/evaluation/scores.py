@@ -23,7 +23,7 @@ TOKENS_A_BATCH = 2048 if default_device() == "cpu" else 16_384
 PACKED_TOKENS = 512  # fewer in all, and packing a model's weights takes longer than it saves
 LOGITS_A_BATCH = 2**24  # as float32 64 MB, however long the rows and however large the vocabulary
 
-N_KINDS = 3
+N_KINDS = 4
 TOKENS_AT_ONCE = 2**20  # scored before they are summed; their scores take 42 MB
 LEAST = 1e-300  # a probability of 0 would cost infinitely many nats; this one costs 691
 

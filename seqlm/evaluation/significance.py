@@ -43,9 +43,9 @@ def paired_difference(
 
 def baseline_verdict(saved: Estimate) -> str:
     """Whether a model beats a baseline, by the interval of the share of its nats saved."""
-    if saved.low > 0:
+    if round(saved.low, 3) > 0:  # as printed
         return "beats"
-    return "does not beat" if saved.high < 0 else "is not distinguishable from"
+    return "does not beat" if round(saved.high, 3) < 0 else "is not distinguishable from"
 
 
 @dataclass(frozen=True)

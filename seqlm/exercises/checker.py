@@ -99,8 +99,8 @@ def _call(function: object, arguments: tuple) -> object:
     except Exception as error:  # whatever a learner's code may raise
         if "ellipsis" in str(error):  # it computed with a blank
             raise _Stopped(BLANK) from error
-        line = f"Your function stopped with {type(error).__name__}: {error}"
-        raise _Stopped(line) from error
+        first = str(error).split("\n")[0]  # torch's messages have many lines
+        raise _Stopped(f"Your function stopped with {type(error).__name__}: {first}") from error
     if answer is None:
         raise _Stopped("Your function returns nothing: it needs a `return`.")
     if answer is ...:

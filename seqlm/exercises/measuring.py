@@ -18,7 +18,8 @@ def _mean_with_padding(batches) -> float:
 
 
 def _mean_of_batches(batches) -> float:
-    return float(np.mean([_mean_over_tokens([batch]) for batch in batches if np.any(batch[1])]))
+    kept = [batch for batch in batches if np.asarray(batch[1]).any()]
+    return float(np.mean([_mean_over_tokens([batch]) for batch in kept]))
 
 
 def _mean_of_rows(batches) -> float:
@@ -36,9 +37,11 @@ def check_perplexity(rng: Rng) -> Cases:
             batches.append((rng.uniform(0, 4, counted.shape), counted))
         losses = np.concatenate([nll[counted] for nll, counted in batches])
         mean, padded = losses.mean(), _mean_with_padding(batches)
+        zeroed = losses.sum() / sum(nll.size for nll, _ in batches)
         by_batch, by_row = _mean_of_batches(batches), _mean_of_rows(batches)
         wrong = {
             "Padding is counted: only take tokens where `counted` is true.": np.exp(padded),
+            "A loss of 0 still counts as a token: divide by the counted ones.": np.exp(zeroed),
             "That is a mean of batch means: add up all losses and tokens first.": np.exp(by_batch),
             "That is a mean of row means: add up all losses and tokens first.": np.exp(by_row),
             "exp of each token and then the mean; take the mean first.": np.exp(losses).mean(),
@@ -85,11 +88,7 @@ def check_wrong_evaluations(rng: Rng) -> Cases:
 
 @exercise("Whole images are drawn again, and an image drawn twice counts twice.")
 def check_bootstrap(rng: Rng) -> Cases:
-    """`function(nll, image, picks)`: the 95 % interval of the mean over the tokens of each pick.
-
-    `nll` and `image` are (N,): the loss of each token, and the number of its image. Each row of
-    `picks` (R, images) holds numbers of images, drawn at random with replacement.
-    """
+    """`function(nll, image, picks)`: the 95 % interval of the mean over the tokens of each pick."""
     for images in (8, 12):
         image = np.repeat(np.arange(images), rng.integers(2, 9, images))
         nll = rng.uniform(0, 2, len(image)) + rng.uniform(0, 3, images)[image]
@@ -99,13 +98,17 @@ def check_bootstrap(rng: Rng) -> Cases:
         once = [sums[kept].sum() / counts[kept].sum() for kept in map(np.unique, picks)]
         by_token = np.quantile(nll[picks].mean(1), ends)
         by_image = np.quantile((sums / counts)[picks].mean(1), ends)
-        error = 1.96 * means.std() / np.sqrt(len(picks)) * np.array([-1, 1])
+        normal = 1.96 * means.std() * np.array([-1, 1])
+        error = normal / np.sqrt(len(picks))
         wrong = {
             "That draws tokens: `picks` are images, with all their tokens.": by_token,
             "That is a mean of image means: divide all nats by all tokens.": by_image,
             "An image drawn twice counts twice.": np.quantile(once, ends),
             "That leaves 5 % on each side; 95 % leave 2.5 %.": np.quantile(means, (0.05, 0.95)),
             "Those are all means: take their 2.5 % and 97.5 % quantiles.": means,
+            "np.percentile wants percent, np.quantile shares.": np.percentile(means, ends),
+            "The lower end comes first.": np.quantile(means, ends[::-1]),
+            "That takes the means as normal; take their quantiles.": means.mean() + normal,
             "Divided by √R it shrinks when you merely draw more often.": means.mean() + error,
         }
         yield (nll, image, picks), np.quantile(means, ends), wrong

@@ -34,7 +34,7 @@ def check_temperature(rng: Rng) -> Cases:
             "The temperature has no effect: it divides logits, before the softmax.": plain,
             "Dividing probabilities only breaks their sum: divide the logits.": plain / temperature,
             "Those are logits still: the softmax is missing.": scaled,
-            "exp(1000) is too large for a float: subtract the largest logit first.": naive,
+            "exp of a large number overflows: after dividing, subtract the largest.": naive,
             "They must sum to 1: divide by their sum.": np.exp(scaled),
             "They must sum to 1: divide by their sum, last of all.": np.exp(scaled - scaled.max()),
         }
@@ -56,12 +56,15 @@ def check_nucleus(rng: Rng) -> Cases:
         top_p = 1.0 if size == 4 else np.sort(p)[-2:].sum() - 0.01  # two tokens, or all
         kept, short = _nucleus(p, top_p), _nucleus(p, top_p, more=-1)
         longer = _nucleus(p, top_p, more=1)
+        rare = np.where(np.where(p < p[:, None], p, 0).sum(1) < top_p, p, 0)
         wrong = {
             "Too few: the token that takes the sum past top_p belongs in.": short / short.sum(),
             "Too many: stop when the kept tokens hold top_p.": longer / longer.sum(),
             "Nothing is kept: no token alone has top_p. The sum counts.": 0 * p,
             "Nothing is dropped: keep the likeliest until they hold top_p.": p,
             "The right tokens, but they must sum to 1: divide by their sum.": kept,
+            "Those are the rarest: argsort puts the smallest first, so sort -p.": rare / rare.sum(),
+            "Sorted; each token keeps its own place.": np.sort(kept / kept.sum())[::-1],
             "All keep their places; what is out gets probability 0.": p[kept > 0] / kept.sum(),
         }
         yield (p, top_p), kept / kept.sum(), wrong

@@ -38,7 +38,7 @@ class Trap:
         return (
             f"{self.name}: {self.quantity}\n"
             f"  reported   {self.reported}\n"
-            f"  true       {self.true}\n"
+            f"  correct    {self.true}\n"
             f"  cause      {self.cause}\n"
             f"  caught by  {self.caught_by}"
         )

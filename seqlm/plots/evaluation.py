@@ -45,10 +45,12 @@ def plot_nll_by_position(
     for plan, values, title in zip(plans, (nats, best - nats), titles, strict=True):
         seaborn.heatmap(
             values.reshape(grid), cmap="cividis", square=True, ax=plan, annot=max(grid) <= 7,
-            fmt=".1f", xticklabels=False, yticklabels=False, cbar=max(grid) > 7,
+            fmt="z.1f", xticklabels=False, yticklabels=False, cbar=max(grid) > 7,
             cbar_kws={"shrink": 0.6},
         )  # fmt: skip
         plan.set_title(title)
+        for text, value in zip(plan.texts, values, strict=False):  # none on a large grid
+            text.set_color("white" if 2 * value < values.min() + values.max() else style.INK)
     high, low = (np.unravel_index(i, grid) for i in (nats.argmax(), nats.argmin()))
     wide = np.unravel_index((best - nats).argmax(), grid)
     return finish(

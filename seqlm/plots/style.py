@@ -60,7 +60,7 @@ def styled(draw: Callable[..., Figure]) -> Callable[..., Figure]:
 
 def canvas(height: float, heading: str = "", width: float = WIDTH) -> Figure:
     """An empty figure of `width` inches; the heading comes on top of `height`."""
-    lines = textwrap.wrap(printable(heading), int(width * 10.5))
+    lines = textwrap.wrap(printable(heading), int(width * 10.2))
     room = 0.22 * len(lines) + 0.08 if lines else 0
     figure = Figure(figsize=(width, height + room), dpi=DPI, layout="constrained")
     if lines:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import PowerNorm
+from matplotlib.colors import Normalize, PowerNorm
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 
@@ -19,6 +19,7 @@ from seqlm.plots.style import LINE, Tiles, canvas, finish, inch_axes, styled
 
 STAGES = 16  # of a picture with more codes than that, so many are shown
 MARK = {"color": style.VERMILLION, "lw": 2}
+SHADES = Normalize(0, 1)  # of a patch: paper to ink, whatever is in it
 
 
 def _draw_map(
@@ -42,7 +43,7 @@ def _draw_map(
         tiles.ax.text(
             x + (across + 0.5) * cell, y + (down + 0.5) * cell,
             f"{value:.{decimals if cell > 0.29 else 0}f}", ha="center", va="center",
-            color="white" if value > 0.6 * values.max() else style.INK,
+            color="white" if value > 0.7 * values.max() else style.INK,
             fontsize=np.clip(18 * cell, style.SMALL, 12),
         )  # fmt: skip
 
@@ -180,7 +181,7 @@ def _draw_candidates(
             ax.get_yticklabels()[y].set_fontweight("bold")
         if c.token in codes:
             patch = codes[c.token].reshape(book.patch, book.patch)
-            picture = OffsetImage(patch, cmap="gray_r", norm="linear", zoom=16 / book.patch)
+            picture = OffsetImage(patch, cmap="gray_r", norm=SHADES, zoom=16 / book.patch)
             box = {"xybox": (-13, 0), "boxcoords": "offset points", "pad": 0}
             ax.add_artist(AnnotationBbox(picture, (0, y), **box))
     return bars

@@ -93,7 +93,7 @@ def describe_change(change: Mapping, old: bool) -> str:
     before, after, difference = (as_estimate(change[k]) for k in ("before", "after", "difference"))
     numbers = f"{before.format_value()} before, {after.format_value()} after"
     # Nats are better when they are fewer, shares when they are more.
-    low, high = difference.low, difference.high
+    low, high = (round(end, 3) for end in (difference.low, difference.high))  # as printed
     better, worse = (low > 0, high < 0) if difference.unit == "share" else (high < 0, low > 0)
     verdict = "not distinguishable from no change"
     if worse:

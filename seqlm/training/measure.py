@@ -91,8 +91,9 @@ def _left_out(corpus: Corpus, split: str, codes: int | None = None, n_classes: i
         sentences.append(f"the first codes of {cut:,} {of_rows}: {corpus.max_length} tokens fit")
     unknown = 0 if codes is None else rows.ids().count(corpus.vocab[UNK])
     if unknown:
-        of_codes = f"of {unknown + codes:,} codes of {split}"
-        sentences.append(f"{unknown:,} {of_codes}, which the vocabulary lacks ({UNK})")
+        of_codes = f"{unknown:,} of {unknown + codes:,} codes of {split}"
+        why = f"which the vocabulary lacks ({UNK}); numbers of all tokens count them"
+        sentences.append(f"{of_codes}, {why}")
     labelled = corpus.labelled(split)
     if n_classes and len(labelled) < len(rows):
         why = "without a label, or not in the read layout"

@@ -76,13 +76,13 @@ def keep_unseen(
     splits: Sequence[str],
     learned: np.ndarray | None,
     teacher: Path | str,
-    only_unseen: bool = False,
+    only_unseen: bool | None = False,
 ) -> Corpus:
     """`corpus`, checked: no row of `splits` is among the `learned` ones, those of `teacher`.
 
     With `only_unseen` such rows are left out, and `left_out` says so. Raises DataError, naming how
-    many and which lines, without it, or where no row would be left. Where `learned` is None
-    nothing can be checked, and a warning says so.
+    many and which lines, without it (None: the command has no such flag), or where no row would be
+    left. Where `learned` is None nothing can be checked, and a warning says so.
     """
     if learned is None:
         message = (
@@ -101,11 +101,12 @@ def keep_unseen(
         lines = ", ".join(map(str, rows.column("line")[seen][:MAX_SHOWN]))
         more = ", …" if seen.sum() > MAX_SHOWN else ""
         if seen.all() or not only_unseen:
-            fix = "bring other rows" if seen.all() else "or leave these rows out with --only_unseen"
+            no_flag = seen.all() or only_unseen is None
+            fix = "bring other rows" if no_flag else "leave these rows out with --only_unseen"
             raise DataError(
                 f"{corpus.path}: {count} (lines {lines}{more}) hold the codes of rows that "
                 f"{teacher} was trained on, so their numbers would flatter; use the file and the "
-                f"split settings of that training, {fix}"
+                f"split settings of that training, or {fix}"
             )
         kept[split] = rows[~seen]
         sentences.append(f"{count} in {corpus.path.name}, because the model was trained on them")

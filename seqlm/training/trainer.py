@@ -23,7 +23,7 @@ from seqlm.config import TrainConfig
 from seqlm.data.tokenizer import save_tokenizer
 from seqlm.errors import NotFiniteError, SeqlmError
 from seqlm.models.gpt2 import default_device
-from seqlm.ownership import CARD
+from seqlm.ownership import CARD, foreign, set_aside
 from seqlm.training.batches import IGNORED, EpochOrder, HalfBatches, Rows, collator, mean_class_loss
 from seqlm.training.muon import build_optimizer
 from seqlm.training.replay import LEARNED
@@ -219,6 +219,9 @@ class MeasuringTrainer(Trainer):
             torch.save(self.args, aside / "training_args.bin")
             if self.train_dataset.learned is not None:
                 np.save(aside / LEARNED, self.train_dataset.learned)
+            if any(foreign(folder)):  # put there since the run began
+                old = set_aside(folder.parent, [name])
+                self.log_line(f"{folder}: somebody put files there; that folder is now in {old}")
 
     def evaluate(self, *args, **kwargs) -> dict[str, float]:
         try:

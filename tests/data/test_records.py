@@ -605,9 +605,9 @@ def test_an_empty_source_is_no_source(nothing):
 
 def test_sources_are_compared_by_value():
     records = [
-        Record(read_layout([i], 0), 0, {"source_id": s}) for i, s in enumerate([3, "3", 3.0])
+        Record(read_layout([i], 0), 0, {"source_id": s}) for i, s in enumerate([3, "3", 3.0, " 3"])
     ]
-    assert len(leaks({"train": records[:1], "val": records[1:2], "test": records[2:]})) == 2
+    assert len(leaks({"train": records[:1], "val": records[1:2], "test": records[2:]})) == 3
 
 
 # ---------------------------------------------------------------- any file at all

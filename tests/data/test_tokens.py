@@ -11,6 +11,7 @@ from seqlm.data.tokens import (
     KIND_CLASS,
     KIND_CODE,
     KIND_STRUCTURAL,
+    KIND_UNKNOWN,
     PAD,
     STRUCTURAL,
     UNK,
@@ -72,10 +73,10 @@ def test_a_code_is_what_is_neither_structural_nor_a_class():
     assert not any(map(is_code, (*STRUCTURAL, "<CLS_3>", "<CLS_44>")))
 
 
-def test_every_id_is_structural_a_code_or_a_class():
+def test_every_id_is_structural_a_code_a_class_or_unknown():
     kinds = token_kinds(default_vocab())
     assert kinds.shape == (516,)
-    assert (kinds[:6] == KIND_STRUCTURAL).all()
+    assert kinds[:6].tolist() == [KIND_UNKNOWN if i == 1 else KIND_STRUCTURAL for i in range(6)]
     assert (kinds[6:506] == KIND_CODE).all()
     assert (kinds[506:] == KIND_CLASS).all()
 

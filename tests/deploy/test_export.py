@@ -30,10 +30,11 @@ from seqlm.deploy.export import (
 )
 from seqlm.deploy.infer import interact
 from seqlm.deploy.onnx_model import GRAPH, OnnxModel, load_onnx
-from seqlm.errors import ConfigError, DataError, SeqlmError
+from seqlm.errors import ConfigError, DataError, NotFiniteError, SeqlmError
 from seqlm.evaluation.scores import class_probabilities, score_tokens
 from seqlm.models.generation import draw, generate, next_token_probabilities
 from seqlm.models.gpt2 import build_classifier, build_lm, load_classifier, load_lm
+from seqlm.training.replay import LEARNED, learned_rows
 
 pytestmark = pytest.mark.slow
 
@@ -315,6 +316,15 @@ def test_int8_that_breaks_the_model_is_refused(lm, plain, tmp_path, monkeypatch)
         quantise_export(load_lm(lm), directory)
 
 
+def test_a_model_whose_logits_are_no_numbers_is_not_exported(tiny, vocab, tmp_path):
+    spoilt = build_lm(tiny, vocab)
+    spoilt.transformer.ln_f.weight.data[0] = torch.nan
+    spoilt = saved(spoilt, vocab, tmp_path / "spoilt")
+    with pytest.raises(NotFiniteError, match="logits are not finite numbers"):
+        export_model(spoilt, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_torch_cannot_trace_gets_a_sentence(lm, folder, monkeypatch):
     def fails(*_, **__):
         raise RuntimeError("no such operator")
@@ -460,3 +470,19 @@ def test_the_command_line_exports_and_reports_the_loss(lm, built, tmp_path, caps
     assert not load_onnx(tmp_path / "out").has_cache
     assert main(["infer", "--runtime", "onnx", "--model_path", str(lm)]) == 2
     assert "no model here" in capsys.readouterr().err
+
+
+def test_int8_is_not_measured_on_rows_that_the_model_was_trained_on(lm, built, tmp_path, capsys):
+    rows, model = built.directory / "sequences.jsonl", shutil.copytree(lm, tmp_path / "lm")
+    files = DataFiles(rows, built.directory / "vocab.json")
+    np.save(model / LEARNED, learned_rows(load_corpus(files).records("val")[:3]))
+    asked = ["export", "--int8", "--model_path", str(model), "--data_path", str(rows)]
+    for more in (["--output_dir", str(tmp_path / "out")],
+                 ["--format", "html", "--output_file", str(tmp_path / "out")]):  # fmt: skip
+        assert main([*asked, *more]) == 2
+        said = capsys.readouterr().err
+        assert "rows of val (lines " in said and "was trained on" in said
+        assert "or bring other rows" in said and "only_unseen" not in said, (
+            "export has no such flag"
+        )
+    assert not (tmp_path / "out").exists()

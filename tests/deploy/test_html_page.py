@@ -21,7 +21,7 @@ from seqlm.data.tokenizer import load_tokenizer, vocabulary_of
 from seqlm.data.tokens import class_ids, drawing_prompt, read_layout, reading_prompt
 from seqlm.deploy.export import quantisation_loss
 from seqlm.deploy.html_page import PAGE, STATIC, bundle, export_page, pack_weights
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError, DataError, NotFiniteError
 from seqlm.evaluation.scores import class_probabilities
 from seqlm.models.generation import draw, generate_sentences, strategy_probabilities, token_ids
 from seqlm.models.gpt2 import build_classifier, build_lm, load_lm
@@ -248,6 +248,13 @@ def test_what_a_page_cannot_compute_or_would_replace_is_refused(lm, tmp_path, ti
         with pytest.raises(error, match=wanted):
             export_page(model, tmp_path / page)
 
+    spoilt = build_lm(tiny, vocab)
+    spoilt.transformer.ln_f.weight.data[0] = torch.nan
+    spoilt = save_model(spoilt, vocab, tmp_path / "spoilt")
+    refused(spoilt, "logits are not finite numbers", NotFiniteError)
+    with pytest.raises(NotFiniteError):
+        export_page(spoilt, tmp_path / "new.html", "int8")
+    assert not (tmp_path / "new.html").exists()
     classifier = save_model(build_classifier(tiny, vocab), vocab, tmp_path / "classifier")
     refused(classifier, "not a language model", DataError)
     relu = shutil.copytree(lm, tmp_path / "relu")

@@ -1,5 +1,6 @@
 """The model behind HTTP, asked as a client would: over the network, many at once, and wrongly."""
 
+import http.client
 import json
 import os
 import re
@@ -13,8 +14,10 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from threading import Thread
 
 import numpy as np
 import psutil
@@ -684,6 +687,14 @@ def gone(server: Server) -> bool:
     return not server.alive()
 
 
+def ask_in_vain(server: Server) -> None:
+    """One question after another, until the server has gone."""
+    rows = [[*drawing_prompt(3), *["<Z_001>"] * 40, "<CLS>"]] * 200
+    with suppress(OSError, http.client.HTTPException):
+        while server.open("/classify", json.dumps({"rows": rows}).encode()).read():
+            pass
+
+
 def ended(process: psutil.Process) -> bool:
     try:
         return process.status() == psutil.STATUS_ZOMBIE  # nobody may have asked for its exit code
@@ -698,16 +709,48 @@ def test_no_process_outlives_a_server_that_is_killed_at_once(saved, tmp_path):
         started = psutil.Process(server.process.pid).children(recursive=True)
         # A worker, the manager of the queues, the process that answers HTTP.
         assert len(started) >= 3
+        asking = Thread(target=lambda: ask_in_vain(server))
+        asking.start()
+        time.sleep(0.3)  # it computes
         server.process.kill()
         server.process.wait(PATIENCE)
+        asking.join(PATIENCE)
         deadline = time.monotonic() + PATIENCE
         while not all(map(ended, started)) and time.monotonic() < deadline:
             time.sleep(0.1)
         left = [process for process in started if not ended(process)]
         assert not left
+        assert "Traceback" not in server.log.read_text()
         with socket.socket() as trial:  # the next server can have the port
             trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             trial.bind(("127.0.0.1", int(server.url.rpartition(":")[2])))
+    finally:
+        server.stop()
+
+
+@pytest.mark.parametrize(
+    ("stopped", "code"), [("all by Ctrl-C", 0), ("the first", 0), ("a worker", 2)]
+)
+def test_a_server_that_is_stopped_while_it_starts_ends_in_order(saved, tmp_path, stopped, code):
+    server = start(saved["lm"], tmp_path / "log")
+    try:
+        workers = []
+        deadline = time.monotonic() + PATIENCE
+        while len(workers) < 4 and time.monotonic() < deadline:  # the last waits in `import torch`
+            time.sleep(0.05)
+            started = psutil.Process(server.process.pid).children()
+            workers = [each for each in started if "spawn_main" in " ".join(each.cmdline())]
+        if stopped == "all by Ctrl-C":
+            os.killpg(server.process.pid, signal.SIGINT)
+        else:
+            first = stopped == "the first"
+            (server.process if first else workers[-1]).send_signal(signal.SIGTERM)
+        assert server.process.wait(PATIENCE) == code
+        assert gone(server)
+        said = server.log.read_text()
+        assert said.startswith("serving ") and "Traceback" not in said
+        assert len(said.splitlines()) == (3 if code else 2), said
+        assert ("seqlm serve: a worker stopped unexpectedly" in said) == bool(code)
     finally:
         server.stop()
 

@@ -6,8 +6,14 @@ from samples import scores_of
 from scipy.stats import binom
 
 from seqlm.errors import DataError
+from seqlm.evaluation.estimates import Estimate
 from seqlm.evaluation.metrics import nll
-from seqlm.evaluation.significance import mcnemar, paired_difference, ratio_of_rows
+from seqlm.evaluation.significance import (
+    baseline_verdict,
+    mcnemar,
+    paired_difference,
+    ratio_of_rows,
+)
 
 
 def test_pairing_two_models_gives_the_ratio_of_their_nlls_and_a_narrow_interval():
@@ -126,3 +132,17 @@ def test_a_comparison_is_written_in_one_sentence():
 def test_answers_to_different_questions_are_not_compared(a, b):
     with pytest.raises(DataError, match="same images"):
         mcnemar(a, b)
+
+
+@pytest.mark.parametrize(
+    ("ends", "said"),
+    [
+        ((0.01, 0.03), "beats"),
+        ((-0.03, -0.01), "does not beat"),
+        ((-0.01, 0.03), "is not distinguishable from"),
+        ((0.0004, 0.03), "is not distinguishable from"),  # "0.0% to 3.0%"
+        ((-0.03, -0.0004), "is not distinguishable from"),
+    ],
+)
+def test_a_baseline_is_beaten_where_the_printed_interval_excludes_nothing_gained(ends, said):
+    assert baseline_verdict(Estimate(sum(ends) / 2, *ends, 9, "share")) == said

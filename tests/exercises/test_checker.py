@@ -91,6 +91,14 @@ def test_an_exception_ends_the_check_with_one_line(check, capsys):
         assert capsys.readouterr().out.startswith("✗ Not yet. Your function stopped with StopIt")
 
 
+def test_of_an_error_in_many_lines_only_the_first_is_shown(capsys):
+    assert not probabilities.check_temperature(lambda *arguments: torch.ones(3).any(axis="none"))
+    out = capsys.readouterr().out
+    assert (
+        out.startswith("✗ Not yet. Your function stopped with TypeError") and out.count("\n") == 1
+    )
+
+
 @CHECK
 @pytest.mark.parametrize(
     ("answer", "words"),

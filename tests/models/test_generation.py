@@ -20,7 +20,8 @@ from seqlm.data.tokens import (
     drawing_prompt,
     read_layout,
 )
-from seqlm.errors import ConfigError, DataError
+from seqlm.errors import ConfigError, DataError, NotFiniteError
+from seqlm.evaluation.scores import class_probabilities
 from seqlm.models import generation
 from seqlm.models.generation import (
     draw,
@@ -32,8 +33,9 @@ from seqlm.models.generation import (
     strategy_probabilities,
     withhold_class,
 )
-from seqlm.models.gpt2 import build_lm
+from seqlm.models.gpt2 import build_classifier, build_lm
 from seqlm.models.inference import guided_logits
+from seqlm.models.tracing import trace
 
 GREEDY = SampleConfig(strategy="greedy")
 P = torch.tensor([[0.1, 0.4, 0.2, 0.3]])  # (1, 4)
@@ -639,6 +641,27 @@ def test_the_table_lists_the_most_likely_first(lm, vocab):
         assert line.probability == probabilities[line.id]
     whole = next_token_table(lm, build_tokenizer(vocab), ids, k=1000)
     assert sum(line.probability for line in whole) == pytest.approx(1) and len(whole) == 66
+
+
+@pytest.mark.parametrize("level", [float("nan"), float("inf")])
+def test_a_model_whose_logits_are_no_numbers_is_never_asked_further(tiny, vocab, level):
+    lm, classifier = build_lm(tiny, vocab), build_classifier(tiny, vocab)
+    for model in (lm, classifier):
+        model.transformer.ln_f.weight.data[0] = level
+    prompt = prompts_of(vocab, 1)[0]
+    for answer in (
+        *(lambda c=c: generate(lm, [prompt] * 2, c) for c in (GREEDY, SampleConfig())),
+        lambda: generate(lm, [prompt], SampleConfig(strategy="beam", num_beams=2)),
+        lambda: draw(lm, vocab, [1], 16, SampleConfig(guidance=1.5)),
+        lambda: draw(lm, vocab, [1], 16, SampleConfig(strategy="beam", num_beams=2)),
+        lambda: next_token_probabilities(lm, prompt),
+        lambda: trace(lm, vocab, drawing_prompt(1), [1, 2, 3]),
+        lambda: class_probabilities(lm, [prompt], [60, 61]),
+        lambda: class_probabilities(classifier, [prompt] * 2),
+        lambda: class_probabilities(classifier, [prompt] * 200),  # enough for a packed copy
+    ):
+        with pytest.raises(NotFiniteError, match="logits are not finite numbers"):
+            answer()
 
 
 def test_a_picture_can_be_finished_and_closed_by_the_model_itself(lm, vocab):

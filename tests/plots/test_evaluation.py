@@ -1,8 +1,10 @@
 """Figures of evaluation: the counts, frames and fillings that carry a number."""
 
+import numpy as np
 from figure_samples import READ, a_bin, drawn, lines_with, words
+from matplotlib.colors import to_rgb
 
-from seqlm.plots.evaluation import SUREST, plot_reliability
+from seqlm.plots.evaluation import SUREST, plot_nll_by_position, plot_reliability
 
 
 def test_a_confusion_matrix_writes_counts_and_names_the_errors():
@@ -45,3 +47,19 @@ def test_the_gap_is_that_to_the_baseline_with_the_lowest_mean():
     assert [t.get_text() for t in model.texts][-1] == "3.8"
     assert [t.get_text() for t in gap.texts][-1] == "1.2"  # 15 / 3 - 15 / 4
     assert "Best baseline: by position, mean 2.50; largest gap 1.25" in figure.alt
+
+
+def light(colour) -> float:  # relative luminance, as WCAG 2 defines it
+    parts = np.array(to_rgb(colour))
+    linear = np.where(parts <= 0.04045, parts / 12.92, ((parts + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def test_numbers_on_the_maps_are_readable_and_nothing_is_minus_nought():
+    nats = np.linspace(0, 5, 16)
+    figure = plot_nll_by_position(nats, {"position": nats - 0.001 + (nats > 3)}, (4, 4), n=9)
+    for ax in figure.axes[1:]:
+        assert "-0.0" not in [text.get_text() for text in ax.texts]
+        for text, cell in zip(ax.texts, ax.collections[0].get_facecolors(), strict=True):
+            dark, pale = sorted(light(c[:3]) for c in (to_rgb(text.get_color()), cell))
+            assert (pale + 0.05) / (dark + 0.05) > 3.7

@@ -156,6 +156,7 @@ def test_a_token_that_is_no_code_has_bars_and_no_patch():
     for patch, token in zip(patches, codes, strict=True):
         center = BOOK.centers[int(token[3:-1])].reshape(2, 2)
         assert np.array_equal(patch.get_data(), center)
+        assert (patch.image.norm.vmin, patch.image.norm.vmax) == (0, 1)  # paper is white
 
 
 def test_the_codes_before_are_shown_and_the_place_itself_is_empty_and_framed():

@@ -459,6 +459,7 @@ def test_what_the_new_rows_are_measured_on_is_never_replayed(vocab, tmp_path):
         ("nats per token", (0.1, 0.3), False, "it has become worse"),
         ("nats per token", (-0.3, -0.1), True, "it has become better, too"),
         ("nats per token", (-0.1, 0.3), True, "not distinguishable from no change"),
+        ("nats per token", (-0.3, -0.0004), False, "not distinguishable from no change"),
         ("share", (-0.3, -0.1), True, "some of it is forgotten"),
         ("share", (0.1, 0.3), False, "it has become better"),
     ],

@@ -136,6 +136,19 @@ def test_a_row_is_known_again_in_another_layout_or_cut_to_another_length(run, tm
         assert is_learned(corpus.records("all"), read_learned(model)).sum() == 63
 
 
+def test_a_row_that_was_learned_cut_or_with_unknown_codes_is_known_again(tmp_path):
+    files = files_of(tmp_path, rows(90))
+    few = {token: i for i, token in enumerate(t for t in VOCAB if t != "<Z_007>")}
+    unknown = load_corpus(replace(files, allow_unknown=True), None, few)
+    for taught in (load_corpus(files, 12), unknown):
+        learned = learned_rows(taught.records("train"))
+        for length in (None, 8):
+            assert (
+                is_learned(load_corpus(files, length, divide=False).records("all"), learned).sum()
+                == 63
+            )
+
+
 @pytest.mark.slow
 def test_a_classifier_measures_no_row_that_its_language_model_learned_from(run, tmp_path, capsys):
     _, files, model = run

@@ -213,8 +213,12 @@ def test_what_no_number_counts_is_printed_beside_it(tmp_path, capsys):
     values = json.loads((tmp_path / "lm" / "metrics.json").read_text())["values"]
     assert lost and values["left_out"] == [
         "the first codes of 12 of the 12 rows of test: 20 tokens fit",
-        f"{lost} of {12 * 15} codes of test, which the vocabulary lacks (<UNK>)",
+        f"{lost} of {12 * 15} codes of test, which the vocabulary lacks (<UNK>); "
+        "numbers of all tokens count them",
     ]
+    measured, known = values["read"], 12 * 15 - lost
+    counts = {name: measured[name]["tokens"] for name in measured}
+    assert counts == {"code": known, "class": 12, "structural": 36, "all": known + 48 + lost}
     said = capsys.readouterr().out
     report, card = (
         (tmp_path / "lm" / n).read_text() for n in ("report.md", "best_model/README.md")

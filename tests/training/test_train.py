@@ -638,6 +638,32 @@ def test_what_is_not_ours_is_refused_and_with_overwrite_set_aside(tmp_path, name
     assert (tmp_path / "thesis.tex").is_file()
 
 
+def test_what_is_put_into_the_best_model_while_it_is_trained_is_set_aside(tmp_path):
+    values, lines = iter([9.0, 3.0, 2.0, 1.0, 1.5, 1.5, 1.5]), []
+
+    def log(line):
+        lines.append(line)
+        if line.startswith("step 3 · val:"):
+            (tmp_path / "best_model" / "notes.txt").write_text("my own")
+
+    learn(tmp_path, rows_alike(), measure=lambda model: {"code_nll": next(values)}, log=log)
+    aside = tmp_path / "earlier_run_1" / "best_model"
+    assert (aside / "notes.txt").read_text() == "my own" and (aside / "config.json").is_file()
+    assert [f"that folder is now in {aside.parent}" in line for line in lines].count(True) == 1
+    assert [path.name for path in tmp_path.glob("earlier_run_*")] == ["earlier_run_1"]
+    assert not (tmp_path / "best_model" / "notes.txt").exists()
+
+
+def test_no_run_is_written_into_the_model_of_another(tmp_path):
+    learn(tmp_path, rows_alike(), max_steps=1)
+    before = (tmp_path / "best_model" / ".seqlm.json").read_bytes()
+    for folder in ("best_model", "final_model/new"):
+        with pytest.raises(ConfigError, match="lies in a run's model; choose another folder"):
+            learn(tmp_path / folder, rows_alike(), max_steps=1)
+    assert (tmp_path / "best_model" / ".seqlm.json").read_bytes() == before
+    learn(tmp_path / "new" / "best_model", rows_alike(), max_steps=1)  # only a name
+
+
 def test_a_killed_run_is_never_beside_the_numbers_of_the_run_before_it(tmp_path):
     first = learn(tmp_path, rows_alike())
     old = weights(tmp_path / "best_model")
