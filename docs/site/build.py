@@ -76,7 +76,7 @@ def gather(root: Path, profile: str, repository: str = "") -> tuple[dict, list[s
 
 
 NOT_RUN = "it has not been run, so its page has no results"
-CHANGED = "it was changed after it was run; `make report` runs it again"
+CHANGED = "it was changed after it was run; the command that ran it runs it again"
 NOTE = "*This notebook was not run for this site: the results of its cells are missing.*"
 NOTE_CHINESE = "*生成本网站时没有运行这本笔记本，所以没有各单元格的结果。*"
 
