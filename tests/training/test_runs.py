@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from seqlm import atomic
-from seqlm.config import DataFiles, ModelConfig, TrainConfig
+from seqlm.config import DataFiles, FinetuneConfig, ModelConfig, TrainConfig
 from seqlm.data.corpus import load_corpus
 from seqlm.data.records import Record, write_records
 from seqlm.data.tokenizer import build_tokenizer, load_tokenizer, save_tokenizer
@@ -16,7 +16,9 @@ from seqlm.data.tokens import default_vocab, read_layout
 from seqlm.errors import ConfigError, DataError, DataWarning
 from seqlm.evaluation.estimates import Estimate
 from seqlm.models.gpt2 import build_lm
+from seqlm.ownership import is_locked
 from seqlm.training import measure, runs, tasks
+from seqlm.training.finetune import finetune_model
 from seqlm.utils import write_json
 
 pytestmark = pytest.mark.slow
@@ -125,6 +127,26 @@ def test_whether_a_model_is_ours_is_asked_once_in_a_command(trained, tmp_path, m
     monkeypatch.setattr(atomic, "_hash", lambda path: (read.append(path), real(path))[1])
     runs.train_and_evaluate(files, SIZE, config_of(out, max_length=12))
     assert read.count(out / "best_model" / "model.safetensors") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "classify", "finetune"])
+def test_a_folder_is_locked_until_its_model_is_measured_and_all_is_saved(
+    trained, tmp_path, monkeypatch, command
+):
+    files, out, config, held = trained[0], tmp_path / "out", config_of(tmp_path / "out"), []
+    for name in ("evaluate_best_model", "save_run"):
+        real = getattr(runs, name)
+
+        def watched(*args, _name=name, _real=real, **settings):
+            held.append((_name, is_locked(out)))
+            return _real(*args, **settings)
+
+        monkeypatch.setattr(runs, name, watched)
+    if command == "finetune":
+        finetune_model(files, FinetuneConfig(model_path=trained[1] / "best_model"), config)
+    else:
+        runs.train_and_evaluate(files, SIZE, config, classifies=command == "classify")
+    assert held == [("evaluate_best_model", True), ("save_run", True)] and not is_locked(out)
 
 
 def test_metrics_and_both_models_name_one_run(trained):
