@@ -19,7 +19,6 @@ from seqlm.plots.style import LINE, Tiles, canvas, finish, inch_axes, styled
 
 STAGES = 16  # of a picture with more codes than that, so many are shown
 MARK = {"color": style.VERMILLION, "lw": 2}
-SHADES = Normalize(0, 1)  # of a patch: paper to ink, whatever is in it
 
 
 def _draw_map(
@@ -181,7 +180,7 @@ def _draw_candidates(
             ax.get_yticklabels()[y].set_fontweight("bold")
         if c.token in codes:
             patch = codes[c.token].reshape(book.patch, book.patch)
-            picture = OffsetImage(patch, cmap="gray_r", norm=SHADES, zoom=16 / book.patch)
+            picture = OffsetImage(patch, cmap="gray_r", norm=Normalize(0, 1), zoom=16 / book.patch)
             box = {"xybox": (-13, 0), "boxcoords": "offset points", "pad": 0}
             ax.add_artist(AnnotationBbox(picture, (0, y), **box))
     return bars
