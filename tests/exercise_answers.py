@@ -62,9 +62,20 @@ def loss(logits, ids):
     return cross_entropy(logits[:-1], ids[1:])
 
 
+def log_of_mean(logits, ids):
+    p = logits.softmax(1)[range(len(ids) - 1), ids[1:]]
+    return -p.mean().log()
+
+
 def step(weight, loss_of, rate):
     weight.grad = None
     loss_of(weight).backward()
+    return weight.detach() - rate * weight.grad
+
+
+def cleared_too_late(weight, loss_of, rate):
+    loss_of(weight).backward()
+    weight.grad = torch.zeros_like(weight)
     return weight.detach() - rate * weight.grad
 
 
@@ -186,10 +197,13 @@ WRONG = [
     (check_mask, lambda s: hide(s, 0), "diagonal is hidden"),
     (check_mask, lambda s: s.tril(), "exp(0) is 1"),
     (check_mask, lambda s: hide(s).softmax(1), "Those are weights"),
+    (check_mask, lambda s: s + torch.ones_like(s).triu(1) * -torch.inf, "is nan, no number"),
     (check_mask, lambda s: hide(s, 2), "above the diagonal stands -inf"),
     (check_mask, lambda s: s > 0, "where a Tensor of shape (5, 5)"),
     (check_head, lambda q, k, v: attend(hide(q @ k.T), v), "not divided by √d"),
     (check_head, lambda q, k, v: attend(hide(q @ k.T / q.shape[1]), v), "by d, not"),
+    (check_head, lambda q, k, v: attend(hide(q @ k.T / len(q) ** 0.5), v), "divides by √T"),
+    (check_head, lambda q, k, v: attend(hide(q @ k.T / 32**0.5), v), "dot products by √d"),
     (check_head, lambda q, k, v: attend(scaled(q, k), v), "no mask"),
     (check_head, lambda q, k, v: scaled(q, k).softmax(1).tril() @ v, "after the softmax"),
     (check_head, lambda q, k, v: attend(hide(scaled(q, k), 0), v), "sees nothing"),
@@ -216,6 +230,8 @@ WRONG = [
         lambda lo, ids: loss(lo, ids) * (len(ids) - 1) / len(ids),
         "divide by T - 1",
     ),
+    (check_next_token_loss, lambda lo, ids: loss(lo, ids) / math.log(2), "in bits"),
+    (check_next_token_loss, log_of_mean, "First the logarithm"),
     (check_next_token_loss, lambda lo, ids: -loss(lo, ids), "negative"),
     (
         check_next_token_loss,
@@ -228,6 +244,7 @@ WRONG = [
         "mean of -log_softmax",
     ),
     (check_next_token_loss, lambda lo, ids: loss(lo.softmax(1), ids), "mean of -log_softmax"),
+    (check_training_step, cleared_too_late, "before backward(), not after"),
     (check_training_step, step_on_old, "clear the old gradient"),
     (check_training_step, lambda w, f, r: w.detach() - r * w.grad, "That is the old gradient"),
     (check_training_step, lambda w, f, r: w + r * gradient(w, f), "Uphill"),
@@ -309,13 +326,19 @@ RIGHT += [
     (check_larger_embedding, lambda w, n: below(w, tiled(w.mean(0), n))),
 ]
 WRONG += [
-    (check_nearest_patch, dot_product, "centres full of ink"),
+    (check_nearest_patch, dot_product, "centers full of ink"),
     (check_nearest_patch, lambda p, c: int(distances(p, c).argmax()), "farthest"),
     (check_nearest_patch, lambda p, c: int(distances(p, c).argmin()) + 1, "from 0"),
     (check_nearest_patch, lambda p, c: distances(p, c).min(), "That is the distance"),
-    (check_nearest_patch, lambda p, c: 2, "sum of squared differences is smallest"),
+    (check_nearest_patch, lambda p, c: 99, "sum of squared differences is smallest"),
+    (check_nearest_patch, lambda p, c: (c - p).sum(1).argmin(), "Differences of two signs"),
+    (check_nearest_patch, lambda p, c: abs(c.mean(1) - p.mean()).argmin(), "Equally dark"),
+    (check_nearest_patch, lambda p, c: abs(c - p).sum(1).argmin(), "absolute differences"),
+    (check_nearest_patch, lambda p, c: ((c - p) ** 2).sum(0).argmin(), "(axis 1)"),
+    (check_nearest_patch, lambda p, c: ((c - p) ** 2).sum().argmin(), "use axis=1"),
+    (check_nearest_patch, lambda p, c: abs(c - p).max(1).argmin(), "the widest differences"),
     (check_nearest_patch, lambda p, c: p.nonsense, "AttributeError"),
-    (check_nearest_patch, lambda p, c: distances(p, c), "shape (5,), where one number is wanted"),
+    (check_nearest_patch, lambda p, c: distances(p, c), "shape (12,), where one number is wanted"),
     (check_split, lambda s, order, n: [i in order[:n] for i, _ in enumerate(s)], "rows in train"),
     (check_split, lambda s, order, n: [x not in order[:n] for x in s], "True must mean test"),
     (check_split, lambda s, order, n: [x < n for x in s], "Not drawn at random"),

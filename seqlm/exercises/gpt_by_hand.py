@@ -28,6 +28,9 @@ def check_mask(rng: Rng) -> Cases:
             "The diagonal is hidden as well; a token sees itself.": _hide(scores, 0),
             "0 is a score like any other, and exp(0) is 1: use -inf.": scores.tril(),
             "Those are weights; hide scores, before the softmax.": _hide(scores).softmax(1),
+            "0 times -inf is nan, no number: put -inf there, do not multiply.": (
+                scores + torch.ones_like(scores).triu(1) * -math.inf
+            ),
         }
         yield (scores,), _hide(scores), wrong
 
@@ -37,11 +40,12 @@ def check_head(rng: Rng) -> Cases:
     """`function(q, k, v)`, (T, d): dot products by √d, mask, softmax of each row, times v."""
     for size in ((5, 4), (7, 9)):
         q, k, v = (_normal(rng, *size) for _ in range(3))
-        scores, d = q @ k.T, q.shape[1]
+        scores, (n, d) = q @ k.T, q.shape
         scaled = scores / math.sqrt(d)
         wrong = {
             "The scores are not divided by √d.": _hide(scores).softmax(1) @ v,
             "The scores are divided by d, not by √d.": _hide(scores / d).softmax(1) @ v,
+            "That divides by √T; d is q.shape[1].": _hide(scores / math.sqrt(n)).softmax(1) @ v,
             "There is no mask: the first token sees the last.": scaled.softmax(1) @ v,
             "The mask came after the softmax: no row sums to 1.": scaled.softmax(1).tril() @ v,
             "The first token sees nothing; it sees itself.": _hide(scaled, 0).softmax(1) @ v,
@@ -87,6 +91,8 @@ def check_next_token_loss(rng: Rng) -> Cases:
             "T tokens have only T - 1 predictions: divide by T - 1.": each.sum() / (n + 1),
             "A log-probability is negative; the loss is minus that.": -each.mean(),
             "Those are logits; take log_softmax first.": -logits[here, ids[1:]].mean(),
+            "That is in bits; nats need the natural logarithm.": each.mean() / math.log(2),
+            "First the logarithm of each, then the mean.": -(-each).exp().mean().log(),
         }
         yield (logits, ids), each.mean(), wrong
 
@@ -103,7 +109,7 @@ def check_training_step(rng: Rng) -> Cases:
             "That is the old gradient; call backward() on the loss.": before - rate * old,
             "Uphill: subtract the gradient, it points to more loss.": before + rate * gradient,
             "The rate is missing.": before - gradient,
-            "The weight is unchanged.": before,
+            "The weight is unchanged. Clear the gradient before backward(), not after.": before,
             "That is the gradient; return the weight after the step.": gradient,
         }
         weight.requires_grad_().grad = old

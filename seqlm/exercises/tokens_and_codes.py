@@ -8,17 +8,27 @@ from seqlm.exercises.checker import BUG, Cases, Rng, exercise
 @exercise("The smallest squared distance names the patch.")
 def check_nearest_patch(rng: Rng) -> Cases:
     """`function(patch, centers)`, (D,), (K, D): whose sum of squared differences is smallest?"""
-    for near in (2, 3):  # of empty paper, full ink and three greys
-        centers = np.array([np.zeros(4), np.ones(4), *rng.uniform(0.55, 0.9, (3, 4))])
-        patch = centers[near] + rng.uniform(-0.001, 0.001, 4)
-        distances = ((centers - patch) ** 2).sum(1)
-        wrong = {
-            "The largest dot product prefers centres full of ink; use the distance.": 1,
-            "That is the farthest centre: argmax where argmin is wanted.": 0,
-            "Codes are counted from 0: the third centre is number 2.": near + 1,
-            "That is the distance; its place is wanted (argmin, not min).": distances.min(),
-        }
-        yield (patch, centers), near, wrong
+    for size in ((12, 4), (16, 9)):
+        wrong: dict = {}
+        while len({*wrong.values()}) < 11:  # until each mistake leads to another place
+            centers, patch = rng.uniform(size=size), rng.uniform(size=size[1])
+            gaps = centers - patch
+            distances, sums = (gaps**2).sum(1), (gaps**2).sum(0)
+            widest, inkiest = abs(gaps).max(1).argmin(), (centers @ patch).argmax()
+            wrong = {
+                "": distances.argmin(),
+                "The largest dot product prefers centers full of ink; use the distance.": inkiest,
+                "That is the farthest center: argmax where argmin is wanted.": distances.argmax(),
+                "Codes are counted from 0: the third center is number 2.": distances.argmin() + 1,
+                "That is the distance; its place is wanted (argmin, not min).": distances.min(),
+                "Differences of two signs cancel: square each, then sum.": gaps.sum(1).argmin(),
+                "Equally dark is not near: square, then sum.": abs(gaps.sum(1)).argmin(),
+                "Those are absolute differences; square each one.": abs(gaps).sum(1).argmin(),
+                "That compares the widest differences alone; sum all squares.": widest,
+                "Sum over the numbers of a center (axis 1), not over centers.": sums.argmin(),
+                "Without an axis the sum is one number, at place 0: use axis=1.": 0,
+            }
+        yield (patch, centers), int(wrong.pop("")), wrong
 
 
 @exercise("All rows of an image are on one side.")
