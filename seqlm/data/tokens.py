@@ -75,13 +75,14 @@ def read_vocab(path: str | Path) -> dict[str, int]:
         raise DataError(
             f"{path}: expected an object that maps tokens to ids, got {json_name(entries)}"
         )
-    problem = _vocab_problem(entries)
+    problem = vocab_problem(entries)
     if problem:
         raise DataError(f"{path}: {problem}")
     return dict(sorted(entries, key=lambda entry: entry[1]))
 
 
-def _vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
+def vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
+    """What is wrong with these (token, id) pairs, in words, or None; `read_vocab` has the rules."""
     counts = Counter(token for token, _ in entries)
     owner: dict[int, str] = {}
     for token, index in entries:

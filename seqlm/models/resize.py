@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from seqlm.data.arrow import read_rows
 from seqlm.data.corpus import Corpus
-from seqlm.data.tokens import class_of, class_token
+from seqlm.data.tokens import class_of, class_token, vocab_problem
 from seqlm.errors import DataError
 from seqlm.models.gpt2 import classifier_from_lm, is_classifier, load_classifier, load_lm
 
@@ -39,18 +39,14 @@ def count_new_tokens(path: Path, known: Mapping[str, int]) -> Counter[str]:
 def extend_vocab(known: Mapping[str, int], tokens: Iterable[str]) -> dict[str, int]:
     """`known` (token -> id) with the missing ones of `tokens` appended, in their order.
 
-    Raises DataError when class tokens would no longer run from ``<CLS_0>`` without a gap.
+    Raises DataError where `read_vocab` would refuse the result.
     """
     vocab = dict(sorted(known.items(), key=lambda entry: entry[1]))
     for token in tokens:
         vocab.setdefault(token, len(vocab))
-    labels = {class_of(token) for token in vocab} - {None}
-    missing = [class_token(k) for k in range(len(labels)) if k not in labels]
-    if missing:
-        raise DataError(
-            f"{class_token(max(labels))} would be new, but there is no {missing[0]}: class tokens "
-            "run from <CLS_0> without a gap; number the classes so, or fix the token"
-        )
+    problem = vocab_problem([*vocab.items()])
+    if problem:
+        raise DataError(f"with the new tokens: {problem}")
     return vocab
 
 

@@ -8,7 +8,7 @@ from seqlm.config import DataFiles, FinetuneConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.corpus import Corpus, load_corpus
 from seqlm.data.tokens import read_vocab
-from seqlm.errors import ConfigError, DataError, needs_extra, printable
+from seqlm.errors import ConfigError, DataError, error_prefix, needs_extra, printable
 from seqlm.evaluation.tables import code_span, escape_markdown
 from seqlm.models import resize
 from seqlm.models.gpt2 import check_model_directory, count_parameters, is_classifier
@@ -117,7 +117,8 @@ def _grow_vocab(files: DataFiles, options: FinetuneConfig, known: dict) -> dict[
             f"{path}: holds {tokens} that the model does not know: {names}; fix them, or let the "
             "vocabulary grow with --grow true"
         )
-    vocab = resize.extend_vocab(known, new)
+    with error_prefix(path):
+        vocab = resize.extend_vocab(known, new)
     runs.print_at_once(f"{tokens} new to the model, ids {len(known)} to {len(vocab) - 1}: {names}")
     return vocab
 

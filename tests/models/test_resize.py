@@ -43,9 +43,13 @@ def test_old_ids_stay_and_new_tokens_come_last_in_an_order_of_their_own(vocab):
     assert sort_new_tokens(reversed(new)) == sort_new_tokens(new)
 
 
-def test_a_class_that_leaves_a_gap_is_refused(vocab):
-    with pytest.raises(DataError, match="<CLS_12> would be new, but there is no <CLS_10>"):
-        extend_vocab(vocab, ["<CLS_12>"])
+@pytest.mark.parametrize(
+    ("token", "said"),
+    [("<CLS_12>", "11 class tokens, but no '<CLS_10>'"), ("<Z\x1b[31m>", "a control character")],
+)
+def test_what_no_vocabulary_may_hold_is_not_appended_to_one(vocab, token, said):
+    with pytest.raises(DataError, match=f"^with the new tokens: .*{said}"):
+        extend_vocab(vocab, [token])
 
 
 def test_the_rarest_new_tokens_are_named_first():

@@ -237,6 +237,14 @@ def test_a_vocabulary_file_says_what_may_be_new_so_a_typo_is_refused(started, vo
         finetune_model(files_of(typo), options, TrainConfig(tmp_path / "out", **QUICK))
 
 
+def test_a_token_that_no_vocabulary_may_hold_is_refused_before_training(started, mine, tmp_path):
+    bad = tmp_path / "bad.jsonl"
+    bad.write_text(mine.read_text().replace("<Z_050>", r"<Z\u001b[31m>"))
+    with pytest.raises(DataError, match=rf"^{bad}: .* holds a control character"):
+        finetune_model(files_of(bad), options_of(started), TrainConfig(tmp_path / "out", **QUICK))
+    assert not (tmp_path / "out").exists()
+
+
 def test_numbers_too_large_for_anyone_are_refused_in_one_sentence(started, mine, tmp_path, capsys):
     words = ["finetune", "--model_path", str(started), "--data_path", str(mine), "--output_dir"]
     for flag, value in (("--lora_rank", "200000000"), ("--seed", "99999999999999999999")):

@@ -600,6 +600,27 @@ def test_checkpoints_of_another_run_are_never_taken_over(interrupted, trainers, 
     killed(interrupted, rows_alike(), 1, learning_rate=5e-3)
     record = learn(interrupted, rows_alike(), learning_rate=5e-3)
     assert trainers[-1][1] is None and record["history"][0]["step"] == 1
+    assert (interrupted / "checkpoints").is_symlink() and not [*moved.glob("checkpoint-*")]
+
+
+def test_a_checkpoint_of_another_run_is_passed_over_beside_the_best_model_of_this_one(
+    interrupted, trainers, tmp_path
+):
+    killed(tmp_path / "other", rows_alike(), 4, learning_rate=5e-3)
+    other = newest(tmp_path / "other")
+    shutil.copytree(other, interrupted / "checkpoints" / "checkpoint-15")
+    learn(interrupted, rows_alike())
+    assert trainers[-1][1].name == "checkpoint-9"
+
+
+def test_what_its_owner_put_beside_the_checkpoints_meanwhile_stays(interrupted):
+    mine = interrupted / "checkpoints" / "notes.txt"
+
+    def log(line):
+        mine.write_text("mine")
+
+    learn(interrupted, rows_alike(), log=log)
+    assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
 
 
 def test_a_folder_has_one_run_at_a_time_and_a_kill_frees_it(tmp_path):
@@ -756,6 +777,15 @@ def test_a_finished_run_whose_model_is_gone_is_run_again(tmp_path, trainers):
     shutil.rmtree(tmp_path / "best_model")
     learn(tmp_path, rows_alike())
     assert len(trainers) == 2 and (tmp_path / "best_model").is_dir()
+
+
+def test_a_finished_run_with_the_model_of_another_is_run_again(tmp_path, trainers):
+    for name, rate in (("one", 1e-3), ("other", 2e-3)):
+        learn(tmp_path / name, rows_alike(), max_steps=1, learning_rate=rate)
+    shutil.rmtree(tmp_path / "one" / "best_model")
+    shutil.copytree(tmp_path / "other" / "best_model", tmp_path / "one" / "best_model")
+    learn(tmp_path / "one", rows_alike(), max_steps=1, learning_rate=1e-3)
+    assert len(trainers) == 3
 
 
 def test_resume_false_starts_a_finished_run_anew(tmp_path, trainers):
