@@ -48,10 +48,11 @@ class _Server(litserve.LitServer):
     """
 
     running = stopping = False
+    pid: int  # of the process that starts all others
 
     def stop(self, number: int, _) -> None:
         """Handle SIGINT or SIGTERM, which LitServe's other processes inherit."""
-        if multiprocessing.parent_process() is None:
+        if os.getpid() == self.pid:
             # To LitServe a worker that ends is an error, even when it has just ended it.
             logging.getLogger("litserve").setLevel(logging.CRITICAL)
             self.stopping = True
@@ -76,9 +77,7 @@ class _Server(litserve.LitServer):
                 return
             time.sleep(0.05)
 
-    def _start_server(
-        self, *args, **kwargs
-    ) -> dict:  # the first step that LitServe cleans up after
+    def _start_server(self, *args, **kwargs) -> dict:  # LitServe cleans up after this
         if self.stopping:
             raise KeyboardInterrupt
         if not self._all_alive():
@@ -148,7 +147,7 @@ def build_server(config: ServeConfig) -> "_Server":
         max_payload_size=MAX_BODY,
         middlewares=[(StreamStart, {"path": STREAM}), (Departures, {"gone": gone}), guard],
     )
-    server.app.title = "seqlm"
+    server.pid, server.app.title = os.getpid(), "seqlm"
     server.app.add_exception_handler(RequestValidationError, refusal_response)
     server.app.add_exception_handler(HTTPException, unreadable_response)
     # FastAPI's own pages load their scripts from the web.
