@@ -197,7 +197,7 @@ WRONG = [
     (check_mask, lambda s: hide(s, 0), "diagonal is hidden"),
     (check_mask, lambda s: s.tril(), "exp(0) is 1"),
     (check_mask, lambda s: hide(s).softmax(1), "Those are weights"),
-    (check_mask, lambda s: s + torch.ones_like(s).triu(1) * -torch.inf, "is nan, no number"),
+    (check_mask, lambda s: s + torch.ones_like(s).triu(1) * -torch.inf, "times -inf is nan"),
     (check_mask, lambda s: hide(s, 2), "above the diagonal stands -inf"),
     (check_mask, lambda s: s > 0, "where a Tensor of shape (5, 5)"),
     (check_head, lambda q, k, v: attend(hide(q @ k.T), v), "not divided by √d"),
