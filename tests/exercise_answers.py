@@ -197,7 +197,7 @@ WRONG = [
     (check_mask, lambda s: hide(s, 0), "diagonal is hidden"),
     (check_mask, lambda s: s.tril(), "exp(0) is 1"),
     (check_mask, lambda s: hide(s).softmax(1), "Those are weights"),
-    (check_mask, lambda s: s + torch.ones_like(s).triu(1) * -torch.inf, "is nan, no number"),
+    (check_mask, lambda s: s + torch.ones_like(s).triu(1) * -torch.inf, "times -inf is nan"),
     (check_mask, lambda s: hide(s, 2), "above the diagonal stands -inf"),
     (check_mask, lambda s: s > 0, "where a Tensor of shape (5, 5)"),
     (check_head, lambda q, k, v: attend(hide(q @ k.T), v), "not divided by √d"),
@@ -415,6 +415,10 @@ def kept(p, top_p, before=True):
     return np.where(np.isin(np.arange(len(p)), order[sums < top_p]), p, 0)
 
 
+def by_log_of_sum(logs):
+    return np.exp(logs - np.log(np.exp(logs).sum()))
+
+
 def nucleus(p, top_p):
     return rescaled(kept(p, top_p))
 
@@ -488,6 +492,9 @@ WRONG += [
     (check_bayes, lambda logs, prior: np.log(softmax(logs + np.log(prior))), "take exp"),
     (check_bayes, lambda logs, prior: np.exp(logs) * prior, "products do not sum to 1"),
     (check_bayes, lambda logs, prior: rescaled(np.exp(logs) * prior), "exp(-3000) is 0"),
+    (check_bayes, lambda logs, prior: by_log_of_sum(logs + np.log(prior)), "ln of the sum is"),
+    (check_bayes, lambda logs, prior: logs + np.log(prior) - max(logs + np.log(prior)), "are loga"),
+    (check_bayes, lambda logs, prior: softmax(logs) * prior, "the sum last"),
     (check_bayes, lambda logs, prior: rescaled(logs + np.log(prior)), "add ln prior"),
     (check_bayes, lambda logs, prior: prior, "subtract the largest, take exp"),
 ]
@@ -641,6 +648,7 @@ WRONG += [
     (check_selection, lambda val, test: val.sum(1).argmax(), "number of the method"),
     (check_selection, lambda v, t: t[np.hstack([v, t]).sum(1).argmax()].mean(), "Chosen on both"),
     (check_selection, lambda val, test: test.mean(1).min(), "of the best on val"),
+    (check_selection, lambda val, test: test.mean(1)[val.mean(1).argmin()], "of the best on val"),
     (check_sign_test, lambda a, b: exact(a, b) / 2, "one side only"),
     (check_sign_test, lambda a, b: math.comb(a + b, a) / 2 ** (a + b), "just this outcome"),
     (check_sign_test, lambda a, b: 2 * stats.binom.cdf(min(a, b) - 1, a + b, 0.5), "with k"),

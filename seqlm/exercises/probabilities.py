@@ -93,8 +93,12 @@ def check_bayes(rng: Rng) -> Cases:
     for size, mean in ((3, -60), (5, -3000)):
         log_p, prior = rng.normal(mean, 1, size), rng.dirichlet([5] * size)
         logs = log_p + np.log(prior)
-        naive = np.exp(logs) / np.exp(logs).sum()
+        total, shares = np.exp(logs).sum(), softmax(log_p)
+        naive, by_log = np.exp(logs) / total, np.exp(logs - np.log(total))
         wrong = {
+            "Those are logarithms: take exp, then divide by the sum.": logs - logs.max(),
+            "exp(-3000) is 0, so ln of the sum is -inf: subtract the largest first.": by_log,
+            "Divide by the sum last: after the prior it is no longer 1.": shares * prior,
             "The prior is missing: multiply by it, that is, add its logarithm.": softmax(log_p),
             "The prior was added to a logarithm; add ln prior.": softmax(log_p + prior),
             "Those are logarithms still: take exp.": np.log(softmax(logs)),

@@ -95,6 +95,6 @@ def plot_reliability(series: Mapping[str, Sequence[Mapping]], heading: str) -> F
         counted = f"{len(off)} of {len(bins)} bins off the line"
         sentences.append(f"{name}, n = {n:,}: {counted}{''.join(off)}.")
     panels[0].set_ylabel("accuracy")
-    label = "confidence (log odds)  ·  dashed: calibrated  ·  bars: 95 % intervals, filled off it"
+    label = "confidence (log odds)  ·  dashed: calibrated  ·  bars: 95 % intervals, filled: off it"
     figure.supxlabel(textwrap.fill(label, 50 * len(series)), fontsize=style.SMALL)
     return finish(figure, f"{heading}: accuracy against confidence, bin by bin.", *sentences)

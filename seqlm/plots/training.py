@@ -43,11 +43,11 @@ def _unit(record: Mapping) -> str:
     return "nats per image" if _measured(record) == ["class_nll"] else "nats per token"
 
 
-def _smooth(values: np.ndarray) -> np.ndarray:
-    """A running median over a twentieth of the run, so that single batches do not show."""
-    half = max(1, len(values) // 40)
-    windows = (values[max(0, i - half) : i + half + 1] for i in range(len(values)))
-    return np.array([np.median(window) for window in windows])
+def _smooth(steps: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A running median over a twentieth of the run, at the steps where that is complete."""
+    half = min(max(1, len(values) // 40), (len(values) - 1) // 2)
+    windows = np.lib.stride_tricks.sliding_window_view(values, 2 * half + 1)
+    return steps[half : len(steps) - half], np.median(windows, axis=1)
 
 
 @styled
@@ -93,7 +93,7 @@ def _draw_losses(
     steps, loss = _series(record, "loss", "history")
     if with_training and len(loss):
         ax.plot(steps, loss, color=style.PALE, lw=1, label="training, per batch")
-        ax.plot(steps, _smooth(loss), color=style.GREY, lw=2, label="training, running median")
+        ax.plot(*_smooth(steps, loss), color=style.GREY, lw=2, label="training, running median")
     for name, (colour, marker, line) in zip(names, style.SERIES, strict=False):
         at, values = _series(record, name, "evals")
         at, values = at[at > 0], values[at > 0]  # a logarithmic axis has no step 0
@@ -129,12 +129,12 @@ def _small_panels(record: Mapping) -> dict[str, list[tuple[np.ndarray, np.ndarra
 
 
 def _describe_training(record: Mapping, baselines: Mapping[str, float], rows: str) -> list[str]:
-    _, loss = _series(record, "loss", "history")
+    steps, loss = _series(record, "loss", "history")
     time = f" in {format_duration(record['seconds'])}" if record.get("seconds") else ""
     sentences = [f"Losses over {record.get('steps') or 0:,} steps{time}{', ' * bool(rows)}{rows}."]
     if len(loss):
-        smooth = _smooth(loss)
-        sentences.append(f"Training loss {smooth[0]:.2f} to {smooth[-1]:.2f} {_unit(record)}.")
+        last = _smooth(steps, loss)[1][-1]
+        sentences.append(f"Training loss {loss[0]:.2f} to {last:.2f} {_unit(record)}.")
     best = record.get("best") or {}
     numbers = [f"{LOSSES[k]} {best[k]:.2f}" for k in _measured(record) if best.get(k) is not None]
     numbers += [f"{k.replace('_', ' ')} {v:.1%}" for k, v in best.items() if "accuracy" in k]

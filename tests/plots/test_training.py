@@ -1,8 +1,11 @@
 """Figures of training: the best step, the baselines, the panels, and fine-tuning."""
 
+import numpy as np
 from figure_samples import drawn, words
 from matplotlib.axes import Axes
 from samples import record
+
+from seqlm.plots.training import plot_training_process
 
 
 def test_training_marks_the_best_step_and_every_baseline():
@@ -32,3 +35,15 @@ def test_fine_tuning_names_the_first_and_the_last_number_of_each_run():
     alt = drawn("fine-tuning").alt
     assert "fine-tuned, 100 steps: turned digits 6.10 to 3.00" in alt
     assert "upright digits 2.85 to 3.60" in alt
+
+
+def test_the_running_median_is_drawn_only_where_its_window_is_complete():
+    for steps, half in ((1600, 5), (16, 0), (24, 1)):  # 200, 2 and 3 steps in the history
+        saved = record(steps, 2)
+        figure = plot_training_process(saved)
+        lines = {line.get_label(): line for ax in figure.findobj(Axes) for line in ax.lines}
+        median = lines["training, running median"]
+        loss = np.array([line["loss"] for line in saved["history"]])
+        assert len(median.get_xdata()) == len(loss) - 2 * half
+        assert median.get_ydata()[0] == np.median(loss[: 2 * half + 1])
+        assert f"Training loss {loss[0]:.2f} to {median.get_ydata()[-1]:.2f} nats" in figure.alt
