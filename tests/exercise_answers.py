@@ -344,6 +344,7 @@ WRONG += [
     (check_split, lambda s, order, n: [x < n for x in s], "Not drawn at random"),
     (check_split, lambda s, order, n: [x in order[-n:] for x in s], "the last n_test"),
     (check_split, lambda s, order, n: [x == order[0] for x in s], "among the first n_test"),
+    (check_split, lambda s, order, n: [x in order[:2] for x in s], "among the first n_test"),
     (check_split, lambda s, order, n: [int(x in order[:n]) for x in s], "a list of 10, where"),
     (check_labels, lambda ids, pad: list(ids), "Padding is still"),
     (check_labels, lambda ids, pad: shifted(ignore(ids, pad), pad), "Shifted by hand: "),

@@ -34,9 +34,9 @@ def check_nearest_patch(rng: Rng) -> Cases:
 @exercise("All rows of an image are on one side.")
 def check_split(rng: Rng) -> Cases:
     """`function(sources, order, n_test)`: is a row's image among the first n_test of `order`?"""
-    for n_images, copies in ((5, 2), (7, 3)):
+    for n_images, copies, n in ((5, 2, 2), (8, 3, 3)):
         sources = rng.permutation(np.repeat(np.arange(n_images), copies)).tolist()
-        order, n = [n_images - 2, 0, *range(1, n_images - 2), n_images - 1], 2
+        order = [n_images - 2, 0, *range(1, n_images - 2), n_images - 1]
         rows = np.arange(len(sources))
         wrong = {
             BUG + "some images have rows in train and in test.": np.isin(rows, order[:n]),
