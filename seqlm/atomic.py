@@ -165,9 +165,10 @@ def sweep(path: Path) -> None:
 def read_manifest(folder: Path) -> dict:
     """The manifest in `folder`; where there is none, its "run" is None and it names no file."""
     empty = {"run": None, "files": {}, "ours": []}
-    with suppress(OSError, ValueError):
+    with suppress(OSError, ValueError, AttributeError):
         about = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        if isinstance(about, dict) and about.keys() == empty.keys():
+        types = {name: type(value) for name, value in about.items()}
+        if types == {"run": str, "files": dict, "ours": list}:
             return about
     return empty
 

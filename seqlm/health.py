@@ -14,7 +14,7 @@ from seqlm.check import Finding, all_rows, find_all, near_copies, whole_lengths
 from seqlm.config import DataFiles, ModelConfig, TrainConfig
 from seqlm.data.build import CODEBOOK
 from seqlm.data.codebook import PatchCodebook
-from seqlm.data.corpus import Corpus, load_corpus
+from seqlm.data.corpus import MAX_CLASSES, Corpus, load_corpus
 from seqlm.data.records import SPLITS
 from seqlm.data.table import LAYOUTS, Table
 from seqlm.data.tokens import KIND_CODE, codes_of
@@ -61,6 +61,8 @@ def check_data(
     if "all" not in corpus.splits:
         try:
             check_measurable(corpus, classifies)
+            if classifies:
+                corpus.count_classes()
             run = estimate_run(corpus, size, config, classifies)
         except SeqlmError as error:
             refused.append(str(error))
@@ -170,7 +172,7 @@ def _figures(
     """Lengths, classes and codes, as HTML."""
     figures = {"Lengths of rows": plot_lengths(lengths, limit)}
     labels = rows.column("label")
-    if (labels >= 0).any():
+    if 0 <= labels.max() < MAX_CLASSES:
         places = {name: side == k for k, name in enumerate(("not divided", *SPLITS), -1)}
         counts = {name: np.bincount(labels[at & (labels >= 0)], minlength=labels.max() + 1)
                   for name, at in places.items() if at.any()}  # fmt: skip

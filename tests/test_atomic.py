@@ -262,7 +262,11 @@ def test_a_file_of_somebody_else_is_still_theirs_after_a_kill_in_the_middle_of_w
     assert (tmp_path / "a").read_text() == "mine" and is_changed(tmp_path / "a")
 
 
-@pytest.mark.parametrize("text", ["", "[1]", "{}", '{"run": "x"}', "{"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "[1]", "{}", '{"run": "x"}', "{", '{"run": "x", "files": {}, "ours": 3}']
+    + ['{"run": "x", "files": [], "ours": []}', '{"run": [1], "files": {}, "ours": []}'],
+)
 def test_what_is_no_manifest_proves_nothing(tmp_path, text):
     (tmp_path / MANIFEST).write_text(text)
     (tmp_path / "a").touch()

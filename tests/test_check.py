@@ -330,6 +330,21 @@ def test_rows_that_a_classifier_cannot_read_are_refused(check):
     assert code == 0 and findings["facts"]["layout draw"] == 60
 
 
+@pytest.mark.parametrize("label", [1_000, 2**31 - 1])
+def test_more_classes_than_a_classifier_may_have_are_refused_and_not_drawn(
+    check, tmp_path, monkeypatch, label
+):
+    monkeypatch.setitem(globals(), "VOCAB", default_vocab(50, 0))
+    rows = [{**r, "tokens": re.sub("<CLS_.>", "", r["tokens"])} for r in good_rows()]
+    rows[7]["label"] = label
+    words = ["--output_file", str(tmp_path / "check.html")]
+    code, findings = check(rows, "--task", "classifier", *words)
+    assert code == 1 and f"rows.jsonl:8: label: {label} would make" in findings["refused"][0]
+    assert read_page(tmp_path / "check.html").count("<img") == 2  # lengths and codes
+    code, findings = check(rows, *words)
+    assert not findings["refused"]
+
+
 def test_a_config_file_of_train_is_taken(check, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["train", "--num_epochs", "2", "--max_length", "30", "--print_config"])

@@ -293,6 +293,22 @@ def test_a_mistake_gets_one_sentence_and_exit_code_2(
     assert not any(tmp_path.iterdir()), "nothing may be left half-written"
 
 
+def test_a_file_name_reaches_neither_the_terminal_nor_markdown_raw(built, tmp_path, capsys):
+    rows = (built.directory / "sequences.jsonl").read_text()
+    data = tmp_path / "\x1b[31m<b>`rows`.jsonl"
+    words = train_words(built, tmp_path / "out")
+    words[2] = str(data)
+    for text, code in ((re.sub("<CLS_.>", "<CLS>", rows), 0), ("[]", 2)):
+        data.write_text(text)
+        assert main(words) == code
+        said = capsys.readouterr()
+        assert r"\x1b[31m<b>`rows`.jsonl" in said.err
+        assert "\x1b" not in said.out + said.err
+    card = (tmp_path / "out/best_model/README.md").read_text().partition("\n---\n")[2]
+    shown = r"``\x1b[31m<b>`rows`.jsonl``"
+    assert shown in card and "<b>" not in card.replace(shown, "")
+
+
 def test_a_broken_row_is_named_with_file_line_and_field(built, tmp_path, capsys):
     lines = (built.directory / "sequences.jsonl").read_text().splitlines()
     lines[16] = lines[16].replace("<IMG>", "<Z_999>", 1)

@@ -19,7 +19,7 @@ from seqlm.config import ServeConfig
 from seqlm.data.tokenizer import build_tokenizer, save_tokenizer
 from seqlm.deploy import endpoints, middleware, server
 from seqlm.deploy.middleware import Departures, StreamStart
-from seqlm.deploy.schemas import NextTokenRequest
+from seqlm.deploy.schemas import MAX_TOKENS, ClassifyRequest, GenerateRequest, NextTokenRequest
 from seqlm.errors import ConfigError
 from seqlm.models.gpt2 import build_lm
 
@@ -185,9 +185,19 @@ def test_however_much_is_wrong_the_answer_is_a_few_sentences(ask, path, body):
     assert len(answer.text) < 4096
 
 
-def test_a_list_is_read_no_further_than_its_first_mistake():
+@pytest.mark.parametrize(
+    ("kind", "body"),
+    [
+        (NextTokenRequest, {"tokens": [1] * 1000}),
+        (NextTokenRequest, {"tokens": ["<IMG>"] * (MAX_TOKENS + 1)}),
+        (ClassifyRequest, {"rows": [7] * 200}),
+        (ClassifyRequest, {"rows": ["<IMG>"] * 257}),
+        (GenerateRequest, {f"field {k}": k for k in range(50)}),
+    ],
+)
+def test_a_request_is_read_no_further_than_its_first_mistake(kind, body):
     with pytest.raises(ValueError) as caught:
-        NextTokenRequest(tokens=[1] * 1000)
+        kind(**body)
     assert caught.value.error_count() == 1
 
 

@@ -621,6 +621,22 @@ def test_what_its_owner_put_beside_the_checkpoints_meanwhile_stays(interrupted):
 
     learn(interrupted, rows_alike(), log=log)
     assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
+    with pytest.raises(ConfigError, match="checkpoints/notes.txt was not written by seqlm"):
+        learn(interrupted, rows_alike(), seed=7)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="it reads the names of open files")
+def test_a_checkpoint_is_on_the_disk_before_its_manifest_says_that_it_is_whole(
+    tmp_path, monkeypatch
+):
+    flushed = []
+    monkeypatch.setattr(os, "fsync", lambda n: flushed.append(os.readlink(f"/proc/self/fd/{n}")))
+    killed(tmp_path, rows_alike(), 4)
+    folder = newest(tmp_path)
+    files = {str(path) for path in folder.iterdir() if path.name != ".seqlm.json"}
+    manifest = next(i for i, name in enumerate(flushed) if f"{folder}/.tmp-" in name)
+    assert "model.safetensors" in {Path(name).name for name in files}
+    assert files <= set(flushed[:manifest])
 
 
 def test_a_folder_has_one_run_at_a_time_and_a_kill_frees_it(tmp_path):
