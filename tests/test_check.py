@@ -17,6 +17,7 @@ from seqlm.cli import main
 from seqlm.config import DataFiles
 from seqlm.data.corpus import load_corpus
 from seqlm.data.tokens import CLS, EOS, IMG, IMG_END, class_token, code_token, default_vocab
+from seqlm.training.runs import log_corpus
 from seqlm.utils import write_json
 
 VOCAB = default_vocab(50, 3)
@@ -87,9 +88,9 @@ FAULTS = {
         1,
     ),
     "classes without a row, or with less than a tenth of the largest class's": (
-        lambda rows: [r for r in rows if r["label"] < 2],
+        lambda rows: [r for r in rows if r["label"] == 0] + [rows[2]],  # its class is 2
         "look",
-        1,
+        2,
     ),
     "near copies of an earlier row": (copied, "look", 20),
     "rows cut to max_length": (first(lambda r: row(range(50), r["label"]), 1), "look", 1),
@@ -184,13 +185,17 @@ def test_an_unreadable_file_exits_with_2(check):
     assert code == 2 and "rows.jsonl:61: tokens: expected text" in sentence
 
 
-def test_training_warns_of_what_reading_does_not_report(tmp_path):
+def test_training_warns_of_what_reading_does_not_report(tmp_path, capsys):
     data, vocab = tmp_path / "rows.jsonl", tmp_path / "vocab.json"
     write_json(vocab, VOCAB)
     for rows, names in ((good_rows(), []), (copied(good_rows()), ["near copies", "rows of val"])):
         data.write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-        found = find_all(load_corpus(DataFiles(data, vocab)), False)
+        corpus = load_corpus(DataFiles(data, vocab))
+        found = find_all(corpus, False)
         assert [str(f)[: len(name)] for f, name in zip(found, names, strict=True)] == names
+        log_corpus(corpus)
+        printed = capsys.readouterr().out.splitlines()
+        assert printed[1:] == [f"warning: {finding}" for finding in found]
 
 
 def test_a_finding_is_one_line_with_its_numbers():

@@ -1,6 +1,8 @@
 """The rows that a model has learned from are kept with it, and no command measures them."""
 
+import io
 import json
+import pickle
 import warnings
 from dataclasses import replace
 
@@ -179,9 +181,17 @@ def test_a_model_without_the_file_is_measured_with_one_warning(run, tmp_path, ca
     assert evaluate(old, files.data_path) == 0
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "nobody can check whether" in said
-    (old / replay.LEARNED).write_bytes(b"no numbers")
-    assert evaluate(old, files.data_path) == 2
-    assert f"{replay.LEARNED}: the hashes of the training rows" in capsys.readouterr().err
+    pickled = pickle.dumps(np.array([None], object))  # what np.load would unpickle if it might
+    for content in (b"no numbers", pickled, npy(np.array([None], object))):
+        (old / replay.LEARNED).write_bytes(content)
+        assert evaluate(old, files.data_path) == 2
+        assert f"{replay.LEARNED}: the hashes of the training rows" in capsys.readouterr().err
+
+
+def npy(array: np.ndarray) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
 
 
 def test_where_nothing_unseen_is_left_there_is_nothing_to_measure(run):

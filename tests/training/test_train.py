@@ -615,13 +615,18 @@ def test_a_checkpoint_of_another_run_is_passed_over_beside_the_best_model_of_thi
 
 def test_what_its_owner_put_beside_the_checkpoints_meanwhile_stays(interrupted):
     mine = interrupted / "checkpoints" / "notes.txt"
+    refused = "checkpoints/notes.txt was not written by seqlm"
+    mine.write_text("mine")
+    with pytest.raises(ConfigError, match=refused):
+        learn(interrupted, rows_alike())
+    mine.unlink()
 
     def log(line):
         mine.write_text("mine")
 
     learn(interrupted, rows_alike(), log=log)
     assert [path.name for path in mine.parent.iterdir()] == ["notes.txt"]
-    with pytest.raises(ConfigError, match="checkpoints/notes.txt was not written by seqlm"):
+    with pytest.raises(ConfigError, match=refused):
         learn(interrupted, rows_alike(), seed=7)
 
 
