@@ -346,8 +346,7 @@ def test_more_classes_than_a_classifier_may_have_are_refused_and_not_drawn(
     code, findings = check(rows, "--task", "classifier", *words)
     assert code == 1 and f"rows.jsonl:8: label: {label} would make" in findings["refused"][0]
     assert read_page(tmp_path / "check.html").count("<img") == 2  # lengths and codes
-    code, findings = check(rows, *words)
-    assert not findings["refused"]
+    assert not check(rows)[1]["refused"]
 
 
 def test_a_config_file_of_train_is_taken(check, tmp_path, capsys):
@@ -429,6 +428,16 @@ def test_a_page_of_another_ending_is_refused_and_nothing_is_replaced(check, tmp_
     code, sentence = check(good_rows(), "--output_file", str(tmp_path / name))
     assert code == 2 and "let it end in .html" in sentence
     assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 60
+
+
+def test_unknown_codes_are_named_as_text_in_the_advice(check, tmp_path):
+    rows = good_rows()
+    for row in rows[:3]:
+        row["tokens"] = row["tokens"].replace(f"{IMG} ", f"{IMG} <Z_999> ", 1)
+    words = ["--allow_unknown", "--output_file", str(tmp_path / "check.html")]
+    assert check(rows, *words)[1]["facts"]["train rows"]
+    page = read_page(tmp_path / "check.html")
+    assert "each is read as &lt;UNK&gt;" in page and "<UNK>" not in page
 
 
 def test_a_page_that_is_there_already_is_replaced_only_when_asked(check, tmp_path):
