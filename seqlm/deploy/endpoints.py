@@ -19,7 +19,12 @@ from typing import Annotated, TextIO
 import litserve
 from fastapi.responses import StreamingResponse
 from litserve.loops import BatchedLoop, StreamingLoop
-from litserve.utils import LitAPIStatus, LoopResponseType, PickleableHTTPException
+from litserve.utils import (
+    LitAPIStatus,
+    LoopResponseType,
+    PickleableHTTPException,
+    configure_logging,
+)
 from pydantic import AfterValidator
 from transformers import GPT2Config
 
@@ -121,6 +126,7 @@ class Endpoint(litserve.LitAPI):
     def __setstate__(self, state: dict) -> None:  # in a worker, before all else
         self.__dict__ = state
         sys.stderr = StderrOfServer(sys.stderr, self.server)
+        configure_logging("warning", stream=sys.stderr)
         self._read_tokenizer()
 
     def setup(self, device: str) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import litserve
 from fastapi.exceptions import RequestValidationError
-from litserve.utils import WorkerSetupStatus
+from litserve.utils import WorkerSetupStatus, configure_logging
 from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
@@ -82,6 +82,7 @@ class _Server(litserve.LitServer):
             raise KeyboardInterrupt
         if not self._all_alive():
             raise EOFError
+        configure_logging("warning", stream=sys.stderr)
         return super()._start_server(*args, **kwargs)
 
     def _start_worker_monitoring(self, *args) -> None:  # the last step of its start

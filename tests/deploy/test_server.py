@@ -2,7 +2,9 @@
 
 import http.client
 import json
+import logging
 import os
+import pickle
 import re
 import shutil
 import signal
@@ -25,6 +27,7 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.configuration import set_hypothesis_home_dir
+from litserve.utils import configure_logging
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import negative_data_rejection, response_schema_conformance
@@ -35,6 +38,7 @@ from seqlm.config import DRAWING, SampleConfig
 from seqlm.data.tokenizer import build_tokenizer, encode_tokens, save_tokenizer
 from seqlm.data.tokens import class_ids, drawing_prompt, reading_prompt
 from seqlm.deploy.endpoints import (
+    ClassifyEndpoint,
     Endpoint,
     GenerateEndpoint,
     NextTokenEndpoint,
@@ -753,6 +757,22 @@ def test_a_server_that_is_stopped_while_it_starts_ends_in_order(saved, tmp_path,
         assert ("seqlm serve: a worker stopped unexpectedly" in said) == bool(code)
     finally:
         server.stop()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_worker_says_nothing_more_once_its_server_has_gone(saved, monkeypatch, capsys, gone):
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # put back in the end
+    endpoint = ClassifyEndpoint("/classify", saved["classifier"])
+    endpoint.server = os.getpid() + 1 if gone else os.getpid()
+    try:
+        received = pickle.loads(pickle.dumps(endpoint))
+        logging.getLogger("litserve.loops").error("the queue has gone")
+        print("and so has all else", file=sys.stderr)
+    finally:
+        configure_logging()
+    said = "".join(capsys.readouterr())
+    assert received.vocab == endpoint.vocab
+    assert ("the queue has gone" in said) == ("and so has all else" in said) == (not gone)
 
 
 # The last two, because they stop the servers that others ask.

@@ -72,7 +72,7 @@ def test_a_built_notebook_runs_and_its_solutions_are_right(name, folder, monkeyp
     assert Workspace("nano").metrics(name)["values"]
 
 
-@pytest.mark.parametrize("name", set(read_notebooks()) - {"report"})
+@pytest.mark.parametrize("name", sorted({*read_notebooks()} - {"report"}))
 def test_every_exercise_answers_in_chinese(name, folder, capsys):
     about = read_notebooks(folder)[name]
     cells = nbformat.read(about.path, as_version=4).cells
