@@ -759,30 +759,6 @@ def test_a_server_that_is_stopped_while_it_starts_ends_in_order(saved, tmp_path,
         server.stop()
 
 
-def test_a_worker_that_imports_ends_with_its_server():
-    importing = "import time, seqlm.__main__; time.sleep(600)"
-    words = [sys.executable, "-c", importing, "--multiprocessing-fork"]
-    server = subprocess.Popen(
-        [sys.executable, "-c", f"import subprocess; subprocess.run({words!r})"],
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + PATIENCE
-        while not (workers := psutil.Process(server.pid).children()):
-            assert time.monotonic() < deadline
-        while workers[0].num_threads() < 2 and time.monotonic() < deadline:
-            time.sleep(0.05)  # it has not imported seqlm yet
-        server.kill()
-        server.wait(PATIENCE)
-        deadline = time.monotonic() + 60
-        while not ended(workers[0]) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        assert ended(workers[0])
-    finally:
-        with suppress(ProcessLookupError):
-            os.killpg(server.pid, signal.SIGKILL)
-
-
 @pytest.mark.parametrize("gone", [True, False])
 def test_a_worker_says_nothing_more_once_its_server_has_gone(saved, monkeypatch, capsys, gone):
     monkeypatch.setattr(sys, "stderr", sys.stderr)  # put back in the end
