@@ -118,7 +118,7 @@ def vocab_problem(entries: Sequence[tuple[str, Any]]) -> str | None:
 
 
 def token_kinds(vocab: dict[str, int]) -> np.ndarray:
-    """What each id is: one of the KIND_… above; <UNK> is KIND_UNKNOWN. (V,) int8."""
+    """What each id is, as a number: ``KIND_CODE``, say; <UNK> is ``KIND_UNKNOWN``. (V,) int8."""
     kinds = np.full(len(vocab), KIND_STRUCTURAL, dtype=np.int8)  # (V,)
     kinds[[index for token, index in vocab.items() if is_code(token)]] = KIND_CODE
     kinds[class_ids(vocab)] = KIND_CLASS
