@@ -45,6 +45,11 @@ class Estimate:
         """Where an error bar begins and ends; it has no length where the interval is unknown."""
         return (self.low, self.high) if self.has_interval else (self.value, self.value)
 
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval, as `str` writes it, lies above or below zero; else 0."""
+        return (round(self.low, 3) > 0) - (round(self.high, 3) < 0)
+
     def format_value(self) -> str:
         """The value alone: "96.9%"."""
         return format_number(self.value, self.unit)

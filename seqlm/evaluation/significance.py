@@ -43,9 +43,7 @@ def paired_difference(
 
 def baseline_verdict(saved: Estimate) -> str:
     """Whether a model beats a baseline, by the interval of the share of its nats saved."""
-    if round(saved.low, 3) > 0:  # as printed
-        return "beats"
-    return "does not beat" if round(saved.high, 3) < 0 else "is not distinguishable from"
+    return ("is not distinguishable from", "beats", "does not beat")[saved.sign]
 
 
 @dataclass(frozen=True)

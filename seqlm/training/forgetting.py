@@ -93,12 +93,11 @@ def describe_change(change: Mapping, old: bool) -> str:
     before, after, difference = (as_estimate(change[k]) for k in ("before", "after", "difference"))
     numbers = f"{before.format_value()} before, {after.format_value()} after"
     # Nats are better when they are fewer, shares when they are more.
-    low, high = (round(end, 3) for end in (difference.low, difference.high))  # as printed
-    better, worse = (low > 0, high < 0) if difference.unit == "share" else (high < 0, low > 0)
+    gained = difference.sign if difference.unit == "share" else -difference.sign
     verdict = "not distinguishable from no change"
-    if worse:
+    if gained < 0:
         verdict = "some of it is forgotten" if old else "it has become worse"
-    elif better:
+    elif gained > 0:
         verdict = "it has become better" + ", too" * old
     return f"{numbers}; difference {difference}: {verdict}"
 
