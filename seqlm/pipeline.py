@@ -70,7 +70,8 @@ def run_pipeline(
                 done[name] = "kept"
             elif wanted:
                 log(f"{name}: running …")
-                log(f"{name}: done in {format_duration(_run(ws, notebook, parameters, current))}")
+                seconds = _run(ws, notebook, parameters, current)
+                log(f"{name}: done in {format_duration(seconds)}")
                 done[name] = "ran"
             else:
                 _put_aside(ws, notebook, log)
@@ -151,8 +152,9 @@ def _read_stamp(ws: Workspace, notebook: Notebook) -> dict:
 
 
 def _made_files(ws: Workspace, notebook: Notebook) -> list[Path]:
+    folders = {"data": ws.data, "outputs": ws.outputs}
     parts = [name.split("/", 1) for name in notebook.makes]
-    return [ws.root / folder / ws.profile / rest for folder, rest in parts]
+    return [folders[folder] / rest for folder, rest in parts]
 
 
 def _is_fresh(ws: Workspace, notebook: Notebook, current: str) -> bool:

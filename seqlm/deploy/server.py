@@ -173,7 +173,7 @@ def serve_model(config: ServeConfig) -> None:
     print(f"serving {model} at {address}, docs at {address}/docs", flush=True)
     print(f"{address}/health says ok once the workers are ready; Ctrl-C stops", flush=True)
     try:
-        with contextlib.redirect_stderr(StderrOfServer(sys.stderr, os.getpid())):
+        with contextlib.redirect_stderr(StderrOfServer(sys.stderr, server.pid)):
             server.run(
                 host=config.host,
                 port=config.port,
